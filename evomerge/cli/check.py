@@ -1,0 +1,38 @@
+"""`evomerge check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of the recipe."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def check(recipe: Path, overrides: tuple[str, ...], *, as_json: bool) -> None:
+    """Check a search RECIPE, its models and its tasks, without loading a weight.
+
+    Every finding is shown at once. Exits with 2 if any of them is an error.
+    """
+    from dataclasses import asdict
+
+    from evomerge.cli.console import log, out, print_json
+    from evomerge.recipe.load import load
+    from evomerge.recipe.search import SearchRecipe
+    from evomerge.run.prepare import check_search, describe
+
+    result = check_search(load(SearchRecipe, recipe, overrides), recipe.resolve().parent)
+    if as_json:
+        print_json({"version": 1, "findings": [asdict(finding) for finding in result.findings]})
+    for finding in () if as_json else result.findings:
+        log().print(f"{finding.severity}: {describe(finding)}", markup=False)
+    if result.search is None:
+        raise click.exceptions.Exit(2)
+    if not as_json:
+        genes = len(result.search.genome.genes)
+        models = len(result.search.identities)
+        out().print(f"{recipe}: can be searched; {genes} genes, {models} models", markup=False)

@@ -1,0 +1,57 @@
+"""What commands share in talking to the user: streams, JSON, tables."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+def out() -> Console:
+    """The console for results."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def log() -> Console:
+    """The console for everything that is not a result."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_json(document: Any) -> None:  # noqa: ANN401 (any JSON document)
+    """Print one JSON document and nothing else."""
+    print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+    sys.stdout.flush()
+
+
+def leaderboard_table(document: dict[str, Any], top: int | None) -> Table:
+    """The leaderboard as a table, best first."""
+    rows = document["candidates"]
+    tasks = list(next((row["scores"] for row in rows if row["scores"]), {}))
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("rank", "candidate", "kind", "name"):
+        table.add_column(heading, justify="right" if heading == "rank" else "left")
+    for heading in ("search", *tasks, "held-out"):
+        table.add_column(escape(heading), justify="right")
+    verdict = document["verdict"] or {}
+    for row in rows[:top]:
+        style = "bold green" if row["candidate"] == verdict.get("winner") else None
+        style = "red" if row["status"] == "failed" else style
+        table.add_row(
+            str(row["rank"] or "-"),
+            row["candidate"],
+            row["kind"],
+            escape(row["name"] or f"generation {row['generation']}"),
+            _number(row["search_score"]) if row["status"] != "failed" else "failed",
+            *(_number(row["scores"].get(task)) for task in tasks),
+            _number(row["held_out_score"]),
+            style=style,
+        )
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

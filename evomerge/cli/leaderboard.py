@@ -1,0 +1,39 @@
+"""`evomerge leaderboard`."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--top", type=click.IntRange(min=1), help="Show only the best so many.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def leaderboard(run: Path, top: int | None, *, as_json: bool) -> None:
+    """Show every candidate of RUN, best first."""
+    from evomerge.cli.console import leaderboard_table, out, print_json
+
+    document = read_leaderboard(run)
+    if as_json:
+        document["candidates"] = document["candidates"][:top]
+        print_json(document)
+        return
+    console = out()
+    console.print(leaderboard_table(document, top))
+    if document["verdict"]:
+        console.print()
+        console.print(document["verdict"]["text"], style="bold", markup=False)
+
+
+def read_leaderboard(run: Path) -> dict[str, Any]:
+    """The leaderboard of a run folder, which another process may be writing."""
+    from evomerge.reporting.leaderboard import leaderboard as build_leaderboard
+    from evomerge.run.folder import RunFolder
+    from evomerge.store.database import RunStore
+
+    with closing(RunStore.open_for_reading(RunFolder(run).database)) as store:
+        return build_leaderboard(store, run)

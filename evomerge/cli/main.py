@@ -1,0 +1,99 @@
+"""Entry point of the `evomerge` command: finds commands and turns errors into one line each."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+import evomerge
+from evomerge.errors import EvomergeError
+
+COMMANDS = {
+    "search": "search",
+    "resume": "search",
+    "leaderboard": "leaderboard",
+    "show": "show",
+    "export": "export",
+    "merge": "merge",
+    "check": "check",
+    "schema": "schema",
+}
+"""Commands in the order of a user's work, and the module of this package each is in."""
+
+INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM."""
+
+
+class _Commands(click.Group):
+    """Imports a command only when it is used, or its one-line help is shown."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"evomerge.cli.{COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show the full trace of an error.")
+@click.version_option(evomerge.__version__, prog_name="evomerge")
+@click.pass_context
+def commands(ctx: click.Context, *, debug: bool) -> None:
+    """Search for the best merge of fine-tuned language models.
+
+    Exit codes: 0 done, 1 failed, 2 recipe or usage wrong, 3 no valid candidate, 4 run folder in
+    use, 5 package missing or too old, 130 interrupted, 143 terminated.
+    """
+    ctx.obj = debug
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    signal.signal(signal.SIGTERM, _terminate)
+    # Third parties write to the error stream as they like; ours is for progress and errors.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        code = commands.main(standalone_mode=False) or 0
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.exceptions.Abort:
+        code = INTERRUPTED
+    except EvomergeError as error:
+        code = _complain(error)
+    except Terminated:
+        code = TERMINATED
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; nothing may be written to it at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = BROKEN_PIPE
+    sys.exit(code)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _complain(error: EvomergeError) -> int:
+    if "--debug" in sys.argv:
+        traceback.print_exc()
+    for line in str(error).splitlines():
+        print(f"error: {line}", file=sys.stderr)
+    return error.exit_code

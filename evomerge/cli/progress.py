@@ -1,0 +1,75 @@
+"""Progress of a search: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from typing_extensions import Self
+
+from evomerge.cli.console import log
+from evomerge.evaluation.outcome import Failed
+from evomerge.store.records import Entry
+
+PLAIN_INTERVAL_S = 30.0
+
+
+class SearchProgress:
+    """Shows how many candidates are done, the best score, the pace and the failures."""
+
+    def __init__(self) -> None:
+        self._console = log()
+        self._best: float | None = None
+        self._done = self._failed = 0
+        self._started = time.monotonic()
+        self._last_line = -PLAIN_INTERVAL_S
+        self._bar = Progress(
+            TextColumn("searching"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            console=self._console,
+        )
+        self._task = self._bar.add_task("", total=None)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def evaluated(self, entry: Entry, total: int) -> None:
+        """Show one more candidate."""
+        self._done += 1
+        self._failed += isinstance(entry.outcome, Failed)
+        if entry.fitness is not None:
+            self._best = entry.fitness if self._best is None else max(self._best, entry.fitness)
+        number = entry.candidate.number + 1
+        self._bar.update(self._task, description=self._summary(), completed=number, total=total)
+        if not self._console.is_terminal:
+            self._print_line(number, total)
+
+    def _print_line(self, number: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._last_line >= PLAIN_INTERVAL_S or number == total:
+            self._last_line = now
+            left_s = (total - number) * self._seconds_each()
+            self._console.print(f"{number}/{total} {self._summary()}, {left_s:.0f} s left")
+
+    def _summary(self) -> str:
+        best = "none yet" if self._best is None else f"{self._best:.3f}"
+        pace = 3600 / self._seconds_each()
+        return f"best {best}, {pace:.0f} candidates/h, {self._failed} failed"
+
+    def _seconds_each(self) -> float:
+        return max(time.monotonic() - self._started, 1e-9) / max(self._done, 1)

@@ -1,0 +1,91 @@
+"""`evomerge search` and `evomerge resume`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from evomerge.cli.progress import SearchProgress
+    from evomerge.run.search import Warn
+
+
+@click.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option(
+    "--run",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="Run folder; by default runs/NAME after the recipe's name.",
+)
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of the recipe."
+)
+def search(recipe: Path, folder: Path | None, overrides: tuple[str, ...]) -> None:
+    """Search for the best merge that RECIPE describes.
+
+    A run folder that holds this search already is continued where it stopped.
+    """
+    from evomerge.recipe.load import load
+    from evomerge.recipe.search import SearchRecipe
+    from evomerge.run.search import start_or_continue
+
+    run = folder or Path("runs") / recipe.stem
+    loaded = load(SearchRecipe, recipe, overrides)
+    root = recipe.resolve().parent
+    _work(run, lambda progress, warn: start_or_continue(loaded, root, run, progress, warn))
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+def resume(run: Path) -> None:
+    """Continue the search in the folder RUN; finished work is never repeated."""
+    from evomerge.run.search import resume as resume_search
+
+    _work(run, lambda progress, warn: resume_search(run, progress, warn))
+
+
+def _work(run: Path, action: Callable[[SearchProgress, Warn], None]) -> None:
+    from evomerge.cli.console import log
+    from evomerge.cli.progress import SearchProgress
+    from evomerge.run.prepare import describe
+
+    console = log()
+    try:
+        with SearchProgress() as progress:
+            action(
+                progress,
+                lambda finding: console.print(
+                    f"{finding.severity}: {describe(finding)}", markup=False
+                ),
+            )
+    except KeyboardInterrupt:
+        console.print(
+            f"\nStopped; every score shown is saved. Continue with: evomerge resume {run}",
+            markup=False,
+        )
+        raise
+    _show_result(run)
+
+
+def _show_result(run: Path) -> None:
+    from evomerge.cli.console import leaderboard_table, out
+    from evomerge.cli.leaderboard import read_leaderboard
+
+    document = read_leaderboard(run)
+    console = out()
+    console.print(leaderboard_table(document, top=15))
+    console.print()
+    console.print(document["verdict"]["text"], style="bold", markup=False)
+    console.print()
+    for comment, command in (
+        ("all candidates", f"evomerge leaderboard {run}"),
+        ("the winner in full", f"evomerge show {run} winner"),
+        ("its recipe", f"evomerge export {run} --to recipe --out winner.yaml"),
+        ("for mergekit", f"evomerge export {run} --to mergekit --out winner.mergekit.yaml"),
+        ("the merged model", f"evomerge export {run} --to checkpoint --out winner"),
+    ):
+        console.print(f"  {command:<62} # {comment}", markup=False)

@@ -1,0 +1,51 @@
+"""`evomerge show`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("candidate", default="winner")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def show(run: Path, candidate: str, *, as_json: bool) -> None:
+    """Show one CANDIDATE of RUN: its scores, where it comes from and its recipe.
+
+    CANDIDATE is an id of the leaderboard or its beginning, a name in quotes, or `winner`.
+    """
+    from evomerge.cli.console import out, print_json
+    from evomerge.cli.leaderboard import read_leaderboard
+    from evomerge.recipe.dump import to_yaml
+    from evomerge.reporting.leaderboard import find_row
+
+    row = find_row(read_leaderboard(run), candidate)
+    if as_json:
+        print_json(row)
+        return
+    console = out()
+    for line in _describe(row):
+        console.print(line, markup=False)
+    console.print()
+    console.print(to_yaml(row["recipe"]), markup=False, end="")
+
+
+def _describe(row: dict[str, Any]) -> list[str]:
+    name = f" ({row['name']})" if row["name"] else ""
+    lines = [f"candidate   {row['candidate']}, {row['kind']}{name}, number {row['number']}"]
+    lines.append(f"status      {row['status']}" + (f", rank {row['rank']}" if row["rank"] else ""))
+    if row["failure"]:
+        lines.append(f"failure     {row['failure']}")
+    for label, total, scores in (
+        ("search", row["search_score"], row["scores"]),
+        ("held-out", row["held_out_score"], row["held_out_scores"]),
+    ):
+        if total is not None:
+            parts = ", ".join(f"{task} {score:.3f}" for task, score in scores.items())
+            lines.append(f"{label:<11} {total:.3f} ({parts})")
+    if row["parents"]:
+        lines.append(f"parents     {', '.join(row['parents'])}")
+    return lines

@@ -1,0 +1,1 @@
+"""From a model to a score per item: tasks, splits, forward passes and statistics."""

@@ -1,0 +1,133 @@
+"""Forward passes over tokenised requests, in batches of bounded size."""
+
+from __future__ import annotations
+
+import inspect
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evomerge.evaluation.tokens import Continuation, PreparedRequest, Prompt, Tokenizer, Tokens
+
+LogLikelihood = tuple[float, bool]
+"""Log-likelihood of a continuation, and whether greedy decoding would have given it."""
+
+
+class Scorer:
+    """Answers prepared requests with a live model.
+
+    The batches depend on the requests and on `batch_tokens` alone, so the same weights always give
+    the same numbers on the same machine.
+
+    Args:
+        model: A causal language model of transformers.
+        tokenizer: Its tokeniser.
+        batch_tokens: Most tokens of one forward pass, padding included.
+    """
+
+    def __init__(self, model: Any, tokenizer: Tokenizer, batch_tokens: int) -> None:  # noqa: ANN401
+        self._model = model
+        self._tokenizer = tokenizer
+        self._batch_tokens = batch_tokens
+        parameters = inspect.signature(model.forward).parameters
+        self._selects_logits = "logits_to_keep" in parameters
+
+    @torch.inference_mode()
+    def run(self, requests: Sequence[PreparedRequest]) -> list[Any]:
+        """Answer requests: a LogLikelihood, a float for rolling ones, a text for prompts."""
+        continuations = [c for request in requests for c in request.continuations]
+        likelihoods = iter(self._log_likelihoods(continuations))
+        prompts = [request.prompt for request in requests if request.prompt]
+        texts = iter(self._generate(prompts))
+        answers: list[Any] = []
+        for request in requests:
+            if request.prompt:
+                answers.append(next(texts))
+                continue
+            parts = [next(likelihoods) for _ in request.continuations]
+            rolling = request.kind == "loglikelihood_rolling"
+            answers.append(sum(value for value, _ in parts) if rolling else parts[0])
+        return answers
+
+    def _log_likelihoods(self, wanted: Sequence[Continuation]) -> list[LogLikelihood]:
+        # Continuations of one token often share all that is read; that is run once.
+        sharing: dict[Tokens, list[int]] = defaultdict(list)
+        for index, continuation in enumerate(wanted):
+            sharing[continuation.inputs].append(index)
+        answers: list[LogLikelihood] = [(0.0, False)] * len(wanted)
+        for rows in self._batches(list(sharing), extra=0):
+            longest = max(len(row) for row in rows)
+            first = min(len(row) - len(wanted[i].target) for row in rows for i in sharing[row])
+            logits = self._logits(rows, longest, first)
+            for row, of_row in zip(rows, logits, strict=True):
+                for index in sharing[row]:
+                    target = wanted[index].target
+                    end = len(row) - first
+                    answers[index] = _score(of_row[end - len(target) : end], target)
+        return answers
+
+    def _logits(self, rows: Sequence[Tokens], longest: int, first: int) -> Tensor:
+        """Logits from position `first` on, float32, shape `(rows, longest - first, vocabulary)`."""
+        pad = self._tokenizer.pad_id
+        # Padding on the right: a causal model never looks at it, so no mask is needed.
+        ids = torch.tensor([row + (pad,) * (longest - len(row)) for row in rows])
+        ids = ids.to(self._model.device)
+        if self._selects_logits:
+            output = self._model(ids, logits_to_keep=longest - first, use_cache=False)
+            return output.logits.float()  # type: ignore[no-any-return]  # transformers has no types
+        return self._model(ids, use_cache=False).logits[:, first:].float()  # type: ignore[no-any-return]
+
+    def _generate(self, prompts: Sequence[Prompt]) -> list[str]:
+        answers = [""] * len(prompts)
+        alike: dict[tuple[tuple[str, ...], int], dict[Tokens, list[int]]] = defaultdict(dict)
+        for index, prompt in enumerate(prompts):
+            group = alike[prompt.until, prompt.max_new_tokens]
+            group.setdefault(prompt.inputs, []).append(index)
+        for (until, length), sharing in alike.items():
+            for rows in self._batches(list(sharing), extra=length):
+                generated = self._continue(rows, until, length)
+                for row, tokens in zip(rows, generated, strict=True):
+                    for index in sharing[row]:
+                        answers[index] = self._tokenizer.answer(tokens, until)
+        return answers
+
+    def _continue(
+        self, rows: Sequence[Tokens], until: Sequence[str], length: int
+    ) -> list[list[int]]:
+        longest = max(len(row) for row in rows)
+        pad, device = self._tokenizer.pad_id, self._model.device
+        ids = torch.tensor([(pad,) * (longest - len(row)) + row for row in rows], device=device)
+        mask = torch.tensor(
+            [(0,) * (longest - len(row)) + (1,) * len(row) for row in rows], device=device
+        )
+        generated = self._model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=length,
+            do_sample=False,
+            use_cache=True,
+            pad_token_id=pad,
+            stopping_criteria=self._tokenizer.stopping(until, longest, len(rows)),
+        )
+        return generated[:, longest:].tolist()  # type: ignore[no-any-return]
+
+    def _batches(self, rows: list[Tokens], extra: int) -> Iterator[list[Tokens]]:
+        """Group rows of similar length, longest first, under the token limit."""
+        batch: list[Tokens] = []
+        for row in sorted(rows, key=lambda tokens: (-len(tokens), tokens)):
+            width = len(batch[0]) + extra if batch else 0
+            if batch and (len(batch) + 1) * width > self._batch_tokens:
+                yield batch
+                batch = []
+            batch.append(row)
+        if batch:
+            yield batch
+
+
+def _score(logits: Tensor, target: Tokens) -> LogLikelihood:
+    wanted = torch.tensor(target, device=logits.device)
+    chosen = logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(dim=1)
+    return float(chosen.sum()), bool((logits.argmax(dim=1) == wanted).all())

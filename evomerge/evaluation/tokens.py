@@ -1,0 +1,145 @@
+"""Turns lm-eval requests into token ids, exactly as lm-eval's own Hugging Face backend does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Continuation:
+    """Tokens whose log-likelihood is wanted.
+
+    Attributes:
+        inputs: What the model reads; the last continuation token is not among them.
+        target: The continuation, predicted at the last `len(target)` positions of `inputs`.
+    """
+
+    inputs: Tokens
+    target: Tokens
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prompt:
+    """Tokens to be continued greedily.
+
+    Attributes:
+        inputs: The prompt.
+        until: Texts that end the answer; they are cut off.
+        max_new_tokens: Greatest length of the answer.
+    """
+
+    inputs: Tokens
+    until: tuple[str, ...]
+    max_new_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreparedRequest:
+    """One request: the log-likelihoods to add up, or the prompt to answer.
+
+    Attributes:
+        kind: lm-eval's request type.
+        continuations: Several for a text longer than the model's window, else one.
+        prompt: Of a `generate_until` request.
+    """
+
+    kind: str
+    continuations: tuple[Continuation, ...] = ()
+    prompt: Prompt | None = None
+
+
+class Tokenizer:
+    """Tokenises requests with lm-eval's Hugging Face backend.
+
+    Args:
+        model: The model; only its configuration is read.
+        tokenizer: Its tokenizer.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:  # noqa: ANN401 (transformers objects)
+        from lm_eval.models.huggingface import HFLM
+
+        class Recorder(HFLM):  # type: ignore[misc]  # lm_eval ships no types
+            """Returns the token ids it is given instead of running the model."""
+
+            def _loglikelihood_tokens(
+                self, requests: list[tuple[Any, list[int], list[int]]], **_: object
+            ) -> list[tuple[list[int], list[int]]]:
+                return [(context, continuation) for _, context, continuation in requests]
+
+        self._backend = Recorder(pretrained=model, tokenizer=tokenizer)
+
+    @property
+    def max_length(self) -> int:
+        """The model's window, in tokens."""
+        return int(self._backend.max_length)
+
+    @property
+    def pad_id(self) -> int:
+        """The token that fills rows up."""
+        return int(self._backend.tokenizer.pad_token_id)
+
+    def prepare(self, requests: Sequence[Any]) -> list[PreparedRequest]:
+        """Tokenise lm-eval requests."""
+        return [getattr(self, f"_{request.request_type}")(request) for request in requests]
+
+    def stopping(self, until: Sequence[str], prompt_length: int, rows: int) -> Any:  # noqa: ANN401
+        """lm-eval's criterion that ends generation when every row has met a stop text."""
+        from lm_eval.models.utils_hf import stop_sequences_criteria
+
+        tokenizer = self._backend.tokenizer
+        return stop_sequences_criteria(tokenizer, list(until), prompt_length, rows)
+
+    def answer(self, tokens: Sequence[int], until: Sequence[str]) -> str:
+        """The text of generated tokens, cut at the first stop text."""
+        from lm_eval.models.utils import postprocess_generated_text
+
+        text = self._backend.tok_decode(list(tokens))
+        return str(postprocess_generated_text(text, list(until), think_end_token=None))
+
+    def _loglikelihood(self, request: Any) -> PreparedRequest:  # noqa: ANN401 (lm-eval's Instance)
+        ((context, target),) = self._backend.loglikelihood([request], disable_tqdm=True)
+        return PreparedRequest(
+            kind="loglikelihood", continuations=(self._continuation(context, target),)
+        )
+
+    def _loglikelihood_rolling(self, request: Any) -> PreparedRequest:  # noqa: ANN401
+        from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+        windows = get_rolling_token_windows(
+            token_list=self._backend.tok_encode(request.args[0]),
+            prefix_token=self._backend.prefix_token_id,
+            max_seq_len=self.max_length,
+            context_len=1,
+        )
+        pairs = map(make_disjoint_window, windows)
+        return PreparedRequest(
+            kind="loglikelihood_rolling",
+            continuations=tuple(self._continuation(*pair) for pair in pairs),
+        )
+
+    def _generate_until(self, request: Any) -> PreparedRequest:  # noqa: ANN401 (lm-eval's Instance)
+        from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
+
+        text, settings = request.args
+        settings = normalize_gen_kwargs(settings, self._backend.max_gen_toks)
+        end = self._backend.tok_decode(self._backend.eot_token_id, skip_special_tokens=False)
+        length = settings["max_gen_toks"]
+        ids, _ = self._backend.tok_batch_encode(
+            [text], left_truncate_len=self.max_length - length
+        )
+        prompt = Prompt(
+            inputs=tuple(ids[0].tolist()),
+            until=tuple(handle_stop_sequences(settings["until"], eos=end)),
+            max_new_tokens=length,
+        )
+        return PreparedRequest(kind="generate_until", prompt=prompt)
+
+    def _continuation(self, context: Sequence[int], target: Sequence[int]) -> Continuation:
+        # Too long a context loses its beginning; the last token is only predicted, never read.
+        whole = (*context, *target)[-(self.max_length + 1) :]
+        return Continuation(inputs=whole[:-1], target=tuple(target))

@@ -1,0 +1,1 @@
+"""Where candidates are merged and scored: in this process, or in Ray's."""

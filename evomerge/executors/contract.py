@@ -1,0 +1,43 @@
+"""What an executor is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from evomerge.evaluation.outcome import Outcome, Split
+from evomerge.recipe.merge import MergeRecipe
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """A candidate to be merged and scored.
+
+    Attributes:
+        number: The candidate's number.
+        recipe: Its merge recipe.
+        split: The items to score it on.
+    """
+
+    number: int
+    recipe: MergeRecipe
+    split: Split
+
+
+class Executor(Protocol):
+    """Merges and scores candidates somewhere.
+
+    A candidate that fails gives a `Failed`; an executor raises only when none can be evaluated
+    any more.
+    """
+
+    @property
+    def workers(self) -> int:
+        """How many candidates are worked on at a time."""
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
+        """Evaluate candidates and yield each as soon as it is done, in any order."""
+
+    def close(self) -> None:
+        """Stop all workers."""

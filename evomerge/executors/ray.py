@@ -1,0 +1,137 @@
+"""Evaluates candidates in Ray actors, each of which holds a live model.
+
+A local Ray is started on the loopback interface, without dashboard and without usage statistics;
+or a running cluster is joined by its address.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from evomerge.errors import RunError, VersionError
+from evomerge.evaluation.outcome import Failed, Outcome
+from evomerge.executors.contract import Job
+from evomerge.executors.worker import Worker, WorkerSettings, one_line
+from evomerge.recipe.merge import MergeRecipe
+
+ATTEMPTS = 2
+"""How often a candidate may take its worker down before it counts as failed."""
+
+
+class RayExecutor:
+    """An executor with one actor per worker.
+
+    Args:
+        settings: What each worker needs to know.
+        workers: Number of workers.
+        address: Address of a running cluster; None starts a local Ray.
+        gpus: GPUs that each worker gets.
+
+    Raises:
+        RunError: Ray cannot be started, or a worker cannot be built.
+        VersionError: Ray is not installed.
+    """
+
+    def __init__(
+        self, settings: WorkerSettings, workers: int, address: str | None = None, gpus: float = 0
+    ) -> None:
+        self._ray = _start(workers, address)
+        self._settings, self._gpus = settings, gpus
+        self._actors = [self._build_actor() for _ in range(workers)]
+        try:
+            self._ray.get([actor.ready.remote() for actor in self._actors])
+        except self._ray.exceptions.RayError as error:
+            self.close()
+            raise RunError(f"a worker could not be built: {_cause(error)}") from error
+
+    @property
+    def workers(self) -> int:
+        """Number of actors."""
+        return len(self._actors)
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
+        """Evaluate candidates on free actors; a dead actor is replaced, its candidate retried."""
+        waiting = [(job, 1) for job in reversed(jobs)]
+        free = list(range(len(self._actors)))
+        running: dict[Any, tuple[int, Job, int]] = {}
+        while waiting or running:
+            while waiting and free:
+                (job, attempt), slot = waiting.pop(), free.pop()
+                recipe = job.recipe.model_dump_json()
+                answer = self._actors[slot].evaluate.remote(recipe, job.split)
+                running[answer] = (slot, job, attempt)
+            (done,), _ = self._ray.wait(list(running), num_returns=1)
+            slot, job, attempt = running.pop(done)
+            outcome = self._outcome(done, slot)
+            free.append(slot)
+            if isinstance(outcome, Failed) and outcome.stage == "worker" and attempt < ATTEMPTS:
+                waiting.append((job, attempt + 1))
+            else:
+                yield job, outcome
+
+    def close(self) -> None:
+        """Stop the actors, and the local Ray with them."""
+        self._ray.shutdown()
+
+    def _outcome(self, answer: Any, slot: int) -> Outcome:  # noqa: ANN401 (ray's ObjectRef)
+        try:
+            outcome: Outcome = self._ray.get(answer)
+        except self._ray.exceptions.RayError as error:
+            # Process death: memory, a crash in native code, a lost node.
+            self._ray.kill(self._actors[slot])
+            self._actors[slot] = self._build_actor()
+            return Failed(stage="worker", reason=_cause(error))
+        return outcome
+
+    def _build_actor(self) -> Any:  # noqa: ANN401 (ray's ActorHandle)
+        remote = self._ray.remote(num_cpus=1, num_gpus=self._gpus)(_Actor)
+        return remote.remote(self._settings)
+
+
+class _Actor:
+    """A worker behind Ray; recipes travel as JSON."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._worker = Worker(settings)
+
+    def ready(self) -> bool:
+        return True
+
+    def evaluate(self, recipe: str, split: Any) -> Outcome:  # noqa: ANN401 (a Split)
+        return self._worker.evaluate(MergeRecipe.model_validate_json(recipe), split)
+
+
+def _start(workers: int, address: str | None) -> Any:  # noqa: ANN401 (the ray module)
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise VersionError(
+            "executor.kind: ray is not installed; pip install 'evomerge[ray]', "
+            "or use --set executor.kind=inline"
+        ) from error
+    local: dict[str, Any] = {
+        "num_cpus": workers,
+        "include_dashboard": False,
+        "_node_ip_address": "127.0.0.1",
+    }
+    try:
+        ray.init(
+            address=address or "local",
+            logging_level="error",
+            log_to_driver=False,
+            **(local if address is None else {}),
+        )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise RunError(f"executor: Ray could not be started: {one_line(error)}") from error
+    return ray
+
+
+def _cause(error: BaseException) -> str:
+    """The cause inside Ray's wrapping, in one line."""
+    cause = getattr(error, "cause", None) or error
+    lines = [line for line in str(cause).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(cause).__name__

@@ -1,0 +1,89 @@
+"""One worker: a live model, the merge engine and the evaluator around it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from evomerge.errors import EvomergeError
+from evomerge.evaluation.evaluator import ResidentEvaluator
+from evomerge.evaluation.items import TaskItems
+from evomerge.evaluation.model import choose_device, choose_dtype, load_model, named_weights
+from evomerge.evaluation.outcome import Evaluated, Failed, Outcome, Split, Timing
+from evomerge.evaluation.tasks import TaskSpec
+from evomerge.merging.resident import ResidentWeights
+from evomerge.merging.sources import SourceLibrary
+from evomerge.recipe.merge import MergeRecipe
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerSettings:
+    """Everything a worker needs to know; plain data, so that it can travel.
+
+    Attributes:
+        root: Folder that relative model references start from.
+        base: The base model, whose skeleton is loaded.
+        tasks: The tasks.
+        items: The frozen items of each task.
+        batch_tokens: Most tokens of one forward pass.
+        dtype: Precision of forward passes, or `auto`.
+        device: Device, or `auto`.
+        threads: CPU threads; None leaves torch's own number.
+    """
+
+    root: str
+    base: str
+    tasks: Sequence[TaskSpec]
+    items: Sequence[TaskItems]
+    batch_tokens: int
+    dtype: str
+    device: str
+    threads: int | None
+
+
+class Worker:
+    """Merges and scores candidates, one after the other, in a model that stays loaded."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        device = choose_device(settings.device)
+        library = SourceLibrary(Path(settings.root))
+        folder = library.model(settings.base).folder
+        model, tokenizer = load_model(folder, choose_dtype(settings.dtype, device), device)
+        weights, repeated = named_weights(model)
+        self._weights = ResidentWeights(weights, library, repeated)
+        self._evaluator = ResidentEvaluator(
+            model, tokenizer, settings.tasks, settings.items, settings.batch_tokens
+        )
+        self._evaluator.prepare("search")
+
+    def evaluate(self, recipe: MergeRecipe, split: Split) -> Outcome:
+        """Merge a candidate and score it; whatever goes wrong becomes a `Failed`."""
+        started = time.perf_counter()
+        try:
+            self._weights.merge(recipe)
+        except Exception as error:  # noqa: BLE001 (a failing candidate must not end the search)
+            return Failed(stage="merge", reason=one_line(error))
+        merged = time.perf_counter()
+        try:
+            scores = self._evaluator.evaluate(split)
+        except Exception as error:  # noqa: BLE001 (a failing candidate must not end the search)
+            return Failed(stage="evaluate", reason=one_line(error))
+        ended = time.perf_counter()
+        timing = Timing(
+            merge_s=merged - started,
+            forward_s=self._evaluator.forward_s,
+            total_s=ended - started,
+        )
+        return Evaluated(scores=scores, timing=timing)
+
+
+def one_line(error: BaseException) -> str:
+    """An error as one line: our own messages as they are, others with their type."""
+    text = " ".join(str(error).split()) or "no message"
+    return text if isinstance(error, EvomergeError) else f"{type(error).__name__}: {text}"

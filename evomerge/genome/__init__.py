@@ -1,0 +1,1 @@
+"""From a point of the unit cube to a merge recipe."""

@@ -1,0 +1,227 @@
+"""The map from genotypes to merge recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from evomerge.errors import RecipeError
+from evomerge.operators.parameters import Parameter
+from evomerge.operators.registry import Operator, find_operator
+from evomerge.recipe.layout import Component
+from evomerge.recipe.merge import Dtype, MergeRecipe, Rule, Setting, Source
+from evomerge.recipe.search import GenomeSpace
+
+DECIMALS = 5
+"""Digits kept of a gene's value, so that recipes can be read and compared."""
+
+Genotype = tuple[float, ...]
+"""A point in the unit cube, one coordinate per gene."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gene:
+    """One coordinate of a genotype and what it drives.
+
+    Attributes:
+        parameter: The operator parameter.
+        source: Index of the source it is for; None if all sources share it.
+        group: Index of the layer group.
+        component: The part of the model; None for all parts without genes of their own.
+        low: Value at coordinate 0.
+        high: Value at coordinate 1.
+    """
+
+    parameter: str
+    source: int | None
+    group: int
+    component: Component | None
+    low: float
+    high: float
+
+    def value(self, coordinate: float) -> float:
+        """The parameter's value at a coordinate in [0, 1]."""
+        return round(self.low + coordinate * (self.high - self.low), DECIMALS)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Genome:
+    """Which recipe each point of the unit cube stands for.
+
+    Tensors outside the layers share the genes of a neighbour: the embedding those of the first
+    layer group, the final norm and the head those of the last.
+
+    Attributes:
+        base: The base model.
+        sources: The sources, in the order of the search recipe.
+        space: Operator, groups and ranges.
+        layers: Number of layers of the model.
+        genes: The coordinates, in order.
+        dtype: What recipes store.
+        seed: Seed of stochastic operators.
+    """
+
+    base: str
+    sources: tuple[Source, ...]
+    space: GenomeSpace
+    layers: int
+    genes: tuple[Gene, ...]
+    dtype: Dtype
+    seed: int
+
+    def decode(self, genotype: Sequence[float]) -> MergeRecipe:
+        """The merge recipe that a genotype stands for."""
+        values = {
+            (gene.parameter, gene.source, gene.group, gene.component): gene.value(coordinate)
+            for gene, coordinate in zip(self.genes, genotype, strict=True)
+        }
+        parameters = {gene.parameter for gene in self.genes}
+        sources = tuple(
+            source.model_copy(update={"parameters": self._settings(values, parameters, index)})
+            for index, source in enumerate(self.sources)
+        )
+        return MergeRecipe(
+            base=self.base,
+            sources=sources,
+            operator=self.space.operator,
+            parameters={**self.space.fixed, **self._settings(values, parameters, None)},
+            dtype=self.dtype,
+            seed=self.seed,
+        )
+
+    def _settings(
+        self,
+        values: Mapping[tuple[str, int | None, int, Component | None], float],
+        parameters: set[str],
+        source: int | None,
+    ) -> dict[str, Setting]:
+        """The parameters of one source (None: of all) as rules."""
+        settings: dict[str, Setting] = {}
+        for parameter in sorted(parameters):
+            mine = {
+                (group, component): value
+                for (name, of, group, component), value in values.items()
+                if name == parameter and of == source
+            }
+            if mine:
+                settings[parameter] = self._rules(mine)
+        return settings
+
+    def _rules(self, values: Mapping[tuple[int, Component | None], float]) -> Setting:
+        if len(set(values.values())) == 1:
+            return next(iter(values.values()))
+        bounds = layer_bounds(self.layers, self.space.layer_groups)
+        inside = [
+            Rule(value=value, layers=bounds[group], component=component)
+            for (group, component), value in values.items()
+            if component not in _OUTSIDE
+        ]
+        last = values[len(bounds) - 1, None]
+        outside = [
+            Rule(value=value, component=component)
+            for component, group in _OUTSIDE.items()
+            if (value := values.get((group % len(bounds), component), None)) is not None
+        ]
+        if Component.EMBEDDING not in self.space.components:
+            outside.append(Rule(value=values[0, None], component=Component.EMBEDDING))
+        return (*inside, *outside, Rule(value=last))
+
+
+_OUTSIDE = {Component.EMBEDDING: 0, Component.HEAD: -1}
+"""Components outside the layers, and the layer group each goes with."""
+
+
+def build_genome(
+    *,
+    base: str,
+    sources: Sequence[Source],
+    space: GenomeSpace,
+    layers: int,
+    dtype: Dtype,
+    seed: int,
+) -> Genome:
+    """Lay out the genes of a search space.
+
+    Every number among the operator's parameters that has a search range, or is given one in the
+    recipe, gets one gene per layer group and component, and per source where it differs by source.
+
+    Raises:
+        RecipeError: A range or a fixed value does not fit the operator, or there are more layer
+            groups than layers.
+    """
+    operator = find_operator(space.operator)
+    _check_space(space, operator, layers)
+    components = (*space.components, None)
+    genes = tuple(
+        Gene(
+            parameter=parameter.name,
+            source=source,
+            group=group,
+            component=component,
+            low=low,
+            high=high,
+        )
+        for parameter, (low, high) in _searched(space, operator)
+        for source in (range(len(sources)) if parameter.per_source else (None,))
+        for group in range(space.layer_groups)
+        for component in components
+        if component not in _OUTSIDE or group == _OUTSIDE[component] % space.layer_groups
+    )
+    return Genome(
+        base=base,
+        sources=tuple(sources),
+        space=space,
+        layers=layers,
+        genes=genes,
+        dtype=dtype,
+        seed=seed,
+    )
+
+
+def layer_bounds(layers: int, groups: int) -> list[tuple[int, int]]:
+    """Cut layers into runs whose lengths differ by at most one, as half-open ranges."""
+    cuts = [round(index * layers / groups) for index in range(groups + 1)]
+    return list(zip(cuts[:-1], cuts[1:], strict=True))
+
+
+def _searched(
+    space: GenomeSpace, operator: Operator
+) -> list[tuple[Parameter, tuple[float, float]]]:
+    found = []
+    for parameter in operator.parameters.values():
+        if parameter.name in space.ranges:
+            found.append((parameter, space.ranges[parameter.name]))
+        elif _is_searched_by_default(parameter) and parameter.name not in space.fixed:
+            search = parameter.search
+            assert search is not None
+            found.append((parameter, (search.low, search.high)))
+    return found
+
+
+def _is_searched_by_default(parameter: Parameter) -> bool:
+    # A scale on top of weights would only repeat them: it is searched when asked for.
+    return parameter.search is not None and (parameter.per_source or parameter.default is None)
+
+
+def _check_space(space: GenomeSpace, operator: Operator, layers: int) -> None:
+    if space.layer_groups > layers:
+        raise RecipeError(
+            f"genome.layer_groups: {space.layer_groups}, but the model has {layers} layers"
+        )
+    for name, (low, high) in space.ranges.items():
+        parameter = _parameter(operator, name, "ranges")
+        for value in (low, high):
+            problem = parameter.problem_with(value)
+            if parameter.interval is None or problem:
+                raise RecipeError(f"genome.ranges.{name}: {problem or 'is not a number'}")
+    for name, fixed in space.fixed.items():
+        problem = _parameter(operator, name, "fixed").problem_with(fixed)
+        if problem:
+            raise RecipeError(f"genome.fixed.{name}: {problem}")
+
+
+def _parameter(operator: Operator, name: str, where: str) -> Parameter:
+    if name not in operator.parameters:
+        known = ", ".join(operator.parameters)
+        raise RecipeError(f"genome.{where}.{name}: {operator.name} has only: {known}")
+    return operator.parameters[name]

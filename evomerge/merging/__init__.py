@@ -1,0 +1,1 @@
+"""From a merge recipe and checkpoints to tensors: a pure plan, one engine, two destinations."""

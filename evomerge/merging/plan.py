@@ -1,0 +1,113 @@
+"""Expands a merge recipe into one job per tensor. Pure: it looks at headers, never at weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from evomerge.errors import MergeError
+from evomerge.operators.parameters import Parameter
+from evomerge.operators.registry import Operator
+from evomerge.recipe.check import check_operator
+from evomerge.recipe.digest import digest
+from evomerge.recipe.layout import Place, locate
+from evomerge.recipe.merge import MergeRecipe, Source
+
+Signature = tuple[torch.dtype, tuple[int, ...]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TensorJob:
+    """How one tensor of the merged model is made.
+
+    Attributes:
+        name: The tensor's name, in the result and in every source.
+        shape: Its shape.
+        dtype: What it is stored in.
+        arguments: Keyword arguments of the operator's function.
+        key: Equal for two jobs exactly if they give the same bytes from the same sources.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    arguments: Mapping[str, Any]
+    key: tuple[object, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MergePlan:
+    """A recipe and its tensor jobs, sorted by name."""
+
+    recipe: MergeRecipe
+    operator: Operator
+    jobs: tuple[TensorJob, ...]
+
+
+def make_plan(recipe: MergeRecipe, tensors: Mapping[str, Signature]) -> MergePlan:
+    """Expand a recipe into tensor jobs.
+
+    Args:
+        recipe: The recipe.
+        tensors: Stored dtype and shape of each of the base model's tensors, by name.
+
+    Raises:
+        RecipeError: The recipe does not fit its operator.
+        MergeError: A parameter has no value for some tensor.
+    """
+    operator = check_operator(recipe)
+    jobs = (_make_job(recipe, operator, name, *tensors[name]) for name in sorted(tensors))
+    return MergePlan(recipe=recipe, operator=operator, jobs=tuple(jobs))
+
+
+def _make_job(
+    recipe: MergeRecipe,
+    operator: Operator,
+    name: str,
+    stored: torch.dtype,
+    shape: tuple[int, ...],
+) -> TensorJob:
+    place = locate(name)
+    arguments = {
+        parameter.name: _argument(recipe, parameter, name, place)
+        for parameter in operator.parameters.values()
+    }
+    keep = recipe.dtype == "base" or not stored.is_floating_point
+    dtype = stored if keep else getattr(torch, recipe.dtype)
+    draws = (recipe.seed, *(s.label for s in recipe.sources)) if operator.stochastic else ()
+    identities = tuple(source_identity(source) for source in recipe.sources)
+    key = (operator.name, tuple(arguments.items()), dtype, recipe.base, identities, draws)
+    return TensorJob(name=name, shape=shape, dtype=dtype, arguments=arguments, key=key)
+
+
+def _argument(
+    recipe: MergeRecipe, parameter: Parameter, name: str, place: Place
+) -> object:
+    if not parameter.per_source:
+        return _value(recipe, parameter, name, place, None)
+    return tuple(_value(recipe, parameter, name, place, source) for source in recipe.sources)
+
+
+def _value(
+    recipe: MergeRecipe, parameter: Parameter, name: str, place: Place, source: Source | None
+) -> object:
+    value = recipe.setting(parameter.name, name, place, source)
+    if value is None:
+        value = parameter.default
+    if value is None:
+        of = f" of source {source.label}" if source else ""
+        raise MergeError(
+            f"parameters.{parameter.name}{of}: no rule gives a value for tensor {name}; "
+            "end the list with a rule that has only a value"
+        )
+    return value
+
+
+def source_identity(source: Source) -> str:
+    """What tells one source of tensors from another: its model reference or its digest."""
+    if source.recipe is not None:
+        return digest(source.recipe)
+    return source.model or source.candidate or ""

@@ -1,0 +1,72 @@
+"""Merges into the parameters of a model that stays loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from evomerge.errors import ModelError
+from evomerge.merging.engine import merge_tensor
+from evomerge.merging.plan import TensorJob
+from evomerge.merging.sources import SourceLibrary
+from evomerge.recipe.merge import MergeRecipe
+
+
+class ResidentWeights:
+    """The parameters of a live model, and which merge each of them holds.
+
+    Args:
+        parameters: The model's tensors by name; written in place, whatever their dtype or device.
+        library: Opens the models.
+        repeated: Names of tensors that share their memory with another one; never written.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor],
+        library: SourceLibrary,
+        repeated: frozenset[str] = frozenset(),
+    ) -> None:
+        self._parameters = parameters
+        self._library = library
+        self._repeated = repeated
+        self._held: dict[str, tuple[object, ...]] = {}
+
+    def merge(self, recipe: MergeRecipe) -> int:
+        """Make the model hold a merge; tensors that hold it already are not touched.
+
+        Returns:
+            Number of tensors written.
+
+        Raises:
+            MergeError: A tensor cannot be merged or is not finite.
+            ModelError: The live model lacks a tensor of the checkpoint.
+        """
+        plan = self._library.plan(recipe)
+        base, sources = self._library.readers(recipe)
+        jobs = (job for job in plan.jobs if job.name not in self._repeated)
+        stale = [job for job in jobs if self._held.get(job.name) != job.key]
+        for job in stale:
+            parameter = self._parameter(job)
+            self._held.pop(job.name, None)
+            # A device tensor is filled from a host one: blocks are too small for its bus.
+            on_host = parameter.device.type == "cpu" and parameter.is_contiguous()
+            out = parameter if on_host else torch.empty(job.shape, dtype=job.dtype)
+            with torch.inference_mode():
+                merge_tensor(plan, job, base, sources, out)
+                if not on_host:
+                    parameter.copy_(out)
+            self._held[job.name] = job.key
+        return len(stale)
+
+    def _parameter(self, job: TensorJob) -> Tensor:
+        parameter = self._parameters.get(job.name)
+        if parameter is None or parameter.shape != job.shape:
+            found = "no such parameter" if parameter is None else f"shape {tuple(parameter.shape)}"
+            raise ModelError(
+                f"tensor {job.name} of shape {job.shape}: the loaded model has {found}; "
+                "this architecture stores its weights in another layout than it runs them"
+            )
+        return parameter

@@ -1,0 +1,84 @@
+"""Opens what a recipe merges: checkpoints, adapters and other candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from evomerge.checkpoints import Checkpoint, open_checkpoint
+from evomerge.errors import ModelError
+from evomerge.merging.engine import merge_tensor
+from evomerge.merging.plan import MergePlan, Signature, make_plan
+from evomerge.recipe.merge import MergeRecipe, Source
+
+Read = Callable[[str], Tensor]
+"""Gives the tensor of a name."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLibrary:
+    """Opens each model once and shares it among recipes.
+
+    Attributes:
+        root: Folder that relative model paths start from.
+        find_candidate: Looks up a merge recipe by its digest.
+    """
+
+    root: Path
+    find_candidate: Callable[[str], MergeRecipe] | None = None
+    _open: dict[str, Checkpoint] = field(default_factory=dict)
+
+    def model(self, reference: str) -> Checkpoint:
+        """Open a checkpoint, or return it if it is open already.
+
+        Raises:
+            ModelError: It cannot be used.
+        """
+        if reference not in self._open:
+            self._open[reference] = open_checkpoint(reference, root=self.root)
+        return self._open[reference]
+
+    def plan(self, recipe: MergeRecipe) -> MergePlan:
+        """Make the plan of a recipe from its base model's headers."""
+        return make_plan(recipe, self.signatures(recipe.base))
+
+    def signatures(self, reference: str) -> dict[str, Signature]:
+        """Stored dtype and shape of each tensor of a model."""
+        headers = self.model(reference).headers
+        return {name: (header.dtype, header.shape) for name, header in headers.items()}
+
+    def readers(self, recipe: MergeRecipe) -> tuple[Read, list[Read]]:
+        """Readers of a recipe's base and of its sources, in order."""
+        base = self.model(recipe.base)
+        return base.read, [self._reader(source) for source in recipe.sources]
+
+    def _reader(self, source: Source) -> Read:
+        if source.model is not None:
+            return self.model(source.model).read
+        recipe = source.recipe or self._candidate(source.candidate or "")
+        return _CandidateReader(self.plan(recipe), *self.readers(recipe))
+
+    def _candidate(self, wanted: str) -> MergeRecipe:
+        if self.find_candidate is None:
+            raise ModelError(
+                f"source candidate {wanted}: only known inside its run; write its recipe in full"
+            )
+        return self.find_candidate(wanted)
+
+
+class _CandidateReader:
+    """Merges another candidate's tensor when it is asked for."""
+
+    def __init__(self, plan: MergePlan, base: Read, sources: Sequence[Read]) -> None:
+        self._plan, self._base, self._sources = plan, base, sources
+        self._jobs = {job.name: job for job in plan.jobs}
+
+    def __call__(self, name: str) -> Tensor:
+        job = self._jobs[name]
+        out = torch.empty(job.shape, dtype=job.dtype)
+        merge_tensor(self._plan, job, self._base, self._sources, out)
+        return out

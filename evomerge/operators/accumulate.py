@@ -1,0 +1,20 @@
+"""Sums over sources in a fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def add_up(tensors: Iterable[Tensor], like: Tensor) -> Tensor:
+    """Add tensors one after the other, starting from zeros shaped as `like`.
+
+    `Tensor.sum` may associate the last few entries of a tensor differently from the others when
+    there are five sources or more; then a result would depend on how a tensor is cut in blocks.
+    """
+    total = torch.zeros_like(like)
+    for tensor in tensors:
+        total += tensor
+    return total

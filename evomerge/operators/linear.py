@@ -1,0 +1,39 @@
+"""Weighted average of models, also called a model soup.
+
+Wortsman et al., "Model soups", 2022, https://arxiv.org/abs/2203.05482, section 2.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from evomerge.errors import MergeError
+from evomerge.operators.parameters import Weights
+from evomerge.operators.registry import operator
+
+
+@operator(space="weight", elementwise=True)
+def linear(tensors: Tensor, *, weight: Weights = (1.0,), normalize: bool = True) -> Tensor:
+    """Average the sources.
+
+    Args:
+        tensors: One parameter of every source, shape `(M, *S)`, floating point.
+        weight: Mixing coefficient of each source, length M.
+        normalize: Divide by the sum of the weights.
+
+    Returns:
+        Shape `(*S,)`, the dtype of `tensors`.
+
+    Raises:
+        MergeError: The weights add up to zero and `normalize` is set.
+    """
+    weights = torch.tensor(weight, dtype=tensors.dtype)
+    total = weights.sum()
+    if normalize and total.abs() < 1e-8:
+        raise MergeError(f"weight: {list(weight)} add up to {total:g}; cannot normalize")
+    merged = torch.zeros_like(tensors[0])
+    for tensor, coefficient in zip(tensors, weights, strict=True):
+        # One fused step per source, as in mergekit, so that both agree to the last bit.
+        merged.addcmul_(tensor, coefficient)
+    return merged.div_(total) if normalize else merged

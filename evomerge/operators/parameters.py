@@ -1,0 +1,104 @@
+"""What an operator's signature may declare about its parameters.
+
+An operator says everything about its parameters in its signature: a `Sequence[float]` has one
+value per source, a `float`, `bool` or `Literal` has one value per tensor. `Interval` and `Search`
+inside `Annotated` give the allowed range and the range that a search explores by default.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+ParameterValue = float | bool | str
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """The values a number may take: `low <= value <= high`, and always finite."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __contains__(self, value: float) -> bool:
+        return math.isfinite(value) and self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"[{self.low:g}, {self.high:g}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """The range of a number that a search explores unless the recipe says otherwise."""
+
+    low: float
+    high: float
+
+
+Weights = Annotated[Sequence[float], Interval(), Search(0.0, 1.0)]
+Densities = Annotated[Sequence[float], Interval(0.0, 1.0), Search(0.1, 1.0)]
+Fraction = Annotated[float, Interval(0.0, 1.0), Search(0.0, 1.0)]
+Scale = Annotated[float, Interval(), Search(0.2, 1.5)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parameter:
+    """One hyperparameter of an operator, read off its signature.
+
+    Attributes:
+        name: The keyword of the operator's function.
+        per_source: Whether each source has a value of its own.
+        interval: Allowed range of a number; None for flags and choices.
+        search: Default range of a search; None when a search does not vary it.
+        choices: Allowed words of a choice; empty for numbers and flags.
+        default: Value when the recipe gives none; None when it must be given.
+    """
+
+    name: str
+    per_source: bool = False
+    interval: Interval | None = None
+    search: Search | None = None
+    choices: tuple[str, ...] = ()
+    default: ParameterValue | None = None
+
+    def problem_with(self, value: ParameterValue) -> str | None:
+        """Say what is wrong with a value, found and allowed; None when nothing is."""
+        if self.choices:
+            allowed = ", ".join(self.choices)
+            return None if value in self.choices else f"{value!r} is not one of {allowed}"
+        if self.interval is None:
+            return None if isinstance(value, bool) else f"expected true or false, got {value!r}"
+        if isinstance(value, (bool, str)):
+            return f"expected a number in {self.interval}, got {value!r}"
+        return None if value in self.interval else f"{value:g} is outside {self.interval}"
+
+
+def read_parameters(function: Callable[..., Any]) -> Mapping[str, Parameter]:
+    """Read the hyperparameters off an operator's keyword-only arguments.
+
+    The argument `rngs` is the engine's business and is left out.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    return {
+        name: _read_parameter(name, hints[name], argument.default)
+        for name, argument in inspect.signature(function).parameters.items()
+        if argument.kind is argument.KEYWORD_ONLY and name != "rngs"
+    }
+
+
+def _read_parameter(name: str, hint: Any, default: Any) -> Parameter:  # noqa: ANN401 (a type hint)
+    notes = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    kind = get_args(hint)[0] if notes else hint
+    # A per-source default is written as one number that every source gets.
+    value = None if default is inspect.Parameter.empty else default
+    return Parameter(
+        name=name,
+        per_source=get_origin(kind) is Sequence,
+        interval=next((note for note in notes if isinstance(note, Interval)), None),
+        search=next((note for note in notes if isinstance(note, Search)), None),
+        choices=get_args(kind) if get_origin(kind) is Literal else (),
+        default=value[0] if isinstance(value, tuple) else value,
+    )

@@ -1,0 +1,95 @@
+"""The table of merge operators, filled from the method files of this package."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import evomerge.operators
+from evomerge.errors import RecipeError
+from evomerge.operators.parameters import Parameter, read_parameters
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Space = Literal["weight", "delta"]
+
+_REGISTERED: dict[str, Operator] = {}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Operator:
+    """A merge method and what the engine must know to call it.
+
+    Attributes:
+        name: Its name in recipes.
+        function: The pure function on a stack of tensors of shape `(M, *S)`.
+        space: What it takes: the sources' weights or their task vectors.
+        elementwise: Each output entry depends on the same entry of the inputs alone, so a tensor
+            may be merged block by block.
+        stochastic: It draws random numbers from the generators `rngs`, one per source.
+        sources: Least and greatest number of sources; None for no upper limit.
+        parameters: Its hyperparameters by name.
+        summary: First line of its docstring.
+    """
+
+    name: str
+    function: Callable[..., Tensor]
+    space: Space
+    elementwise: bool
+    stochastic: bool
+    sources: tuple[int, int | None]
+    parameters: Mapping[str, Parameter]
+    summary: str
+
+
+def operator(
+    *, space: Space, elementwise: bool = False, sources: tuple[int, int | None] = (1, None)
+) -> Callable[[Function], Function]:
+    """Register a merge function under its own name and return it unchanged."""
+
+    def register(function: Function) -> Function:
+        name = function.__name__
+        if name in _REGISTERED:
+            raise AssertionError(f"two operators are called {name}")
+        _REGISTERED[name] = Operator(
+            name=name,
+            function=function,
+            space=space,
+            elementwise=elementwise,
+            stochastic="rngs" in function.__annotations__,
+            sources=sources,
+            parameters=read_parameters(function),
+            summary=(function.__doc__ or "").partition("\n")[0],
+        )
+        return function
+
+    return register
+
+
+@functools.cache
+def operators() -> Mapping[str, Operator]:
+    """All operators by name, in alphabetical order."""
+    for module in pkgutil.iter_modules(evomerge.operators.__path__):
+        importlib.import_module(f"evomerge.operators.{module.name}")
+    return dict(sorted(_REGISTERED.items()))
+
+
+def find_operator(name: str) -> Operator:
+    """Look up an operator.
+
+    Raises:
+        RecipeError: No operator has this name; the message offers the nearest one.
+    """
+    known = operators()
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise RecipeError(f"unknown operator {name!r}.{hint} Known: {', '.join(known)}.")

@@ -1,0 +1,66 @@
+"""Trim, elect sign and merge.
+
+Yadav et al., "TIES-Merging", 2023, https://arxiv.org/abs/2306.01708, section 4. Each tensor is
+trimmed by itself and the weighted task vectors elect the sign, both as in mergekit; the paper
+trims all tensors of a model together and gives every model one vote.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from evomerge.operators.accumulate import add_up
+from evomerge.operators.parameters import Densities, Scale, Weights
+from evomerge.operators.registry import operator
+from evomerge.operators.sparsify import trim
+
+
+@operator(space="delta")
+def ties(
+    deltas: Tensor,
+    *,
+    weight: Weights,
+    density: Densities = (1.0,),
+    scale: Scale = 1.0,
+    normalize: bool = True,
+) -> Tensor:
+    """Merge task vectors, keeping only large entries that agree with the elected sign.
+
+    Args:
+        deltas: Task vectors of one parameter, shape `(M, *S)`, floating point.
+        weight: Mixing coefficient of each source, length M.
+        density: Fraction of entries kept in each task vector, by magnitude, length M.
+        scale: Factor on the merged task vector (lambda).
+        normalize: Divide each entry by the sum of the weights that took part in it.
+
+    Returns:
+        Merged task vector, shape `(*S,)`, the dtype of `deltas`. Entries that no task vector
+        keeps are 0.
+    """
+    trimmed = [trim(delta, d) for delta, d in zip(deltas, density, strict=True)]
+    return merge_elected(trimmed, weight, scale=scale, normalize=normalize)
+
+
+def merge_elected(
+    deltas: list[Tensor], weight: Weights, *, scale: float, normalize: bool
+) -> Tensor:
+    """Elect a sign per entry and add up what agrees with it (section 4, steps 2 and 3).
+
+    Args:
+        deltas: Sparse task vectors, M tensors of shape `(*S,)`.
+        weight: Mixing coefficient of each source, length M.
+        scale: Factor on the merged task vector.
+        normalize: Divide each entry by the sum of the weights that took part in it.
+
+    Returns:
+        Merged task vector, shape `(*S,)`. A vote that ends in a draw elects plus.
+    """
+    weighted = [delta * w for delta, w in zip(deltas, weight, strict=True)]
+    elected = torch.where(add_up(weighted, deltas[0]) >= 0, 1.0, -1.0).to(deltas[0].dtype)
+    agreeing = [delta.sign() == elected for delta in weighted]
+    merged = add_up((d * a for d, a in zip(weighted, agreeing, strict=True)), deltas[0])
+    if normalize:
+        total = add_up((a * w for a, w in zip(agreeing, weight, strict=True)), deltas[0])
+        merged /= torch.where(total == 0, 1.0, total)
+    return merged * scale if scale != 1 else merged

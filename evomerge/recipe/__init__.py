@@ -1,0 +1,1 @@
+"""Recipes: what is merged and how, as data."""

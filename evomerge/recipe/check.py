@@ -1,0 +1,73 @@
+"""Checks a recipe's operator and its parameters against the operator's signature."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+
+from evomerge.errors import RecipeError
+from evomerge.operators.registry import Operator, find_operator
+from evomerge.recipe.merge import MergeRecipe, Setting
+
+
+def check_operator(recipe: MergeRecipe) -> Operator:
+    """Find a recipe's operator and check every parameter it gives.
+
+    Raises:
+        RecipeError: The operator is unknown, does not take this number of sources, or a
+            parameter is unknown, out of range or given per source where it is one per tensor.
+            Every finding is named, one per line of the message.
+    """
+    operator = find_operator(recipe.operator)
+    findings = list(_findings(recipe, operator))
+    if findings:
+        raise RecipeError("\n".join(findings))
+    for source in recipe.sources:
+        if source.recipe is not None:
+            check_operator(source.recipe)
+    return operator
+
+
+def _findings(recipe: MergeRecipe, operator: Operator) -> Iterator[str]:
+    count = len(recipe.sources)
+    least, most = operator.sources
+    if count < least or (most is not None and count > most):
+        wanted = f"{least}" if least == most else f"{least} to {most or 'any number'}"
+        yield f"operator {operator.name}: takes {wanted} sources, found {count}"
+    for name, setting in recipe.parameters.items():
+        yield from _problems(operator, name, setting, f"parameters.{name}")
+    for index, source in enumerate(recipe.sources):
+        for name, setting in source.parameters.items():
+            where = f"sources.{index}.parameters.{name}"
+            yield from _problems(operator, name, setting, where, of_source=True)
+    yield from _missing(recipe, operator)
+
+
+def _problems(
+    operator: Operator, name: str, setting: Setting, where: str, *, of_source: bool = False
+) -> Iterator[str]:
+    parameter = operator.parameters.get(name)
+    if parameter is None:
+        near = difflib.get_close_matches(name, operator.parameters, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        known = ", ".join(operator.parameters)
+        yield f"{where}: {operator.name} has no such parameter; {hint}It has: {known}"
+        return
+    if of_source and not parameter.per_source:
+        yield f"{where}: is one value for all sources; move it to the recipe's parameters"
+    values = (rule.value for rule in setting) if isinstance(setting, tuple) else (setting,)
+    for value in values:
+        problem = parameter.problem_with(value)
+        if problem:
+            yield f"{where}: {problem}"
+
+
+def _missing(recipe: MergeRecipe, operator: Operator) -> Iterator[str]:
+    for name, parameter in operator.parameters.items():
+        if parameter.default is not None or name in recipe.parameters:
+            continue
+        lacking = [source.label for source in recipe.sources if name not in source.parameters]
+        if lacking and parameter.per_source:
+            yield f"parameters.{name}: is missing for {', '.join(lacking)}"
+        elif not parameter.per_source:
+            yield f"parameters.{name}: is missing"

@@ -1,0 +1,32 @@
+"""The identity of a merge recipe: blake3 of its canonical JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from blake3 import blake3
+
+from evomerge.recipe.merge import MergeRecipe
+
+
+def canonical_json(document: Any) -> str:  # noqa: ANN401 (any JSON document)
+    """Write a JSON document so that equal documents give equal text."""
+    return json.dumps(
+        document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def digest(recipe: MergeRecipe) -> str:
+    """The content digest of a recipe, 64 hexadecimal digits.
+
+    Defaults are left out, so a later version may add fields without changing old digests. A
+    nested recipe counts by its digest, so writing it in full or by digest is the same.
+    """
+    document = recipe.model_dump(mode="json", exclude_defaults=True)
+    document["version"] = recipe.version
+    for entry, source in zip(document["sources"], recipe.sources, strict=True):
+        if source.recipe is not None:
+            del entry["recipe"]
+            entry["candidate"] = digest(source.recipe)
+    return blake3(canonical_json(document).encode()).hexdigest()

@@ -1,0 +1,47 @@
+"""Writes recipes as YAML that every reader understands the same way.
+
+PyYAML, which mergekit uses, reads YAML 1.1: it takes `no` for false and `1e-05` for text. Such
+words are quoted and such numbers written with a point.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+from pydantic import BaseModel
+from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+PLAIN = re.compile(r"[A-Za-z_./][\w./+@-]*")
+WORDS_OF_YAML_1_1 = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
+
+
+def to_yaml(document: BaseModel | dict[str, Any]) -> str:
+    """Write a recipe, or plain data, as YAML; a recipe's defaults are left out."""
+    data = (
+        document.model_dump(mode="json", exclude_defaults=True)
+        if isinstance(document, BaseModel)
+        else document
+    )
+    yaml = YAML(typ="rt", pure=True)
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.width = 10_000  # a folded path or template would be hard to read
+    text = io.StringIO()
+    yaml.dump(_quoted(data), text)
+    return text.getvalue()
+
+
+def _quoted(data: Any) -> Any:  # noqa: ANN401 (YAML data)
+    if isinstance(data, dict):
+        return {key: _quoted(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_quoted(value) for value in data]
+    if isinstance(data, str) and not _is_plain(data):
+        return DoubleQuotedScalarString(data)
+    return data
+
+
+def _is_plain(text: str) -> bool:
+    return bool(PLAIN.fullmatch(text)) and text.lower() not in WORDS_OF_YAML_1_1

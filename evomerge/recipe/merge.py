@@ -1,0 +1,184 @@
+"""MergeRecipe: everything needed to rebuild one merged model, bit for bit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    PlainValidator,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
+from typing_extensions import Self
+
+from evomerge.recipe.layout import Component, Place
+from evomerge.recipe.schema import Strict
+
+def _plain_value(value: object) -> float | bool | str:
+    if isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, (int, float)) and math.isfinite(value):
+        # -0.0 equals 0.0 but is written differently, which would give one recipe two digests.
+        return float(value) + 0.0
+    raise ValueError(f"expected a finite number, true, false or a word, found {value!r}")
+
+
+Value = Annotated[
+    float | bool | str,
+    PlainValidator(_plain_value),
+    WithJsonSchema({"type": ["number", "boolean", "string"]}),
+]
+"""A parameter's value: a finite number, a flag or a word."""
+
+Dtype = Literal["base", "float32", "bfloat16", "float16"]
+LayerRange = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(gt=0)]]
+
+
+class Rule(Strict):
+    """A parameter's value for some tensors.
+
+    Attributes:
+        value: The value.
+        layers: Half-open range of layer indices, or every tensor when absent. Tensors outside
+            the layers (embedding, final norm, head) are in no range.
+        component: The part of the model, or every part when absent.
+        tensor: Text that the tensor's name contains, or any name when absent.
+    """
+
+    value: Value
+    layers: LayerRange | None = None
+    component: Component | None = None
+    tensor: str | None = None
+
+    @model_validator(mode="after")
+    def _range_is_not_empty(self) -> Self:
+        if self.layers and self.layers[0] >= self.layers[1]:
+            raise ValueError(f"layers: {list(self.layers)} is empty; the end is not included")
+        return self
+
+    def applies(self, name: str, place: Place) -> bool:
+        """Whether this rule speaks about a tensor."""
+        if self.layers and (place.layer is None or place.layer not in range(*self.layers)):
+            return False
+        if self.component and place.component != self.component:
+            return False
+        return self.tensor is None or self.tensor in name
+
+
+def _kind_of_setting(value: object) -> str:
+    return "rules" if isinstance(value, (list, tuple)) else "value"
+
+
+Setting = Annotated[
+    Annotated[Value, Tag("value")] | Annotated[tuple[Rule, ...], Tag("rules")],
+    Discriminator(_kind_of_setting),
+]
+"""A parameter's value for all tensors, or rules of which the first that applies counts."""
+
+
+class Source(Strict):
+    """A model that takes part in a merge: a checkpoint or another candidate.
+
+    Attributes:
+        model: Folder, Hub id (`org/name@revision`) or adapter on top of one (`base+adapter`).
+        candidate: Digest of another merge recipe.
+        recipe: Another merge recipe, in full.
+        name: Short name in tables; also names the random numbers drawn for this source. Taken
+            from the model's path when absent.
+        parameters: Operator parameters for this source; they come before the recipe's.
+    """
+
+    model: str | None = None
+    candidate: str | None = None
+    recipe: MergeRecipe | None = None
+    name: str | None = Field(default=None, min_length=1)
+    parameters: Mapping[str, Setting] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _is_one_thing(self) -> Self:
+        given = [key for key in ("model", "candidate", "recipe") if getattr(self, key) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none of them"
+            raise ValueError(f"give exactly one of model, candidate, recipe; found {found}")
+        return self
+
+    @property
+    def label(self) -> str:
+        """Its name, or the last part of its model's path."""
+        if self.name:
+            return self.name
+        if self.model:
+            return self.model.rstrip("/").rpartition("+")[2].rpartition("/")[2]
+        return self.candidate or "recipe"
+
+
+def _source_from_text(value: Any) -> Any:  # noqa: ANN401 (raw YAML)
+    return {"model": value} if isinstance(value, str) else value
+
+
+def _with_unique_names(sources: tuple[Source, ...]) -> tuple[Source, ...]:
+    if not sources:
+        raise ValueError("give at least one source")
+    labels = [source.label for source in sources]
+    repeated = sorted({label for label in labels if labels.count(label) > 1})
+    if repeated:
+        raise ValueError(f"two sources are called {repeated[0]!r}; give each a 'name'")
+    return sources
+
+
+Sources = Annotated[
+    tuple[Annotated[Source, BeforeValidator(_source_from_text)], ...],
+    AfterValidator(_with_unique_names),
+]
+"""At least one source; a bare text stands for a model."""
+
+
+class MergeRecipe(Strict):
+    """Everything needed to rebuild one merged model, bit for bit.
+
+    Attributes:
+        version: Version of this format.
+        base: The model task vectors are measured from; also gives config and tokenizer.
+        sources: The models to merge; their order is part of the recipe.
+        operator: Name of the merge operator.
+        parameters: Operator parameters for all sources.
+        dtype: What is stored; `base` keeps each tensor's dtype of the base. Arithmetic is in
+            float32 whatever is stored.
+        seed: Seeds stochastic operators; unused by the others.
+    """
+
+    version: Literal[1] = 1
+    base: str
+    sources: Sources
+    operator: str
+    parameters: Mapping[str, Setting] = Field(default_factory=dict)
+    dtype: Dtype = "base"
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    def setting(self, parameter: str, name: str, place: Place, source: Source | None) -> Any:  # noqa: ANN401 (Value or None)
+        """The value of a parameter for a tensor, or None if the recipe gives none.
+
+        A source's own parameters come first, then the recipe's; within one, the first rule that
+        applies counts.
+        """
+        scopes = (source.parameters, self.parameters) if source else (self.parameters,)
+        for scope in scopes:
+            found = scope.get(parameter)
+            if not isinstance(found, tuple):
+                if found is not None:
+                    return found
+                continue
+            for rule in found:
+                if rule.applies(name, place):
+                    return rule.value
+        return None
+
+
+Source.model_rebuild()

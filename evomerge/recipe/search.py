@@ -1,0 +1,172 @@
+"""SearchRecipe: what a search merges, how it proposes, scores and runs candidates."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+from typing_extensions import Self
+
+from evomerge.recipe.layout import Component
+from evomerge.recipe.merge import Dtype, Sources, Value
+from evomerge.recipe.schema import Number, Strict
+
+Positive = Annotated[int, Field(gt=0)]
+Natural = Annotated[int, Field(ge=0)]
+Range = tuple[Number, Number]
+StrategyName = Literal[
+    "random", "CMA", "DiagonalCMA", "DE", "TwoPointsDE", "PSO", "OnePlusOne"
+]
+
+
+class Task(Strict):
+    """An lm-eval task and how it counts.
+
+    Attributes:
+        name: The task's name in lm-eval or in `include_path`.
+        metric: Metric, optionally with its filter after a comma; the task's first when absent.
+        weight: Share in the fitness.
+        num_fewshot: Solved examples in the prompt; the task's own number when absent.
+    """
+
+    name: str
+    metric: str | None = None
+    weight: Annotated[Number, Field(gt=0)] = 1.0
+    num_fewshot: Natural | None = None
+
+
+def _task_from_text(value: Any) -> Any:  # noqa: ANN401 (raw YAML)
+    return {"name": value} if isinstance(value, str) else value
+
+
+class Items(Strict):
+    """How many items of each task are used, drawn once and then frozen.
+
+    Attributes:
+        search: Items per task that decide the search.
+        held_out: Items per task that only the final comparison sees.
+        seed: Seeds the draw.
+    """
+
+    search: Positive = 100
+    held_out: Positive = 200
+    seed: Natural = 0
+
+
+class Evaluation(Strict):
+    """How candidates are scored.
+
+    Attributes:
+        tasks: lm-eval tasks; a bare name stands for a task with its defaults.
+        include_path: Folder of local task YAML files, relative to the recipe.
+        allow_task_code: Let local task files run Python code (`!function`).
+        items: How many items of each task are used.
+        batch_tokens: Most tokens, padding included, in one forward pass. Fixed for a run, because
+            the last bits of a score depend on it.
+        dtype: Precision of the forward pass; float32 is fastest on most CPUs.
+        device: `cpu`, `cuda` or one device such as `cuda:1`; `auto` takes a GPU when there is one.
+    """
+
+    tasks: tuple[Annotated[Task, BeforeValidator(_task_from_text)], ...]
+    include_path: str | None = None
+    allow_task_code: bool = False
+    items: Items = Items()
+    batch_tokens: Positive = 2048
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+
+    @model_validator(mode="after")
+    def _tasks_are_unique(self) -> Self:
+        if not self.tasks:
+            raise ValueError("tasks: give at least one task")
+        names = [task.name for task in self.tasks]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"tasks: {repeated[0]!r} is listed twice")
+        return self
+
+
+class GenomeSpace(Strict):
+    """Which merges the search can reach.
+
+    Attributes:
+        operator: Name of the merge operator.
+        layer_groups: Number of equal runs of layers with genes of their own.
+        components: Parts of the model with genes of their own; the others share one.
+        ranges: Lowest and highest value of a parameter; the operator's own ranges when absent.
+        fixed: Parameters that are not searched.
+    """
+
+    operator: str = "task_arithmetic"
+    layer_groups: Positive = 4
+    components: tuple[Component, ...] = ()
+    ranges: dict[str, Range] = Field(default_factory=dict)
+    fixed: dict[str, Value] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _ranges_are_ranges(self) -> Self:
+        for name, (low, high) in self.ranges.items():
+            if low >= high:
+                raise ValueError(f"ranges.{name}: [{low:g}, {high:g}] is empty or reversed")
+            if name in self.fixed:
+                raise ValueError(f"{name} is both in ranges and in fixed; keep one")
+        return self
+
+
+class Strategy(Strict):
+    """How candidates are proposed, and how many.
+
+    Attributes:
+        strategy: Name of the search strategy.
+        candidates: Most candidates that are evaluated, the starting ones included.
+        generation: Candidates proposed at a time.
+        step: Real standard deviation of the first proposals, as a fraction of the range, for the
+            strategies that have one; chosen by dimension when absent.
+        seed: Seeds the strategy and the stochastic operators.
+    """
+
+    strategy: StrategyName = "CMA"
+    candidates: Positive = 200
+    generation: Positive = 16
+    step: Annotated[Number, Field(gt=0, le=0.5)] | None = None
+    seed: Natural = 0
+
+
+class Executor(Strict):
+    """Where candidates are merged and scored.
+
+    Attributes:
+        kind: `ray` for worker processes, `inline` for this process.
+        workers: Worker processes; by memory and cores when absent.
+        threads: CPU threads of each worker; the cores divided among workers when absent.
+        address: Address of a running Ray cluster; a local Ray is started when absent.
+    """
+
+    kind: Literal["ray", "inline"] = "ray"
+    workers: Positive | None = None
+    threads: Positive | None = None
+    address: str | None = None
+
+
+class SearchRecipe(Strict):
+    """One search: sources, scoring, space, strategy and where it runs.
+
+    Attributes:
+        version: Version of this format.
+        base: The model task vectors are measured from.
+        sources: The models to merge.
+        evaluation: How candidates are scored.
+        genome: Which merges the search can reach.
+        search: How candidates are proposed.
+        executor: Where candidates are merged and scored.
+        dtype: What merged models are stored in; `base` keeps each tensor's dtype of the base.
+    """
+
+    version: Literal[1] = 1
+    base: str
+    sources: Sources
+    evaluation: Evaluation
+    genome: GenomeSpace = GenomeSpace()
+    search: Strategy = Strategy()
+    executor: Executor = Executor()
+    dtype: Dtype = "base"

@@ -1,0 +1,86 @@
+"""The leaderboard: every candidate of a run, ranked, and the verdict on the winner."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from evomerge.evaluation.outcome import Evaluated, Failed, Objective
+from evomerge.store.database import RunStore
+from evomerge.store.records import Entry
+
+VERSION = 1
+"""Version of the document that `leaderboard` gives. Fields may be added, never changed."""
+
+ID_LENGTH = 12
+"""Digits of a digest that stand for a candidate in tables and on the command line."""
+
+
+def leaderboard(store: RunStore, run: Path) -> dict[str, Any]:
+    """The leaderboard of a run as a JSON document.
+
+    Candidates with the same recipe are one row. Scores are those on search items; the few
+    candidates that were also scored on held-out items have `held_out_score`.
+    """
+    objective = read_objective(store)
+    verdict = store.fact("verdict") if store.fact("state") == "finished" else None
+    rows = [_row(entry, objective) for entry in _distinct(store.entries())]
+    ranked = sorted(
+        rows, key=lambda row: (row["search_score"] is None, -(row["search_score"] or 0.0))
+    )
+    for rank, row in enumerate(ranked, start=1):
+        row["rank"] = rank if row["search_score"] is not None else None
+    if verdict:
+        ids = {key: short_id(verdict[key]) for key in ("winner", "best_source")}
+        verdict = verdict | ids
+    return {
+        "version": VERSION,
+        "run": run.resolve().name,
+        "state": store.fact("state"),
+        "candidates": ranked,
+        "verdict": verdict,
+    }
+
+
+def read_objective(store: RunStore) -> Objective:
+    """The objective of a run."""
+    return Objective(
+        weights=store.fact("weights"), higher_is_better=store.fact("higher_is_better")
+    )
+
+
+def short_id(digest: str) -> str:
+    """The id of a candidate in tables."""
+    return digest[:ID_LENGTH]
+
+
+def _distinct(entries: Sequence[Entry]) -> list[Entry]:
+    first: dict[str, Entry] = {}
+    for entry in entries:
+        first.setdefault(entry.candidate.digest, entry)
+    return list(first.values())
+
+
+def _row(entry: Entry, objective: Objective) -> dict[str, Any]:
+    candidate, outcome = entry.candidate, entry.outcome
+    scores = outcome.scores if isinstance(outcome, Evaluated) else ()
+    failure = f"{outcome.stage}: {outcome.reason}" if isinstance(outcome, Failed) else None
+    status = "pending" if outcome is None else "failed" if failure else "evaluated"
+    return {
+        "candidate": short_id(candidate.digest),
+        "number": candidate.number,
+        "rank": None,
+        "status": status,
+        "kind": candidate.kind,
+        "name": candidate.name,
+        "generation": candidate.generation,
+        "recipe": json.loads(candidate.recipe),
+        "search_score": entry.fitness,
+        "scores": {score.task: score.score for score in scores},
+        "held_out_score": objective.fitness(entry.held_out) if entry.held_out else None,
+        "held_out_scores": {score.task: score.score for score in entry.held_out},
+        "failure": failure,
+        "parents": [short_id(parent) for parent in candidate.parents],
+    }

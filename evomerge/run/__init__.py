@@ -1,0 +1,1 @@
+"""Runs a search from its recipe: the loop, resuming, the finish."""

@@ -1,0 +1,74 @@
+"""A run's folder: the names of its files, and the lock that lets one process write to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from evomerge.errors import RunError, RunInUseError
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Where a run's files are.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def database(self) -> Path:
+        """The run store."""
+        return self.path / "run.sqlite"
+
+    @property
+    def _lock(self) -> Path:
+        return self.path / "run.lock"
+
+    @property
+    def _holder(self) -> Path:
+        return self.path / "run.holder.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the folder's only writer; the kernel frees the lock when the process dies.
+
+        Raises:
+            RunInUseError: Another process is writing; the message says which and since when.
+            RunError: The folder cannot be created or written.
+        """
+        lock = FileLock(self._lock)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+            self._holder.write_text(json.dumps(_holder()))
+        except Timeout:
+            raise RunInUseError(f"{self.path}: in use by {self._who()}; wait or stop it") from None
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be written: {error.strerror}") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _who(self) -> str:
+        try:
+            holder = json.loads(self._holder.read_text())
+            return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+        except (OSError, ValueError, KeyError):
+            return "another process"
+
+
+def _holder() -> dict[str, object]:
+    since = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {"pid": os.getpid(), "host": socket.gethostname(), "since": since}

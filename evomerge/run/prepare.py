@@ -1,0 +1,214 @@
+"""From a search recipe to everything a search needs, checked before any work is done."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from evomerge.checkpoints import Checkpoint, Finding, check_family, resolve_reference
+from evomerge.errors import EvomergeError, RecipeError
+from evomerge.evaluation.items import TaskItems, draw_items
+from evomerge.evaluation.outcome import Objective
+from evomerge.evaluation.tasks import HarnessTask, TaskSpec
+from evomerge.genome.genome import Genome, build_genome
+from evomerge.merging.sources import SourceLibrary
+from evomerge.recipe.layout import layer_count
+from evomerge.recipe.merge import Source
+from evomerge.recipe.search import SearchRecipe
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreparedSearch:
+    """Everything a search needs except workers and a store.
+
+    Attributes:
+        recipe: The recipe, its paths made absolute.
+        genome: Which merges it can reach.
+        objective: What it maximises.
+        items: The items of each task.
+        identities: Fingerprint of each model, by its reference.
+        parameters: Number of the base model's parameters.
+    """
+
+    recipe: SearchRecipe
+    genome: Genome
+    objective: Objective
+    items: tuple[TaskItems, ...]
+    identities: dict[str, str]
+    parameters: int
+
+
+@dataclass(slots=True)
+class Preparation:
+    """What checking a search recipe found.
+
+    Attributes:
+        findings: Errors and warnings, in the order of the checks.
+        search: The prepared search; None if any finding is an error.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    search: PreparedSearch | None = None
+
+    @property
+    def errors(self) -> list[Finding]:
+        """The findings that stop a search."""
+        return [finding for finding in self.findings if finding.severity == "error"]
+
+    def attempt(self, where: str, action: Callable[[], Result]) -> Result | None:
+        """Do something; what it raises on purpose becomes findings."""
+        try:
+            return action()
+        except EvomergeError as error:
+            for line in str(error).splitlines():
+                self.findings.append(
+                    Finding(severity="error", where=where, message=line, remedy="")
+                )
+            return None
+
+
+def check_search(recipe: SearchRecipe, root: Path) -> Preparation:
+    """Check a search recipe against its models and tasks, reading headers and task files only.
+
+    Args:
+        recipe: The recipe.
+        root: Folder that its relative paths start from.
+    """
+    result = Preparation()
+    recipe = _with_absolute_tasks(recipe, root)
+    library = SourceLibrary(root)
+    base = result.attempt("base", lambda: library.model(recipe.base))
+    sources = [
+        result.attempt(f"sources.{index}", lambda s=source: library.model(_model(s)))  # type: ignore[misc]
+        for index, source in enumerate(recipe.sources)
+    ]
+    opened = [source for source in sources if source is not None]
+    if base is not None:
+        result.findings.extend(check_family(base, opened))
+        result.attempt("genome", lambda: _genome(recipe, base))
+    scoring = result.attempt("evaluation", lambda: _scoring(recipe))
+    if base is not None and scoring is not None and not result.errors:
+        result.search = _assemble(recipe, root, base, opened, *scoring)
+    return result
+
+
+def prepare_search(recipe: SearchRecipe, root: Path) -> tuple[PreparedSearch, list[Finding]]:
+    """Check a search recipe and prepare it.
+
+    Returns:
+        The prepared search and the warnings.
+
+    Raises:
+        RecipeError: There are errors; the message names every one, one per line.
+    """
+    result = check_search(recipe, root)
+    if result.search is None:
+        raise RecipeError("\n".join(describe(error) for error in result.errors))
+    return result.search, result.findings
+
+
+def describe(finding: Finding) -> str:
+    """A finding in one line."""
+    remedy = f"; {finding.remedy}" if finding.remedy else ""
+    return f"{finding.where}: {finding.message}{remedy}"
+
+
+def task_specs(recipe: SearchRecipe) -> list[TaskSpec]:
+    """The recipe's tasks, as the evaluation room knows them."""
+    evaluation = recipe.evaluation
+    return [
+        TaskSpec(
+            name=task.name,
+            metric=task.metric,
+            num_fewshot=task.num_fewshot,
+            include_path=evaluation.include_path,
+            allow_code=evaluation.allow_task_code,
+        )
+        for task in evaluation.tasks
+    ]
+
+
+def _assemble(
+    recipe: SearchRecipe,
+    root: Path,
+    base: Checkpoint,
+    sources: list[Checkpoint],
+    objective: Objective,
+    items: tuple[TaskItems, ...],
+) -> PreparedSearch:
+    absolute = _with_absolute_models(recipe, root)
+    references = [absolute.base, *map(_model, absolute.sources)]
+    return PreparedSearch(
+        recipe=absolute,
+        genome=_genome(absolute, base),
+        objective=objective,
+        items=items,
+        identities={
+            reference: checkpoint.identity()
+            for reference, checkpoint in zip(references, [base, *sources], strict=True)
+        },
+        parameters=sum(math.prod(header.shape) for header in base.headers.values()),
+    )
+
+
+def _with_absolute_tasks(recipe: SearchRecipe, root: Path) -> SearchRecipe:
+    if recipe.evaluation.include_path is None:
+        return recipe
+    folder = (root / Path(recipe.evaluation.include_path).expanduser()).resolve()
+    evaluation = recipe.evaluation.model_copy(update={"include_path": str(folder)})
+    return recipe.model_copy(update={"evaluation": evaluation})
+
+
+def _with_absolute_models(recipe: SearchRecipe, root: Path) -> SearchRecipe:
+    sources = tuple(
+        source.model_copy(
+            update={"model": resolve_reference(_model(source), root=root), "name": source.label}
+        )
+        for source in recipe.sources
+    )
+    base = resolve_reference(recipe.base, root=root)
+    return recipe.model_copy(update={"base": base, "sources": sources})
+
+
+def _model(source: Source) -> str:
+    if source.model is None:
+        raise RecipeError("a search merges models; export this candidate as a checkpoint first")
+    return source.model
+
+
+def _genome(recipe: SearchRecipe, base: Checkpoint) -> Genome:
+    return build_genome(
+        base=recipe.base,
+        sources=recipe.sources,
+        space=recipe.genome,
+        layers=layer_count(base.headers),
+        dtype=recipe.dtype,
+        seed=recipe.search.seed,
+    )
+
+
+def _scoring(recipe: SearchRecipe) -> tuple[Objective, tuple[TaskItems, ...]]:
+    wanted = recipe.evaluation.items
+    tasks = [HarnessTask(spec) for spec in task_specs(recipe)]
+    objective = Objective(
+        weights={task.name: task.weight for task in recipe.evaluation.tasks},
+        higher_is_better={task.name: task.higher_is_better for task in tasks},
+    )
+    items = tuple(
+        draw_items(
+            task.name,
+            task.document_digests(),
+            search=wanted.search,
+            held_out=wanted.held_out,
+            seed=wanted.seed,
+        )
+        for task in tasks
+    )
+    return objective, items
+
+

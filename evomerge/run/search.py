@@ -1,0 +1,175 @@
+"""Starts a search, continues one, and brings it to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import evomerge
+from evomerge.checkpoints import Finding
+from evomerge.errors import RecipeError, RunError
+from evomerge.recipe.search import SearchRecipe
+from evomerge.run.finish import finish_search
+from evomerge.run.folder import RunFolder
+from evomerge.run.loop import Progress, SearchLoop
+from evomerge.run.prepare import PreparedSearch, prepare_search
+from evomerge.run.workers import build_executor, plan_workers
+from evomerge.search.contract import StrategySettings
+from evomerge.search.strategies import build_strategy
+from evomerge.store.database import RunStore
+
+RECORDED = ("torch", "transformers", "lm_eval", "nevergrad", "cma", "numpy", "safetensors", "ray")
+"""Packages whose versions a run remembers."""
+
+MAY_CHANGE = {"search.candidates", "executor"}
+"""Parts of a recipe that may differ when a run is continued."""
+
+Warn = Callable[[Finding], None]
+
+
+def start_or_continue(
+    recipe: SearchRecipe, root: Path, run: Path, progress: Progress, warn: Warn
+) -> None:
+    """Search in a run folder; if it holds this search already, continue it.
+
+    Args:
+        recipe: The search recipe.
+        root: Folder that its relative paths start from.
+        run: The run folder; created when absent.
+        progress: Is told about every outcome.
+        warn: Is told about every finding that is no error.
+
+    Raises:
+        EvomergeError: Anything that the user has to know; see `errors`.
+    """
+    folder = RunFolder(run)
+    search, findings = prepare_search(recipe, root)
+    for finding in findings:
+        warn(finding)
+    with folder.locked():
+        if folder.database.exists():
+            store = RunStore.open_for_writing(folder.database)
+            with closing(store):
+                _refuse_other_recipe(store, search)
+                _run(search, store, progress)
+        else:
+            store = _create(folder, search)
+            with closing(store):
+                _run(search, store, progress)
+
+
+def resume(run: Path, progress: Progress, warn: Warn) -> None:
+    """Continue the search in a run folder; a finished one is left as it is.
+
+    Raises:
+        EvomergeError: Anything that the user has to know; see `errors`.
+    """
+    folder = RunFolder(run)
+    with closing(RunStore.open_for_reading(folder.database)) as store:
+        recipe = SearchRecipe.model_validate(store.fact("recipe"))
+    start_or_continue(recipe, Path("/"), run, progress, warn)
+
+
+def _create(folder: RunFolder, search: PreparedSearch) -> RunStore:
+    store = RunStore.create(folder.database)
+    store.write_facts(
+        {
+            "recipe": search.recipe.model_dump(mode="json"),
+            "identities": search.identities,
+            "weights": dict(search.objective.weights),
+            "higher_is_better": dict(search.objective.higher_is_better),
+            "versions": _versions(),
+            "state": "running",
+        },
+        search.items,
+    )
+    return store
+
+
+def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
+    settings = search.recipe.search
+    if store.fact("state") == "finished" and len(store.entries()) >= settings.candidates:
+        return
+    _refuse_changed_models(store, search)
+    workers, threads = plan_workers(search.recipe, search.parameters)
+    strategy = build_strategy(
+        settings.strategy,
+        StrategySettings(
+            dimension=len(search.genome.genes),
+            generation=settings.generation,
+            seed=settings.seed,
+            step=settings.step,
+        ),
+    )
+    store.write_facts({"state": "running"})
+    with _closing_executor(search, workers, threads) as executor:
+        loop = SearchLoop(
+            genome=search.genome,
+            strategy=strategy,
+            objective=search.objective,
+            executor=executor,
+            store=store,
+            progress=progress,
+        )
+        loop.run(settings.candidates, settings.generation)
+        finish_search(store, executor, search.objective)
+
+
+@contextmanager
+def _closing_executor(search: PreparedSearch, workers: int, threads: int) -> Iterator[Any]:
+    executor = build_executor(search, workers, threads)
+    try:
+        yield executor
+    finally:
+        executor.close()
+
+
+def _refuse_other_recipe(store: RunStore, search: PreparedSearch) -> None:
+    before = _flatten(store.fact("recipe"))
+    now = _flatten(search.recipe.model_dump(mode="json"))
+    changed = sorted(
+        key
+        for key in before.keys() | now.keys()
+        if before.get(key) != now.get(key)
+        and not any(key == may or key.startswith(f"{may}.") for may in MAY_CHANGE)
+    )
+    if changed:
+        raise RecipeError(
+            f"this run folder holds another search; it differs in {', '.join(changed)}. "
+            "Give another --run, or the recipe that the run was started with"
+        )
+    drawn = [entry.search for entry in store.items()]
+    if drawn != [entry.search for entry in search.items]:
+        raise RunError("the tasks' documents have changed since this run was started")
+
+
+def _refuse_changed_models(store: RunStore, search: PreparedSearch) -> None:
+    before = store.fact("identities")
+    changed = [ref for ref, identity in search.identities.items() if before.get(ref) != identity]
+    if changed:
+        raise RunError(
+            f"{changed[0]}: has changed on disk since this run was started; restore it, or start "
+            "another run"
+        )
+
+
+def _flatten(document: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401 (a JSON document)
+    if not isinstance(document, dict):
+        return {prefix: document}
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        flat |= _flatten(value, f"{prefix}.{key}" if prefix else key)
+    return flat
+
+
+def _versions() -> dict[str, str]:
+    found = {"evomerge": evomerge.__version__}
+    for package in RECORDED:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,54 @@
+"""Decides how many workers a search gets, and starts them."""
+
+from __future__ import annotations
+
+import os
+
+from evomerge.executors.contract import Executor
+from evomerge.executors.worker import WorkerSettings
+from evomerge.recipe.search import SearchRecipe
+from evomerge.run.prepare import PreparedSearch, task_specs
+
+
+def plan_workers(recipe: SearchRecipe, parameters: int) -> tuple[int, int]:
+    """How many workers, and how many threads each: the recipe's numbers, else by the machine.
+
+    Args:
+        recipe: The search recipe.
+        parameters: Number of the model's parameters.
+    """
+    cores = len(os.sched_getaffinity(0))
+    if recipe.executor.kind == "inline":
+        return 1, recipe.executor.threads or cores
+    memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    # A worker holds its model in float32, and beside it libraries and activations.
+    fitting = max(1, memory // (8 * parameters + 1_000_000_000))
+    workers = recipe.executor.workers or min(cores, fitting)
+    return workers, recipe.executor.threads or max(1, cores // workers)
+
+
+def build_executor(search: PreparedSearch, workers: int, threads: int) -> Executor:
+    """Start the workers that a recipe asks for.
+
+    Raises:
+        RunError: They cannot be started.
+        VersionError: Ray is asked for and not installed.
+    """
+    evaluation = search.recipe.evaluation
+    settings = WorkerSettings(
+        root="/",
+        base=search.recipe.base,
+        tasks=task_specs(search.recipe),
+        items=search.items,
+        batch_tokens=evaluation.batch_tokens,
+        dtype=evaluation.dtype,
+        device=evaluation.device,
+        threads=threads,
+    )
+    if search.recipe.executor.kind == "inline":
+        from evomerge.executors.inline import InlineExecutor
+
+        return InlineExecutor(settings)
+    from evomerge.executors.ray import RayExecutor
+
+    return RayExecutor(settings, workers, search.recipe.executor.address)

@@ -1,0 +1,1 @@
+"""Search strategies behind ask and tell. They see points of the unit cube and fitness numbers."""

@@ -1,0 +1,106 @@
+"""Optimisers of nevergrad behind our ask and tell.
+
+Only optimisers that are deterministic under replay and that work with numpy 2.3 are let in.
+nevergrad minimises; the sign is turned here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from evomerge.search.contract import Point, StrategySettings
+
+ALLOWED = ("CMA", "DiagonalCMA", "DE", "TwoPointsDE", "PSO", "OnePlusOne")
+
+LEAST_DIMENSION = 2
+"""nevergrad's CMA needs two coordinates; a search over one carries an idle second one along."""
+
+WORST_MARGIN = 1.0
+"""How far below the worst fitness seen a failed point is told."""
+
+
+class NevergradStrategy:
+    """One of nevergrad's optimisers.
+
+    A failed point is told as a little worse than the worst point so far: nevergrad has no notion
+    of failure, and an infinite loss would break its statistics.
+
+    Args:
+        name: One of `ALLOWED`.
+        settings: Dimension, generation, seed and first step.
+    """
+
+    def __init__(self, name: str, settings: StrategySettings) -> None:
+        self._optimizer = _build(name, settings)
+        self._dimension = settings.dimension
+        self._asked: list[Any] = []
+        self._worst = 0.0
+
+    def ask(self, count: int) -> list[Point]:
+        """Propose points."""
+        self._asked = [self._optimizer.ask() for _ in range(count)]
+        points = [np.clip(candidate.value, 0.0, 1.0).tolist() for candidate in self._asked]
+        return [tuple(point[: self._dimension]) for point in points]
+
+    def tell(self, fitness: Sequence[float | None]) -> None:
+        """Learn the fitness of the points asked last, in their order; None where one failed."""
+        known = [value for value in fitness if value is not None]
+        self._worst = min([self._worst, *known])
+        for candidate, value in zip(self._asked, fitness, strict=True):
+            told = self._worst - WORST_MARGIN if value is None else value
+            self._optimizer.tell(candidate, -told)
+
+
+def default_step(dimension: int) -> float:
+    """The first step that worked best by dimension in our measurements (benchmarks/LOG.md)."""
+    if dimension < 20:
+        return 0.2
+    return 0.1 if dimension <= 100 else 0.05
+
+
+def _build(name: str, settings: StrategySettings) -> Any:  # noqa: ANN401 (nevergrad has no types)
+    # Both take seconds to import; cma warns that it has no matplotlib, which nobody asked for.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import cma  # noqa: F401 (nevergrad imports it in the middle of a search)
+        import nevergrad as ng
+
+    step = settings.step or default_step(settings.dimension)
+    dimension = max(settings.dimension, LEAST_DIMENSION)
+    space = ng.p.Array(shape=(dimension,), lower=0.0, upper=1.0)
+    space.set_mutation(sigma=_sigma(name, step, dimension))
+    # The legacy generator is the one that nevergrad's parameters take.
+    space.random_state = np.random.RandomState(settings.seed)  # noqa: NPY002
+    generation = settings.generation
+    match name:
+        case "CMA" | "DiagonalCMA":
+            # A population that the batch does not divide wastes evaluations, silently.
+            family = ng.families.ParametrizedCMA(
+                popsize=max(generation, 4), diagonal=name == "DiagonalCMA"
+            )
+        case "DE" | "TwoPointsDE":
+            crossover = "twopoints" if name == "TwoPointsDE" else 0.5
+            family = ng.families.DifferentialEvolution(
+                popsize=max(generation, 8), crossover=crossover
+            )
+        case "PSO":
+            family = ng.families.ConfPSO(popsize=max(generation, 4))
+        case "OnePlusOne":
+            family = ng.families.ParametrizedOnePlusOne()
+        case _:
+            raise AssertionError(f"{name} is not in the allow-list")
+    return family(parametrization=space, budget=None, num_workers=generation)
+
+
+def _sigma(name: str, step: float, dimension: int) -> float:
+    """The sigma that makes nevergrad's first points have the standard deviation `step`.
+
+    Its CMA scales sigma by 0.3 on a bounded array, and by 0.15 from 18 dimensions on.
+    """
+    if not name.endswith("CMA"):
+        return step
+    return step / (0.15 if dimension >= 18 else 0.3)

@@ -1,0 +1,252 @@
+"""The SQLite file of a run: one writer, any number of read-only readers.
+
+What a method has written is on the disk when it returns: every write is one transaction, and the
+database syncs on commit.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evomerge.errors import RunError, VersionError
+from evomerge.evaluation.items import TaskItems
+from evomerge.evaluation.outcome import Evaluated, Failed, Outcome, Split, TaskScore, Timing
+from evomerge.store.records import Candidate, Entry
+from evomerge.store.schema import APPLICATION_ID, STEPS
+
+
+class RunStore:
+    """Reads and writes a run's database.
+
+    Use `create`, `open_for_writing` or `open_for_reading`.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    @staticmethod
+    def create(file: Path) -> RunStore:
+        """Create an empty store.
+
+        Raises:
+            RunError: The file exists or cannot be written.
+        """
+        if file.exists():
+            raise RunError(f"{file}: already exists")
+        with _explained(file):
+            connection = _connect(f"{file.resolve().as_uri()}?mode=rwc")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.executescript(f"BEGIN; {STEPS[0]} PRAGMA user_version = 1; COMMIT;")
+        return RunStore(connection)
+
+    @staticmethod
+    def open_for_writing(file: Path) -> RunStore:
+        """Open a store as its only writer, after checking that it is whole.
+
+        Raises:
+            RunError: It is missing, damaged or not a run store.
+            VersionError: A newer evomerge wrote it.
+        """
+        store = _open(file, mode="rw")
+        with _explained(file):
+            (answer,) = store._connection.execute("PRAGMA quick_check").fetchone()
+        if answer != "ok":
+            raise RunError(f"{file}: is damaged ({answer}); restore it from a copy")
+        return store
+
+    @staticmethod
+    def open_for_reading(file: Path) -> RunStore:
+        """Open a store that another process may be writing; see `open_for_writing`."""
+        return _open(file, mode="ro")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    # What a run is
+
+    def write_facts(self, facts: Mapping[str, Any], items: Sequence[TaskItems] = ()) -> None:
+        """Store facts about the run, each a JSON document, and its frozen items, all or none."""
+        rows = [
+            (entry.task, split, place, position)
+            for entry in items
+            for split in ("search", "held_out")
+            for place, position in enumerate(getattr(entry, split))
+        ]
+        with self._transaction():
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO run VALUES (?, ?)",
+                [(key, json.dumps(value, allow_nan=False)) for key, value in facts.items()],
+            )
+            self._connection.executemany("INSERT INTO items VALUES (?, ?, ?, ?)", rows)
+
+    def fact(self, key: str) -> Any:  # noqa: ANN401 (any JSON document)
+        """A fact about the run, or None."""
+        row = self._connection.execute("SELECT value FROM run WHERE key = ?", (key,)).fetchone()
+        return json.loads(row[0]) if row else None
+
+    def items(self) -> list[TaskItems]:
+        """The frozen items, in the order of the tasks."""
+        drawn: dict[str, dict[str, list[int]]] = {}
+        query = "SELECT task, split, position FROM items ORDER BY rowid"
+        for task, split, position in self._connection.execute(query):
+            drawn.setdefault(task, {}).setdefault(split, []).append(position)
+        return [
+            TaskItems(task=task, search=tuple(of["search"]), held_out=tuple(of["held_out"]))
+            for task, of in drawn.items()
+        ]
+
+    # What was asked and what came back
+
+    def add_candidates(self, candidates: Iterable[Candidate]) -> None:
+        """Store a generation of candidates, all or none."""
+        now = _now()
+        rows = [
+            (
+                each.number,
+                each.digest,
+                each.kind,
+                each.name,
+                each.generation,
+                json.dumps(each.genotype) if each.genotype is not None else None,
+                each.recipe,
+                json.dumps(each.parents),
+                now,
+            )
+            for each in candidates
+        ]
+        with self._transaction():
+            self._connection.executemany(
+                "INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows
+            )
+
+    def add_outcome(self, number: int, outcome: Outcome, fitness: float | None) -> None:
+        """Store what became of a candidate on the search items."""
+        timing: tuple[float | None, ...] = (None, None, None)
+        stage = reason = None
+        if isinstance(outcome, Failed):
+            stage, reason = outcome.stage, outcome.reason
+        else:
+            timing = (outcome.timing.merge_s, outcome.timing.forward_s, outcome.timing.total_s)
+        with self._transaction():
+            self._connection.execute(
+                "INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (number, fitness, stage, reason, *timing, _now()),
+            )
+            if isinstance(outcome, Evaluated):
+                self._add_scores(number, "search", outcome.scores)
+
+    def add_held_out(self, number: int, scores: Sequence[TaskScore]) -> None:
+        """Store a candidate's scores on held-out items."""
+        with self._transaction():
+            self._add_scores(number, "held_out", scores)
+
+    def entries(self) -> list[Entry]:
+        """All candidates and their outcomes, in the order of asking."""
+        scores = self._scores()
+        query = """
+            SELECT number, digest, kind, name, generation, genotype, recipe, parents,
+                   outcomes.candidate, fitness, stage, reason, merge_s, forward_s, total_s
+            FROM candidates LEFT JOIN outcomes ON outcomes.candidate = number ORDER BY number
+        """
+        return [_entry(row, scores) for row in self._connection.execute(query)]
+
+    def _scores(self) -> dict[tuple[int, str], list[TaskScore]]:
+        found: dict[tuple[int, str], list[TaskScore]] = {}
+        query = "SELECT candidate, split, task, score, items FROM scores ORDER BY rowid"
+        for candidate, split, task, score, items in self._connection.execute(query):
+            values = tuple(np.frombuffer(items, dtype="<f8").tolist())
+            entry = TaskScore(task=task, score=score, items=values)
+            found.setdefault((candidate, split), []).append(entry)
+        return found
+
+    def _add_scores(self, number: int, split: Split, scores: Sequence[TaskScore]) -> None:
+        rows = [
+            (number, split, each.task, each.score, np.array(each.items, dtype="<f8").tobytes())
+            for each in scores
+        ]
+        self._connection.executemany("INSERT INTO scores VALUES (?, ?, ?, ?, ?)", rows)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with _explained(Path("run store")):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+
+def _entry(row: Sequence[Any], scores: Mapping[tuple[int, str], list[TaskScore]]) -> Entry:
+    number, digest, kind, name, generation, genotype, recipe, parents, *of_outcome = row
+    known, fitness, stage, reason, *timing = of_outcome
+    candidate = Candidate(
+        number=number,
+        digest=digest,
+        kind=kind,
+        name=name,
+        generation=generation,
+        genotype=tuple(json.loads(genotype)) if genotype is not None else None,
+        recipe=recipe,
+        parents=tuple(json.loads(parents)),
+    )
+    outcome: Outcome | None = None
+    if known is not None and stage is not None:
+        outcome = Failed(stage=stage, reason=reason)
+    elif known is not None:
+        merge_s, forward_s, total_s = timing
+        outcome = Evaluated(
+            scores=tuple(scores.get((number, "search"), ())),
+            timing=Timing(merge_s=merge_s, forward_s=forward_s, total_s=total_s),
+        )
+    held_out = tuple(scores.get((number, "held_out"), ()))
+    return Entry(candidate=candidate, outcome=outcome, fitness=fitness, held_out=held_out)
+
+
+def _open(file: Path, mode: str) -> RunStore:
+    if not file.is_file():
+        raise RunError(f"{file.parent}: holds no run (no {file.name})")
+    with _explained(file):
+        connection = _connect(f"{file.resolve().as_uri()}?mode={mode}")
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION_ID:
+        raise RunError(f"{file}: is a database, but not one of evomerge's runs")
+    if version > len(STEPS):
+        raise VersionError(
+            f"{file}: written by a newer evomerge (format {version}, known up to {len(STEPS)}); "
+            "upgrade evomerge"
+        )
+    return RunStore(connection)
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    return connection
+
+
+@contextmanager
+def _explained(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise RunError(f"{file}: {error}") from error
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+

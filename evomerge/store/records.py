@@ -1,0 +1,52 @@
+"""What the store holds, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from evomerge.evaluation.outcome import Outcome, Split, TaskScore
+from evomerge.genome.baselines import Kind
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A merge recipe that was asked for.
+
+    Attributes:
+        number: Order of asking, from 0.
+        digest: Digest of its recipe: its identity.
+        kind: What it is.
+        name: What it is called in tables; None for offspring.
+        generation: The generation it was asked in; 0 is the starting one.
+        genotype: The point of the unit cube it stands for; None outside the genome.
+        recipe: Its merge recipe as JSON.
+        parents: Digests of the candidates it was made from.
+    """
+
+    number: int
+    digest: str
+    kind: Kind
+    name: str | None
+    generation: int
+    genotype: tuple[float, ...] | None
+    recipe: str
+    parents: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """A candidate and what became of it.
+
+    Attributes:
+        candidate: The candidate.
+        outcome: Its outcome on search items; None while it is not known.
+        fitness: What the strategy was told; None unless it was evaluated.
+        held_out: Its scores on held-out items, for the few that were compared there.
+    """
+
+    candidate: Candidate
+    outcome: Outcome | None
+    fitness: float | None
+    held_out: tuple[TaskScore, ...]
+
+
