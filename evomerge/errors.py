@@ -1,16 +1,16 @@
 """Every exception that evomerge raises on purpose.
 
-    EvomergeError            anything below; the command line prints it as one line
-    ├── RecipeError          a recipe, an override or an option is wrong
-    ├── ModelError           a model folder, adapter or Hub id cannot be used
-    ├── CompatibilityError   models that are fine by themselves do not fit together
-    ├── TaskError            an lm-eval task or metric cannot be used
-    ├── MergeError           merging one candidate failed; the search goes on
-    ├── EvaluationError      scoring one candidate failed; the search goes on
-    ├── RunError             a run folder cannot be used
-    │   └── RunInUseError    another process is writing to it
-    ├── VersionError         an extra or a version is missing
-    └── NoCandidateError     a search ended without a single valid candidate
+EvomergeError            anything below; the command line prints it as one line
+├── RecipeError          a recipe, an override or an option is wrong
+├── ModelError           a model folder, adapter or Hub id cannot be used
+├── CompatibilityError   models that are fine by themselves do not fit together
+├── TaskError            an lm-eval task or metric cannot be used
+├── MergeError           merging one candidate failed; the search goes on
+├── EvaluationError      scoring one candidate failed; the search goes on
+├── RunError             a run folder cannot be used
+│   └── RunInUseError    another process is writing to it
+├── VersionError         an extra or a version is missing
+└── NoCandidateError     a search ended without a single valid candidate
 """
 
 from __future__ import annotations

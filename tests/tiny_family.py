@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 WORDS = ["red", "green", "blue", "cat", "dog", "bird", "one", "two", "three", "sun", "moon", "sea"]
 
 
-def build_family(out: Path, *, layers: int = 2, tied: bool = True, dtype: str = "bfloat16") -> None:
+def build_family(
+    out: Path, *, layers: int = 2, tied: bool = True, dtype: str = "bfloat16"
+) -> None:
     """Write `base`, the siblings `one`, `two` (sharded) and `three`, and the adapter `lora`."""
     base = _save_base(out / "base", layers, tied=tied, dtype=getattr(torch, dtype))
     for index, name in enumerate(("one", "two", "three"), start=1):
@@ -45,7 +50,7 @@ def _save_base(folder: Path, layers: int, *, tied: bool, dtype: torch.dtype) -> 
         pad_token_id=tokenizer.pad_token_id,
     )
     with torch.random.fork_rng():
-        torch.random.manual_seed(0)  # noqa: TID251 (transformers draws from the global generator)
+        torch.random.manual_seed(0)  # transformers draws from the global generator
         model = LlamaForCausalLM(config)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -77,7 +82,9 @@ def _save_adapter(folder: Path, base: LlamaForCausalLM, layers: int) -> None:
             weight = base.get_submodule(f"model.layers.{layer}.{module}").weight
             prefix = f"base_model.model.model.layers.{layer}.{module}"
             tensors[f"{prefix}.lora_A.weight"] = torch.randn(4, weight.shape[1], generator=rng)
-            tensors[f"{prefix}.lora_B.weight"] = torch.randn(weight.shape[0], 4, generator=rng) * 0.1
+            tensors[f"{prefix}.lora_B.weight"] = (
+                torch.randn(weight.shape[0], 4, generator=rng) * 0.1
+            )
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     settings = {
         "peft_type": "LORA",
@@ -94,12 +101,16 @@ def _save_adapter(folder: Path, base: LlamaForCausalLM, layers: int) -> None:
 def build_tasks(out: Path, items: int = 40) -> None:
     """Write four local lm-eval tasks, one of each request type, and their documents."""
     out.mkdir(parents=True)
-    pairs = [(a, b) for a in WORDS for b in WORDS if a != b][: items]
+    pairs = [(a, b) for a in WORDS for b in WORDS if a != b][:items]
     _write_task(
         out,
         "tiny_choice",
         [
-            {"question": f"{a} and {b} make", "choices": [f"{a}.", f"{b}.", "sky."], "label": i % 3}
+            {
+                "question": f"{a} and {b} make",
+                "choices": [f"{a}.", f"{b}.", "sky."],
+                "label": i % 3,
+            }
             for i, (a, b) in enumerate(pairs)
         ],
         output_type="multiple_choice",
@@ -130,12 +141,19 @@ def build_tasks(out: Path, items: int = 40) -> None:
     _write_task(
         out,
         "tiny_text",
-        [{"text": f"the {a} saw the {b} by the sea " * (1 + 9 * (i % 2))} for i, (a, b) in enumerate(pairs)],
+        [
+            {"text": f"the {a} saw the {b} by the sea " * (1 + 9 * (i % 2))}
+            for i, (a, b) in enumerate(pairs)
+        ],
         output_type="loglikelihood_rolling",
         doc_to_text="",
         doc_to_target="{{text}}",
         metric_list=[
-            {"metric": "byte_perplexity", "aggregation": "weighted_perplexity", "higher_is_better": False}
+            {
+                "metric": "byte_perplexity",
+                "aggregation": "weighted_perplexity",
+                "higher_is_better": False,
+            }
         ],
     )
 
@@ -144,7 +162,9 @@ def _metric(name: str) -> dict[str, object]:
     return {"metric": name, "aggregation": "mean", "higher_is_better": True}
 
 
-def _write_task(out: Path, name: str, documents: list[dict[str, object]], **settings: object) -> None:
+def _write_task(
+    out: Path, name: str, documents: list[dict[str, object]], **settings: object
+) -> None:
     data = out / f"{name}.jsonl"
     data.write_text("".join(json.dumps(document) + "\n" for document in documents))
     task = {

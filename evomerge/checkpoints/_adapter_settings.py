@@ -126,7 +126,7 @@ def _check_variants(config: Mapping[str, Any], file: Path) -> None:
     for key in sorted(config.keys() - _WITHOUT_EFFECT - _UNDERSTOOD):
         if config[key]:
             raise ModelError(
-                f"{file}: {key} is set, and what it does to a merge is not known; "
+                f"{file}: {key!r} is set, and what it does to a merge is not known; "
                 f"{MERGE_WITH_PEFT}."
             )
 

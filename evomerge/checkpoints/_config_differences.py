@@ -72,10 +72,10 @@ def _difference(
     return Finding(
         severity="error" if is_error else "warning",
         where=source.reference,
-        message=f"{name} differs: {theirs} against {ours} in {base.reference}",
+        message=f"{name} differs: {theirs!r} against {ours!r} in {base.reference}",
         remedy="merge models that share this setting, or leave this one out"
         if is_error
-        else f"none needed; the merged model takes {ours} from {base.reference}",
+        else f"none needed; the merged model takes {ours!r} from {base.reference}",
     )
 
 

@@ -39,8 +39,8 @@ def confined(folder: Path, name: str) -> Path:
 
 
 def is_plain(name: str) -> bool:
-    """Tell whether `name` is one file name, without any folder part."""
-    return name not in {"", ".", ".."} and not any(c in name for c in "/\\\0")
+    """Tell whether `name` is one printable file name, without any folder part."""
+    return name.isprintable() and name not in {"", ".", ".."} and not set(name) & {"/", "\\"}
 
 
 def _blobs(folder: Path) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evomerge.checkpoints._finding import Finding, shorten
+from evomerge.checkpoints.adapted_model import AdaptedModel
 from evomerge.checkpoints.layout import Component, locate
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ def _compare_heads(base: Checkpoint, source: Checkpoint) -> Iterator[Finding]:
 
 def _compare_names(base: Checkpoint, source: Checkpoint) -> Iterator[Finding]:
     heads = _heads(base) ^ _heads(source)
-    missing = sorted(base.headers.keys() - source.headers.keys() - heads)
-    extra = sorted(source.headers.keys() - base.headers.keys() - heads)
+    missing = [repr(n) for n in base.headers if n not in source.headers.keys() | heads]
+    extra = [repr(n) for n in source.headers if n not in base.headers.keys() | heads]
     remedy = "merge models fine-tuned from one base, or leave this one out"
     if missing:
         yield Finding(
@@ -106,8 +107,10 @@ def _rows(shape: tuple[int, ...]) -> int:
 
 def _compare_dtypes(base: Checkpoint, source: Checkpoint) -> Iterator[Finding]:
     integers, floats = [], set()
+    # An adapter makes float32 of what it updates; what counts is the dtype that was trained.
+    ours_stored, theirs_stored = _without_adapters(base), _without_adapters(source)
     for name in _shared(base, source):
-        ours, theirs = base.headers[name].dtype, source.headers[name].dtype
+        ours, theirs = ours_stored.headers[name].dtype, theirs_stored.headers[name].dtype
         if ours == theirs:
             continue
         if ours.is_floating_point and theirs.is_floating_point:
@@ -129,6 +132,12 @@ def _compare_dtypes(base: Checkpoint, source: Checkpoint) -> Iterator[Finding]:
             message=f"dtype differs from {base.reference}: {shorten(sorted(floats))}",
             remedy="none needed; merging computes in float32",
         )
+
+
+def _without_adapters(checkpoint: Checkpoint) -> Checkpoint:
+    while isinstance(checkpoint, AdaptedModel):
+        checkpoint = checkpoint.base
+    return checkpoint
 
 
 def _heads(checkpoint: Checkpoint) -> set[str]:

@@ -152,7 +152,7 @@ class AdaptedModel:
             shown = ", ".join(repr(module) for module in unmatched[:3])
             raise ModelError(
                 f"{file}: {len(unmatched)} adapted modules are not in {self.base.reference}: "
-                f"{shown}; the adapter belongs to {self.declared_base or 'another model'}."
+                f"{shown}; the adapter belongs to {self.declared_base or 'another model'!r}."
             )
         return modules
 
@@ -196,5 +196,5 @@ class AdaptedModel:
         if (updated[::-1] if self._is_transposed(name) else updated) != shape:
             raise ModelError(
                 f"{where}: updates shape {updated}, but {name!r} of {self.base.reference} has "
-                f"{shape}; the adapter belongs to {self.declared_base or 'another model'}."
+                f"{shape}; the adapter belongs to {self.declared_base or 'another model'!r}."
             )

@@ -104,13 +104,12 @@ def _decode(text: bytes, file: Path) -> dict[str, Any]:
         return names
 
     try:
-        entries = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
+        # It begins with '{', so what is valid is an object.
+        entries: dict[str, Any] = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
     except UnicodeDecodeError as error:
         raise ModelError(f"{file}: the header is not UTF-8 at byte {8 + error.start}.") from error
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{file}: the header is not valid JSON: {error}.") from error
-    if not isinstance(entries, dict):
-        raise ModelError(f"{file}: the header is not a JSON object.")
     return entries
 
 

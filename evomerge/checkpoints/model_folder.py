@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from evomerge.checkpoints._confinement import confined, is_plain
+from evomerge.checkpoints._confinement import confined
 from evomerge.checkpoints._json_files import parse_object, read_bytes, read_object
 from evomerge.checkpoints._mapped_file import MappedFile
 from evomerge.errors import ModelError
@@ -99,11 +99,11 @@ def _open_weights(folder: Path) -> dict[Path, MappedFile]:
         raise ModelError(
             f"{folder}: has both {SINGLE} and an index of other shards; remove the outdated one."
         )
+    paths = {confined(folder, shard): names for shard, names in sorted(shards.items())}
     files = {}
-    for shard, names in sorted(shards.items()):
-        file = confined(folder, shard)
+    for file, names in paths.items():
         if not file.exists():
-            raise ModelError(f"{folder}: shard {shard} is missing; {INDEX} names it. Fetch it.")
+            raise ModelError(f"{file}: the shard is missing; {INDEX} names it, so fetch it.")
         files[file] = MappedFile(file)
         _check_shard(file, expected=names, found=set(files[file].headers))
     return files
@@ -117,10 +117,10 @@ def _read_index(folder: Path) -> dict[str, set[str]]:
         raise ModelError(f"{index_file}: has no weight_map; fetch the file again.")
     shards: dict[str, set[str]] = defaultdict(set)
     for name, shard in weight_map.items():
-        if not isinstance(shard, str) or not is_plain(shard) or shard[-12:] != ".safetensors":
+        if not isinstance(shard, str) or not shard.endswith(".safetensors"):
             raise ModelError(
-                f"{index_file}: shard path {shard!r} of tensor {name!r} leaves the model folder "
-                "or is no .safetensors file; only plain names in the same folder are allowed."
+                f"{index_file}: puts tensor {name!r} in {shard!r}, which is no .safetensors file; "
+                "fetch the index again."
             )
         shards[shard].add(name)
     return shards

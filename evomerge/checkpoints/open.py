@@ -70,7 +70,7 @@ class _Part:
 
     @property
     def is_usable(self) -> bool:
-        return self.is_local or self._hub_id() is not None
+        return self.is_local or (self._hub_id() is not None and not self._is_file())
 
     @property
     def resolved(self) -> str:
@@ -87,11 +87,14 @@ class _Part:
         """Say why the part is not usable."""
         if not self.text:
             return "a model is missing beside '+'; write BASE+ADAPTER"
-        if os.path.isfile(self.folder):  # noqa: PTH113 - it takes names that are too long
+        if self._is_file():
             return f"{self.folder} is a file; name the folder that it is in"
         if self.text.count("@") > 1:
             return f"{self.text!r} has more than one '@'; write org/name@revision"
         return f"no folder {self.folder}, and {self.text!r} is no Hub id like org/name[@revision]"
+
+    def _is_file(self) -> bool:
+        return os.path.isfile(self.folder)  # noqa: PTH113 - Path's raises if the name is too long
 
     def _hub_id(self) -> tuple[str, str | None] | None:
         repository, at, revision = self.text.partition("@")

@@ -165,7 +165,7 @@ class CheckpointWriter:
             yield
         except OSError as error:
             raise ModelError(
-                f"{self._out}: cannot be written: {error.strerror}; nothing was left there."
+                f"{self._out}: cannot be written: {error.strerror}; check the disk."
             ) from error
 
 

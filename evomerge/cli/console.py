@@ -11,9 +11,12 @@ from rich.markup import escape
 from rich.table import Table
 
 
+PIPE_WIDTH = 200
+
+
 def out() -> Console:
-    """The console for results."""
-    return Console(highlight=False, soft_wrap=True)
+    """The console for results; wide when nobody sees its edge."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def log() -> Console:
@@ -21,7 +24,7 @@ def log() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def print_json(document: Any) -> None:  # noqa: ANN401 (any JSON document)
+def print_json(document: Any) -> None:
     """Print one JSON document and nothing else."""
     print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
     sys.stdout.flush()
@@ -33,9 +36,10 @@ def leaderboard_table(document: dict[str, Any], top: int | None) -> Table:
     tasks = list(next((row["scores"] for row in rows if row["scores"]), {}))
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("rank", "candidate", "kind", "name"):
-        table.add_column(heading, justify="right" if heading == "rank" else "left")
+        side = "right" if heading == "rank" else "left"
+        table.add_column(heading, justify=side, no_wrap=heading != "name")
     for heading in ("search", *tasks, "held-out"):
-        table.add_column(escape(heading), justify="right")
+        table.add_column(escape(heading), justify="right", no_wrap=heading not in tasks)
     verdict = document["verdict"] or {}
     for row in rows[:top]:
         style = "bold green" if row["candidate"] == verdict.get("winner") else None

@@ -7,13 +7,15 @@ import os
 import signal
 import sys
 import traceback
-from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 import evomerge
 from evomerge.errors import EvomergeError
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 COMMANDS = {
     "search": "search",
@@ -87,7 +89,7 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
-def _terminate(signum: int, frame: FrameType | None) -> None:
+def _terminate(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 (signal's signature)
     raise Terminated
 
 

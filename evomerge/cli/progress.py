@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from typing_extensions import Self
 
 from evomerge.cli.console import log
 from evomerge.evaluation.outcome import Failed
-from evomerge.store.records import Entry
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from evomerge.store.records import Entry
 
 PLAIN_INTERVAL_S = 30.0
 

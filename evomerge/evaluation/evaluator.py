@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evomerge.evaluation.forward import Scorer
-from evomerge.evaluation.items import TaskItems
-from evomerge.evaluation.outcome import Split, TaskScore
 from evomerge.evaluation.tasks import HarnessTask, TaskSpec
 from evomerge.evaluation.tokens import PreparedRequest, Tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from evomerge.evaluation.items import TaskItems
+    from evomerge.evaluation.outcome import Split, TaskScore
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,8 +40,8 @@ class ResidentEvaluator:
 
     def __init__(
         self,
-        model: Any,  # noqa: ANN401 (a transformers model)
-        tokenizer: Any,  # noqa: ANN401 (a transformers tokenizer)
+        model: Any,
+        tokenizer: Any,
         tasks: Sequence[TaskSpec],
         items: Sequence[TaskItems],
         batch_tokens: int,
@@ -62,9 +65,7 @@ class ResidentEvaluator:
         # All tasks together, so that batches are full.
         answers = iter(self._scorer.run([r for each in prepared for r in each.requests]))
         self.forward_s = time.perf_counter() - started
-        return tuple(
-            each.task.score([next(answers) for _ in each.requests]) for each in prepared
-        )
+        return tuple(each.task.score([next(answers) for _ in each.requests]) for each in prepared)
 
     def prepare(self, split: Split) -> None:
         """Build and tokenise the requests of a split ahead of its first evaluation."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
-from evomerge.evaluation.tokens import Continuation, PreparedRequest, Prompt, Tokenizer, Tokens
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from evomerge.evaluation.tokens import Continuation, PreparedRequest, Prompt, Tokenizer, Tokens
 
 LogLikelihood = tuple[float, bool]
 """Log-likelihood of a continuation, and whether greedy decoding would have given it."""
@@ -28,7 +30,7 @@ class Scorer:
         batch_tokens: Most tokens of one forward pass, padding included.
     """
 
-    def __init__(self, model: Any, tokenizer: Tokenizer, batch_tokens: int) -> None:  # noqa: ANN401
+    def __init__(self, model: Any, tokenizer: Tokenizer, batch_tokens: int) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._batch_tokens = batch_tokens
@@ -70,15 +72,16 @@ class Scorer:
         return answers
 
     def _logits(self, rows: Sequence[Tokens], longest: int, first: int) -> Tensor:
-        """Logits from position `first` on, float32, shape `(rows, longest - first, vocabulary)`."""
+        """Logits from position `first` on: float32, `(rows, longest - first, vocabulary)`."""
         pad = self._tokenizer.pad_id
         # Padding on the right: a causal model never looks at it, so no mask is needed.
         ids = torch.tensor([row + (pad,) * (longest - len(row)) for row in rows])
         ids = ids.to(self._model.device)
         if self._selects_logits:
             output = self._model(ids, logits_to_keep=longest - first, use_cache=False)
-            return output.logits.float()  # type: ignore[no-any-return]  # transformers has no types
-        return self._model(ids, use_cache=False).logits[:, first:].float()  # type: ignore[no-any-return]
+            return cast("Tensor", output.logits.float())
+        output = self._model(ids, use_cache=False)
+        return cast("Tensor", output.logits[:, first:].float())
 
     def _generate(self, prompts: Sequence[Prompt]) -> list[str]:
         answers = [""] * len(prompts)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from evomerge.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -56,7 +58,7 @@ def load_model(folder: Path, dtype: torch.dtype, device: torch.device) -> tuple[
     return model.to(device).eval().requires_grad_(requires_grad=False), tokenizer
 
 
-def named_weights(model: Any) -> tuple[Mapping[str, Tensor], frozenset[str]]:  # noqa: ANN401
+def named_weights(model: Any) -> tuple[Mapping[str, Tensor], frozenset[str]]:
     """The model's tensors by the names they have in a checkpoint, and the names of repeats.
 
     A repeat, such as a head that is tied to the embedding, shares its memory with another tensor.

@@ -9,15 +9,17 @@ import json
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
 from evomerge.errors import TaskError
 from evomerge.evaluation.outcome import TaskScore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PERPLEXITIES = {"perplexity", "weighted_perplexity", "bits_per_byte"}
 """lm-eval's aggregations that turn log-likelihoods into something to be minimised."""
@@ -127,11 +129,11 @@ class HarnessTask:
         return metric, chosen_filter or filters[0]
 
 
-def _samples(request: Any) -> bool:  # noqa: ANN401 (lm-eval's Instance)
+def _samples(request: Any) -> bool:
     return bool(request.args[1].get("do_sample"))
 
 
-def _item_score(value: Any) -> float:  # noqa: ANN401 (what the metric gives)
+def _item_score(value: Any) -> float:
     """One item's metric; a (log-likelihood, length) pair becomes their ratio."""
     if isinstance(value, tuple) and len(value) == 2:
         return float(value[0]) / float(value[1])
@@ -143,7 +145,7 @@ def _item_score(value: Any) -> float:  # noqa: ANN401 (what the metric gives)
         ) from None
 
 
-def _load(spec: TaskSpec) -> Any:  # noqa: ANN401 (lm-eval's Task)
+def _load(spec: TaskSpec) -> Any:
     from lm_eval.tasks import TaskManager
 
     # lm-eval announces every prompt it builds at level INFO.
@@ -159,7 +161,7 @@ def _load(spec: TaskSpec) -> Any:  # noqa: ANN401 (lm-eval's Task)
     try:
         with _quietly():
             tasks = manager.load([spec.name])["tasks"]
-    except Exception as error:  # noqa: BLE001 (a task file may fail in any way)
+    except Exception as error:
         cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TaskError(f"task {spec.name}: cannot be loaded: {cause}") from error
     if list(tasks) != [spec.name]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Tokens = tuple[int, ...]
 
@@ -60,7 +62,7 @@ class Tokenizer:
         tokenizer: Its tokenizer.
     """
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:  # noqa: ANN401 (transformers objects)
+    def __init__(self, model: Any, tokenizer: Any) -> None:
         from lm_eval.models.huggingface import HFLM
 
         class Recorder(HFLM):  # type: ignore[misc]  # lm_eval ships no types
@@ -87,7 +89,7 @@ class Tokenizer:
         """Tokenise lm-eval requests."""
         return [getattr(self, f"_{request.request_type}")(request) for request in requests]
 
-    def stopping(self, until: Sequence[str], prompt_length: int, rows: int) -> Any:  # noqa: ANN401
+    def stopping(self, until: Sequence[str], prompt_length: int, rows: int) -> Any:
         """lm-eval's criterion that ends generation when every row has met a stop text."""
         from lm_eval.models.utils_hf import stop_sequences_criteria
 
@@ -101,13 +103,13 @@ class Tokenizer:
         text = self._backend.tok_decode(list(tokens))
         return str(postprocess_generated_text(text, list(until), think_end_token=None))
 
-    def _loglikelihood(self, request: Any) -> PreparedRequest:  # noqa: ANN401 (lm-eval's Instance)
+    def _loglikelihood(self, request: Any) -> PreparedRequest:
         ((context, target),) = self._backend.loglikelihood([request], disable_tqdm=True)
         return PreparedRequest(
             kind="loglikelihood", continuations=(self._continuation(context, target),)
         )
 
-    def _loglikelihood_rolling(self, request: Any) -> PreparedRequest:  # noqa: ANN401
+    def _loglikelihood_rolling(self, request: Any) -> PreparedRequest:
         from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
         windows = get_rolling_token_windows(
@@ -122,16 +124,14 @@ class Tokenizer:
             continuations=tuple(self._continuation(*pair) for pair in pairs),
         )
 
-    def _generate_until(self, request: Any) -> PreparedRequest:  # noqa: ANN401 (lm-eval's Instance)
+    def _generate_until(self, request: Any) -> PreparedRequest:
         from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 
         text, settings = request.args
         settings = normalize_gen_kwargs(settings, self._backend.max_gen_toks)
         end = self._backend.tok_decode(self._backend.eot_token_id, skip_special_tokens=False)
         length = settings["max_gen_toks"]
-        ids, _ = self._backend.tok_batch_encode(
-            [text], left_truncate_len=self.max_length - length
-        )
+        ids, _ = self._backend.tok_batch_encode([text], left_truncate_len=self.max_length - length)
         prompt = Prompt(
             inputs=tuple(ids[0].tolist()),
             until=tuple(handle_stop_sequences(settings["until"], eos=end)),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from evomerge.evaluation.outcome import Outcome, Split
-from evomerge.recipe.merge import MergeRecipe
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from evomerge.evaluation.outcome import Outcome, Split
+    from evomerge.recipe.merge import MergeRecipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

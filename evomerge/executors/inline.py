@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from evomerge.evaluation.outcome import Outcome
-from evomerge.executors.contract import Job
 from evomerge.executors.worker import Worker, WorkerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from evomerge.evaluation.outcome import Outcome
+    from evomerge.executors.contract import Job
 
 
 class InlineExecutor:

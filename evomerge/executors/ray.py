@@ -7,14 +7,17 @@ or a running cluster is joined by its address.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import RunError, VersionError
 from evomerge.evaluation.outcome import Failed, Outcome
-from evomerge.executors.contract import Job
 from evomerge.executors.worker import Worker, WorkerSettings, one_line
 from evomerge.recipe.merge import MergeRecipe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from evomerge.executors.contract import Job
 
 ATTEMPTS = 2
 """How often a candidate may take its worker down before it counts as failed."""
@@ -75,7 +78,7 @@ class RayExecutor:
         """Stop the actors, and the local Ray with them."""
         self._ray.shutdown()
 
-    def _outcome(self, answer: Any, slot: int) -> Outcome:  # noqa: ANN401 (ray's ObjectRef)
+    def _outcome(self, answer: Any, slot: int) -> Outcome:
         try:
             outcome: Outcome = self._ray.get(answer)
         except self._ray.exceptions.RayError as error:
@@ -85,7 +88,7 @@ class RayExecutor:
             return Failed(stage="worker", reason=_cause(error))
         return outcome
 
-    def _build_actor(self) -> Any:  # noqa: ANN401 (ray's ActorHandle)
+    def _build_actor(self) -> Any:
         remote = self._ray.remote(num_cpus=1, num_gpus=self._gpus)(_Actor)
         return remote.remote(self._settings)
 
@@ -99,11 +102,11 @@ class _Actor:
     def ready(self) -> bool:
         return True
 
-    def evaluate(self, recipe: str, split: Any) -> Outcome:  # noqa: ANN401 (a Split)
+    def evaluate(self, recipe: str, split: Any) -> Outcome:
         return self._worker.evaluate(MergeRecipe.model_validate_json(recipe), split)
 
 
-def _start(workers: int, address: str | None) -> Any:  # noqa: ANN401 (the ray module)
+def _start(workers: int, address: str | None) -> Any:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:

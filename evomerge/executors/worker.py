@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from evomerge.errors import EvomergeError
 from evomerge.evaluation.evaluator import ResidentEvaluator
-from evomerge.evaluation.items import TaskItems
 from evomerge.evaluation.model import choose_device, choose_dtype, load_model, named_weights
 from evomerge.evaluation.outcome import Evaluated, Failed, Outcome, Split, Timing
-from evomerge.evaluation.tasks import TaskSpec
 from evomerge.merging.resident import ResidentWeights
 from evomerge.merging.sources import SourceLibrary
-from evomerge.recipe.merge import MergeRecipe
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evomerge.evaluation.items import TaskItems
+    from evomerge.evaluation.tasks import TaskSpec
+    from evomerge.recipe.merge import MergeRecipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from evomerge.recipe.merge import Dtype, MergeRecipe, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Kind = Literal["base", "source", "baseline", "offspring"]
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from evomerge.errors import RecipeError
-from evomerge.operators.parameters import Parameter
 from evomerge.operators.registry import Operator, find_operator
 from evomerge.recipe.layout import Component
 from evomerge.recipe.merge import Dtype, MergeRecipe, Rule, Setting, Source
-from evomerge.recipe.search import GenomeSpace
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from evomerge.operators.parameters import Parameter
+    from evomerge.recipe.search import GenomeSpace
 
 DECIMALS = 5
 """Digits kept of a gene's value, so that recipes can be read and compared."""
@@ -181,7 +186,7 @@ def build_genome(
 def layer_bounds(layers: int, groups: int) -> list[tuple[int, int]]:
     """Cut layers into runs whose lengths differ by at most one, as half-open ranges."""
     cuts = [round(index * layers / groups) for index in range(groups + 1)]
-    return list(zip(cuts[:-1], cuts[1:], strict=True))
+    return list(pairwise(cuts))
 
 
 def _searched(
@@ -191,16 +196,12 @@ def _searched(
     for parameter in operator.parameters.values():
         if parameter.name in space.ranges:
             found.append((parameter, space.ranges[parameter.name]))
-        elif _is_searched_by_default(parameter) and parameter.name not in space.fixed:
-            search = parameter.search
-            assert search is not None
-            found.append((parameter, (search.low, search.high)))
+        elif parameter.search is None or parameter.name in space.fixed:
+            continue
+        # A scale on top of weights would only repeat them: it is searched when asked for.
+        elif parameter.per_source or parameter.default is None:
+            found.append((parameter, (parameter.search.low, parameter.search.high)))
     return found
-
-
-def _is_searched_by_default(parameter: Parameter) -> bool:
-    # A scale on top of weights would only repeat them: it is searched when asked for.
-    return parameter.search is not None and (parameter.per_source or parameter.default is None)
 
 
 def _check_space(space: GenomeSpace, operator: Operator, layers: int) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from evomerge.errors import MergeError
-from evomerge.merging.plan import MergePlan, TensorJob
 from evomerge.operators.randomness import generator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from evomerge.merging.plan import MergePlan, TensorJob
 
 BLOCK = 1 << 17
 """Entries of an elementwise merge done at a time, so that all operands stay in the cache."""
@@ -49,8 +53,7 @@ def merge_tensor(
             if plan.operator.space == "delta":
                 merged = base_part + merged
             stored = merged.to(job.dtype)
-            if not torch.isfinite(stored).all():
-                raise MergeError(_describe_nonfinite(job, stored, tensors))
+            _refuse_nonfinite(job, stored, tensors)
             out.view(-1)[where].copy_(stored.view(-1))
     except MergeError as error:
         raise MergeError(f"tensor {job.name}: {error}") from None
@@ -94,10 +97,12 @@ def _copy_if_equal(job: TensorJob, base: Tensor, tensors: list[Tensor], out: Ten
     out.copy_(base)
 
 
-def _describe_nonfinite(job: TensorJob, stored: Tensor, tensors: list[Tensor]) -> str:
-    count = int((~torch.isfinite(stored)).sum())
+def _refuse_nonfinite(job: TensorJob, stored: Tensor, tensors: list[Tensor]) -> None:
+    finite = torch.isfinite(stored)
+    if finite.all():
+        return
     if all(torch.isfinite(tensor).all() for tensor in tensors):
         cause = f"the merge overflowed {str(job.dtype).removeprefix('torch.')}"
     else:
         cause = "a source holds such entries already"
-    return f"{count} entries are NaN or infinite; {cause}"
+    raise MergeError(f"{int((~finite).sum())} entries are NaN or infinite; {cause}")

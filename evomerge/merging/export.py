@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from evomerge.checkpoints import Checkpoint, CheckpointWriter, tokenizer_files
 from evomerge.merging.engine import merge_tensor
-from evomerge.merging.sources import SourceLibrary
-from evomerge.recipe.merge import MergeRecipe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from evomerge.merging.sources import SourceLibrary
+    from evomerge.recipe.merge import MergeRecipe
 
 SHARD_BYTES = 5_000_000_000
 

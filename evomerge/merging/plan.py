@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from evomerge.errors import MergeError
-from evomerge.operators.parameters import Parameter
-from evomerge.operators.registry import Operator
 from evomerge.recipe.check import check_operator
 from evomerge.recipe.digest import digest
 from evomerge.recipe.layout import Place, locate
-from evomerge.recipe.merge import MergeRecipe, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from evomerge.operators.parameters import Parameter
+    from evomerge.operators.registry import Operator
+    from evomerge.recipe.merge import MergeRecipe, Source
 
 Signature = tuple[torch.dtype, tuple[int, ...]]
 
@@ -83,9 +86,7 @@ def _make_job(
     return TensorJob(name=name, shape=shape, dtype=dtype, arguments=arguments, key=key)
 
 
-def _argument(
-    recipe: MergeRecipe, parameter: Parameter, name: str, place: Place
-) -> object:
+def _argument(recipe: MergeRecipe, parameter: Parameter, name: str, place: Place) -> object:
     if not parameter.per_source:
         return _value(recipe, parameter, name, place, None)
     return tuple(_value(recipe, parameter, name, place, source) for source in recipe.sources)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from evomerge.errors import ModelError
 from evomerge.merging.engine import merge_tensor
-from evomerge.merging.plan import TensorJob
-from evomerge.merging.sources import SourceLibrary
-from evomerge.recipe.merge import MergeRecipe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from evomerge.merging.plan import TensorJob
+    from evomerge.merging.sources import SourceLibrary
+    from evomerge.recipe.merge import MergeRecipe
 
 
 class ResidentWeights:

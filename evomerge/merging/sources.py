@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,7 +13,11 @@ from evomerge.checkpoints import Checkpoint, open_checkpoint
 from evomerge.errors import ModelError
 from evomerge.merging.engine import merge_tensor
 from evomerge.merging.plan import MergePlan, Signature, make_plan
-from evomerge.recipe.merge import MergeRecipe, Source
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from evomerge.recipe.merge import MergeRecipe, Source
 
 Read = Callable[[str], Tensor]
 """Gives the tensor of a name."""

@@ -89,7 +89,7 @@ def read_parameters(function: Callable[..., Any]) -> Mapping[str, Parameter]:
     }
 
 
-def _read_parameter(name: str, hint: Any, default: Any) -> Parameter:  # noqa: ANN401 (a type hint)
+def _read_parameter(name: str, hint: Any, default: Any) -> Parameter:
     notes = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
     kind = get_args(hint)[0] if notes else hint
     # A per-source default is written as one number that every source gets.

@@ -6,13 +6,16 @@ Shoemake, "Animating rotation with quaternion curves", 1985, section 3.3, applie
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from evomerge.operators.parameters import Fraction
 from evomerge.operators.registry import operator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NEARLY_PARALLEL = 0.9995
 """Cosine above which two tensors are interpolated on the straight line instead."""
@@ -29,7 +32,7 @@ def slerp(tensors: Tensor, *, t: Fraction) -> Tensor:
     Returns:
         Shape `(*S,)`, the dtype of `tensors`.
     """
-    first, second = tensors
+    first, second = tensors.unbind()
     first_norm, second_norm = _norm(first), _norm(second)
     cosine = math.fsum(
         float((a.double() * b.double()).sum()) for a, b in _chunks(first, second)
@@ -44,11 +47,11 @@ def slerp(tensors: Tensor, *, t: Fraction) -> Tensor:
 
 
 def _norm(tensor: Tensor) -> float:
-    squares = (float((part.double() ** 2).sum()) for (part,) in _chunks(tensor))
+    squares = (float(part.double().square().sum()) for (part,) in _chunks(tensor))
     norm = math.sqrt(math.fsum(squares))
     return norm if norm > 1e-8 else 1.0
 
 
 def _chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     # torch sums up to this many entries in one thread: the result does not depend on their number.
-    return zip(*(torch.split(tensor.reshape(-1), 32_768) for tensor in tensors), strict=True)
+    yield from zip(*(torch.split(tensor.reshape(-1), 32_768) for tensor in tensors), strict=True)

@@ -68,5 +68,5 @@ def rescale_kept(delta: Tensor, mask: Tensor, density: float, rescale: Rescale) 
 
 def _absolute_sum(tensor: Tensor) -> float:
     # Rows are summed by one thread each, so the result does not depend on their number.
-    rows = tensor.abs().reshape(-1).split(32_768)
+    rows = torch.split(tensor.abs().reshape(-1), 32_768)
     return sum(float(row.sum(dtype=torch.float64)) for row in rows)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from evomerge.errors import RecipeError
 from evomerge.operators.registry import Operator, find_operator
-from evomerge.recipe.merge import MergeRecipe, Setting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from evomerge.recipe.merge import MergeRecipe, Setting
 
 
 def check_operator(recipe: MergeRecipe) -> Operator:

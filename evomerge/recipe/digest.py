@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from evomerge.recipe.merge import MergeRecipe
+if TYPE_CHECKING:
+    from evomerge.recipe.merge import MergeRecipe
 
 
-def canonical_json(document: Any) -> str:  # noqa: ANN401 (any JSON document)
+def canonical_json(document: Any) -> str:
     """Write a JSON document so that equal documents give equal text."""
     return json.dumps(
         document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False

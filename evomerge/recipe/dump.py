@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 PLAIN = re.compile(r"[A-Za-z_./][\w./+@-]*")
@@ -33,11 +34,14 @@ def to_yaml(document: BaseModel | dict[str, Any]) -> str:
     return text.getvalue()
 
 
-def _quoted(data: Any) -> Any:  # noqa: ANN401 (YAML data)
+def _quoted(data: Any) -> Any:
     if isinstance(data, dict):
         return {key: _quoted(value) for key, value in data.items()}
     if isinstance(data, (list, tuple)):
-        return [_quoted(value) for value in data]
+        values = CommentedSeq(_quoted(value) for value in data)
+        if all(isinstance(value, (int, float)) for value in data):
+            values.fa.set_flow_style()  # a range reads better on one line
+        return values
     if isinstance(data, str) and not _is_plain(data):
         return DoubleQuotedScalarString(data)
     return data

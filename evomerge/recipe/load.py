@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from evomerge.errors import RecipeError
 from evomerge.recipe import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from pydantic_core import ErrorDetails
 
 Recipe = TypeVar("Recipe", bound=BaseModel)
 
@@ -75,11 +78,11 @@ def _apply(override: str, document: yaml.Document) -> None:
     if not equals or not path:
         raise RecipeError(f"--set {override}: expected KEY=VALUE, e.g. search.seed=3")
     value = yaml.parse(text, f"--set {path}").data if text.strip() else ""
-    keys: yaml.Path = tuple(int(k) if k.isdigit() else k for k in path.split("."))
-    place = document.data
+    keys = tuple(int(k) if k.isdigit() else k for k in path.split("."))
+    place: Any = document.data
     for key in keys[:-1]:
         place = _step_into(place, key, override)
-    last = keys[-1]
+    last: Any = keys[-1]
     if isinstance(place, list) and (not isinstance(last, int) or last >= len(place)):
         raise RecipeError(f"--set {override}: the list has {len(place)} entries, counted from 0")
     if not isinstance(place, (list, dict)):
@@ -88,7 +91,7 @@ def _apply(override: str, document: yaml.Document) -> None:
     document.lines.pop(keys, None)
 
 
-def _step_into(place: Any, key: str | int, override: str) -> Any:  # noqa: ANN401 (YAML data)
+def _step_into(place: Any, key: str | int, override: str) -> Any:
     if isinstance(place, dict):
         return place.setdefault(key, {})
     if isinstance(place, list) and isinstance(key, int) and key < len(place):
@@ -112,7 +115,7 @@ def _describe(detail: ErrorDetails, document: yaml.Document, model: type[BaseMod
             return f"{where}: {message}, found {_shorten(detail['input'])}"
 
 
-def _data_path(detail: ErrorDetails, data: Any) -> yaml.Path:  # noqa: ANN401 (YAML data)
+def _data_path(detail: ErrorDetails, data: Any) -> yaml.Path:
     """The part of pydantic's location that is in the data; the rest names union branches."""
     path: list[str | int] = []
     *parents, last = detail["loc"] or ("",)
@@ -125,7 +128,7 @@ def _data_path(detail: ErrorDetails, data: Any) -> yaml.Path:  # noqa: ANN401 (Y
     return tuple(path)
 
 
-def _has(data: Any, key: str | int) -> bool:  # noqa: ANN401 (YAML data)
+def _has(data: Any, key: str | int) -> bool:
     if isinstance(data, dict):
         return key in data
     return isinstance(data, list) and isinstance(key, int) and key < len(data)
@@ -149,7 +152,7 @@ def _keys_beside(detail: ErrorDetails, model: type[BaseModel]) -> list[str]:
     return list(node.get("properties", {}))
 
 
-def _resolve(node: Any, schema: Any) -> Any:  # noqa: ANN401 (JSON Schema)
+def _resolve(node: Any, schema: Any) -> Any:
     if "$ref" in node:
         return schema["$defs"][node["$ref"].rpartition("/")[2]]
     for option in node.get("anyOf", ()):
@@ -158,7 +161,7 @@ def _resolve(node: Any, schema: Any) -> Any:  # noqa: ANN401 (JSON Schema)
     return node
 
 
-def _child(node: Any, key: str | int, schema: Any) -> Any:  # noqa: ANN401 (JSON Schema)
+def _child(node: Any, key: str | int, schema: Any) -> Any:
     node = _resolve(node, schema)
     if isinstance(key, int):
         return node.get("items")
@@ -167,7 +170,9 @@ def _child(node: Any, key: str | int, schema: Any) -> Any:  # noqa: ANN401 (JSON
     if "additionalProperties" in node:
         return node["additionalProperties"]
     # The key is the name of a union's branch, of which only the list of rules has keys.
-    return next((option for option in node.get("oneOf", ()) if option.get("type") == "array"), None)
+    return next(
+        (option for option in node.get("oneOf", ()) if option.get("type") == "array"), None
+    )
 
 
 def _shorten(value: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -16,10 +16,13 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
-from typing_extensions import Self
 
 from evomerge.recipe.layout import Component, Place
 from evomerge.recipe.schema import Strict
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 def _plain_value(value: object) -> float | bool | str:
     if isinstance(value, (bool, str)):
@@ -119,7 +122,7 @@ class Source(Strict):
         return self.candidate or "recipe"
 
 
-def _source_from_text(value: Any) -> Any:  # noqa: ANN401 (raw YAML)
+def _source_from_text(value: Any) -> Any:
     return {"model": value} if isinstance(value, str) else value
 
 
@@ -162,7 +165,7 @@ class MergeRecipe(Strict):
     dtype: Dtype = "base"
     seed: Annotated[int, Field(ge=0)] = 0
 
-    def setting(self, parameter: str, name: str, place: Place, source: Source | None) -> Any:  # noqa: ANN401 (Value or None)
+    def setting(self, parameter: str, name: str, place: Place, source: Source | None) -> Any:
         """The value of a parameter for a tensor, or None if the recipe gives none.
 
         A source's own parameters come first, then the recipe's; within one, the first rule that

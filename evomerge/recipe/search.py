@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
-from typing_extensions import Self
 
 from evomerge.recipe.layout import Component
 from evomerge.recipe.merge import Dtype, Sources, Value
 from evomerge.recipe.schema import Number, Strict
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 Positive = Annotated[int, Field(gt=0)]
 Natural = Annotated[int, Field(ge=0)]
 Range = tuple[Number, Number]
-StrategyName = Literal[
-    "random", "CMA", "DiagonalCMA", "DE", "TwoPointsDE", "PSO", "OnePlusOne"
-]
+StrategyName = Literal["random", "CMA", "DiagonalCMA", "DE", "TwoPointsDE", "PSO", "OnePlusOne"]
 
 
 class Task(Strict):
@@ -35,7 +35,7 @@ class Task(Strict):
     num_fewshot: Natural | None = None
 
 
-def _task_from_text(value: Any) -> Any:  # noqa: ANN401 (raw YAML)
+def _task_from_text(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from evomerge.errors import RecipeError
@@ -20,6 +21,9 @@ MAX_DEPTH = 50
 MAX_NODES = 100_000
 
 Path = tuple[str | int, ...]
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _SCALARS = {"int", "float", "bool", "null", "str"}
 _PREFIX = "tag:yaml.org,2002:"
@@ -82,7 +86,7 @@ class _Reader:
     lines: dict[Path, int] = field(default_factory=dict)
     count: int = 0
 
-    def read(self, node: Node, path: Path) -> Any:  # noqa: ANN401 (YAML data)
+    def read(self, node: Node, path: Path) -> Any:
         line = node.start_mark.line + 1
         self.lines.setdefault(path, line)
         self.count += 1
@@ -96,6 +100,7 @@ class _Reader:
         if isinstance(node, SequenceNode):
             self._refuse_tag(node, "seq")
             return [self.read(entry, (*path, i)) for i, entry in enumerate(node.value)]
+        assert isinstance(node, ScalarNode)  # noqa: S101 (YAML has no fourth kind)
         return self._scalar(node)
 
     def _mapping(self, node: MappingNode, path: Path) -> dict[str, Any]:
@@ -105,14 +110,16 @@ class _Reader:
             key, line = key_node.value, key_node.start_mark.line + 1
             if not isinstance(key_node, ScalarNode):
                 raise RecipeError(f"{self.name}:{line}: a key must be a plain word")
+            place = (*path, key)
             if key in data:
-                first = self.lines[(*path, key)]
-                raise RecipeError(f"{self.name}:{line}: {key!r} is given twice, first in line {first}")
-            self.lines[(*path, key)] = line
-            data[key] = self.read(value_node, (*path, key))
+                raise RecipeError(
+                    f"{self.name}:{line}: {key!r} is given twice, first in line {self.lines[place]}"
+                )
+            self.lines[place] = line
+            data[key] = self.read(value_node, place)
         return data
 
-    def _scalar(self, node: ScalarNode) -> Any:  # noqa: ANN401 (YAML data)
+    def _scalar(self, node: ScalarNode) -> Any:
         tag = str(node.tag).removeprefix(_PREFIX)
         if tag not in _SCALARS:
             self._refuse_tag(node, "str")
@@ -129,9 +136,11 @@ def _integer(text: str) -> int:
     return int(digits, 0 if re.match(r"[-+]?0[xob]", digits) else 10)
 
 
-_CONVERT = {
+_CONVERT: dict[str, Callable[[str], Any]] = {
     "int": _integer,
-    "float": lambda text: float(text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan")),
+    "float": lambda text: float(
+        text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan")
+    ),
     "bool": lambda text: text.lower() == "true",
     "null": lambda _: None,
     "str": str,

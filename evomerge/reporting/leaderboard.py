@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from evomerge.errors import RunError
 from evomerge.evaluation.outcome import Evaluated, Failed, Objective
-from evomerge.store.database import RunStore
-from evomerge.store.records import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from evomerge.store.database import RunStore
+    from evomerge.store.records import Entry
 
 VERSION = 1
 """Version of the document that `leaderboard` gives. Fields may be added, never changed."""
@@ -84,3 +88,28 @@ def _row(entry: Entry, objective: Objective) -> dict[str, Any]:
         "failure": failure,
         "parents": [short_id(parent) for parent in candidate.parents],
     }
+
+
+def find_row(document: dict[str, Any], wanted: str) -> dict[str, Any]:
+    """The row of a leaderboard that a user means.
+
+    Args:
+        document: What `leaderboard` gave.
+        wanted: The beginning of a candidate's id, its name, or `winner`.
+
+    Raises:
+        RunError: No row, or more than one, is meant.
+    """
+    rows: list[dict[str, Any]] = document["candidates"]
+    if wanted == "winner":
+        if document["verdict"] is None:
+            raise RunError(
+                "the search has not finished, so there is no winner yet; name a candidate"
+            )
+        wanted = document["verdict"]["winner"]
+    named = [row for row in rows if row["name"] == wanted]
+    found = named or [row for row in rows if row["candidate"].startswith(wanted)]
+    if len(found) != 1:
+        known = "no candidate" if not found else f"{len(found)} candidates"
+        raise RunError(f"candidate {wanted!r}: {known} of that name or id; see the leaderboard")
+    return found[0]

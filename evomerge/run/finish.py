@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import NoCandidateError, RunError
 from evomerge.evaluation.outcome import Failed, Objective, TaskScore
 from evomerge.evaluation.statistics import PairedComparison, compare
 from evomerge.executors.contract import Executor, Job
 from evomerge.recipe.merge import MergeRecipe
-from evomerge.store.database import RunStore
-from evomerge.store.records import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evomerge.store.database import RunStore
+    from evomerge.store.records import Entry
 
 
 def finish_search(store: RunStore, executor: Executor, objective: Objective) -> None:

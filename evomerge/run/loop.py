@@ -6,19 +6,22 @@ was before, and only what is missing is evaluated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from evomerge.errors import NoCandidateError, RunError
 from evomerge.evaluation.outcome import Evaluated, Failed, Objective, Outcome
 from evomerge.executors.contract import Executor, Job
 from evomerge.genome.baselines import starting_candidates
-from evomerge.genome.genome import Genome
 from evomerge.recipe.digest import canonical_json, digest
 from evomerge.recipe.merge import MergeRecipe
-from evomerge.search.contract import Point, Strategy
-from evomerge.store.database import RunStore
 from evomerge.store.records import Candidate, Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evomerge.genome.genome import Genome
+    from evomerge.search.contract import Point, Strategy
+    from evomerge.store.database import RunStore
 
 FRUITLESS_GENERATIONS = 2
 """After so many generations in a row without a single valid candidate a search gives up."""
@@ -97,9 +100,7 @@ class SearchLoop:
             for number, start in enumerate(starts)
         ]
 
-    def _offspring(
-        self, points: Sequence[Point], generation: int, first: int
-    ) -> list[Candidate]:
+    def _offspring(self, points: Sequence[Point], generation: int, first: int) -> list[Candidate]:
         recipes = [self._genome.decode(point) for point in points]
         parents = tuple(
             entry.candidate.digest

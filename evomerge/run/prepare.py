@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from evomerge.checkpoints import Checkpoint, Finding, check_family, resolve_reference
 from evomerge.errors import EvomergeError, RecipeError
@@ -16,8 +15,12 @@ from evomerge.evaluation.tasks import HarnessTask, TaskSpec
 from evomerge.genome.genome import Genome, build_genome
 from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.layout import layer_count
-from evomerge.recipe.merge import Source
-from evomerge.recipe.search import SearchRecipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from evomerge.recipe.merge import Source
+    from evomerge.recipe.search import SearchRecipe
 
 Result = TypeVar("Result")
 
@@ -210,5 +213,3 @@ def _scoring(recipe: SearchRecipe) -> tuple[Objective, tuple[TaskItems, ...]]:
         for task in tasks
     )
     return objective, items
-
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,7 @@ def _refuse_changed_models(store: RunStore, search: PreparedSearch) -> None:
         )
 
 
-def _flatten(document: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401 (a JSON document)
+def _flatten(document: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(document, dict):
         return {prefix: document}
     flat: dict[str, Any] = {}
@@ -168,8 +168,6 @@ def _flatten(document: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401
 def _versions() -> dict[str, str]:
     found = {"evomerge": evomerge.__version__}
     for package in RECORDED:
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
-from evomerge.executors.contract import Executor
 from evomerge.executors.worker import WorkerSettings
-from evomerge.recipe.search import SearchRecipe
 from evomerge.run.prepare import PreparedSearch, task_specs
+
+if TYPE_CHECKING:
+    from evomerge.executors.contract import Executor
+    from evomerge.recipe.search import SearchRecipe
 
 
 def plan_workers(recipe: SearchRecipe, parameters: int) -> tuple[int, int]:

@@ -7,12 +7,14 @@ nevergrad minimises; the sign is turned here and nowhere else.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evomerge.search.contract import Point, StrategySettings
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evomerge.search.contract import Point, StrategySettings
 
 ALLOWED = ("CMA", "DiagonalCMA", "DE", "TwoPointsDE", "PSO", "OnePlusOne")
 
@@ -62,7 +64,7 @@ def default_step(dimension: int) -> float:
     return 0.1 if dimension <= 100 else 0.05
 
 
-def _build(name: str, settings: StrategySettings) -> Any:  # noqa: ANN401 (nevergrad has no types)
+def _build(name: str, settings: StrategySettings) -> Any:
     # Both take seconds to import; cma warns that it has no matplotlib, which nobody asked for.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -74,7 +76,7 @@ def _build(name: str, settings: StrategySettings) -> Any:  # noqa: ANN401 (never
     space = ng.p.Array(shape=(dimension,), lower=0.0, upper=1.0)
     space.set_mutation(sigma=_sigma(name, step, dimension))
     # The legacy generator is the one that nevergrad's parameters take.
-    space.random_state = np.random.RandomState(settings.seed)  # noqa: NPY002
+    space.random_state = np.random.RandomState(settings.seed)
     generation = settings.generation
     match name:
         case "CMA" | "DiagonalCMA":

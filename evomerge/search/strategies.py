@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from evomerge.recipe.search import StrategyName
-from evomerge.search.contract import Strategy, StrategySettings
+from typing import TYPE_CHECKING
+
 from evomerge.search.nevergrad import NevergradStrategy
 from evomerge.search.random import RandomStrategy
+
+if TYPE_CHECKING:
+    from evomerge.recipe.search import StrategyName
+    from evomerge.search.contract import Strategy, StrategySettings
 
 
 def build_strategy(name: StrategyName, settings: StrategySettings) -> Strategy:

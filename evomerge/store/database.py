@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +20,9 @@ from evomerge.evaluation.items import TaskItems
 from evomerge.evaluation.outcome import Evaluated, Failed, Outcome, Split, TaskScore, Timing
 from evomerge.store.records import Candidate, Entry
 from evomerge.store.schema import APPLICATION_ID, STEPS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
 class RunStore:
@@ -58,7 +60,7 @@ class RunStore:
         """
         store = _open(file, mode="rw")
         with _explained(file):
-            (answer,) = store._connection.execute("PRAGMA quick_check").fetchone()
+            (answer,) = store.quick_check()
         if answer != "ok":
             raise RunError(f"{file}: is damaged ({answer}); restore it from a copy")
         return store
@@ -67,6 +69,11 @@ class RunStore:
     def open_for_reading(file: Path) -> RunStore:
         """Open a store that another process may be writing; see `open_for_writing`."""
         return _open(file, mode="ro")
+
+    def quick_check(self) -> tuple[str]:
+        """SQLite's own answer to whether the file is whole: `ok`, or what is wrong."""
+        row: tuple[str] = self._connection.execute("PRAGMA quick_check").fetchone()
+        return row
 
     def close(self) -> None:
         """Close the file."""
@@ -89,7 +96,7 @@ class RunStore:
             )
             self._connection.executemany("INSERT INTO items VALUES (?, ?, ?, ?)", rows)
 
-    def fact(self, key: str) -> Any:  # noqa: ANN401 (any JSON document)
+    def fact(self, key: str) -> Any:
         """A fact about the run, or None."""
         row = self._connection.execute("SELECT value FROM run WHERE key = ?", (key,)).fetchone()
         return json.loads(row[0]) if row else None
@@ -248,5 +255,3 @@ def _explained(file: Path) -> Iterator[None]:
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-
-

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from evomerge.evaluation.outcome import Outcome, Split, TaskScore
-from evomerge.genome.baselines import Kind
+if TYPE_CHECKING:
+    from evomerge.evaluation.outcome import Outcome, TaskScore
+    from evomerge.genome.baselines import Kind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,5 +50,3 @@ class Entry:
     outcome: Outcome | None
     fitness: float | None
     held_out: tuple[TaskScore, ...]
-
-

@@ -155,8 +155,7 @@ def expression_items(document: str, source: str) -> tuple[Item, ...]:
 def _is_nested(node: ast.expr) -> bool:
     """Whether another kind of operation stands inside, so that no single sign gives it away."""
     return any(
-        isinstance(inner, OPERATIONS) and type(inner) is not type(node)
-        for inner in ast.walk(node)
+        isinstance(inner, OPERATIONS) and type(inner) is not type(node) for inner in ast.walk(node)
     )
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from evomerge.checkpoints import ModelFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def fill(model: torch.nn.Module, seed: int) -> torch.nn.Module:
@@ -64,7 +67,8 @@ def _save_gpt2(folder: Path, *, seed: int = 0) -> Path:
 def _edit_json(file: Path, **changes: Any) -> None:
     """Set keys of a JSON file; `None` removes one."""
     content = json.loads(file.read_text()) | changes
-    file.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
+    removed = {key for key, value in changes.items() if value is None}
+    file.write_text(json.dumps({k: v for k, v in content.items() if k not in removed}))
 
 
 def _save_folder(folder: Path, tensors: dict[str, torch.Tensor], **config: Any) -> Path:
@@ -74,6 +78,12 @@ def _save_folder(folder: Path, tensors: dict[str, torch.Tensor], **config: Any) 
     (folder / "config.json").write_text(json.dumps(config))
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep every test off the network."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
 
 @pytest.fixture(scope="session")

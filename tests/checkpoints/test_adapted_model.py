@@ -61,7 +61,9 @@ def agrees_with_peft(base: Path, adapter: Path) -> AdaptedModel:
 @pytest.fixture(scope="module")
 def trained(llama_folder, tmp_path_factory) -> Path:
     """An adapter on q_proj of the tiny Llama; read-only."""
-    return train(llama_folder, tmp_path_factory.mktemp("adapters") / "q", target_modules=["q_proj"])
+    return train(
+        llama_folder, tmp_path_factory.mktemp("adapters") / "q", target_modules=["q_proj"]
+    )
 
 
 @pytest.fixture
@@ -208,8 +210,8 @@ def test_a_base_saved_without_the_decoders_name_is_matched(save_gpt2, tmp_path):
         ({"use_qalora": True}, "use_qalora"),
         ({"loftq_config": {"bits": 4}}, "a quantised base"),
         ({"init_lora_weights": "pissa"}, "'pissa' changed the base too"),
-        ({"arrow_config": {"top_k": 3}}, "arrow_config is set, .* not known"),
-        ({"some_future_variant": True}, "some_future_variant is set"),
+        ({"arrow_config": {"top_k": 3}}, "'arrow_config' is set, .* not known"),
+        ({"some_future_variant": True}, "'some_future_variant' is set"),
         ({"r": 0}, "r: expected an integer of at least 1, found 0"),
         ({"r": True}, "r: expected an integer"),
         ({"lora_alpha": "a lot"}, "lora_alpha: expected a finite number, found 'a lot'"),

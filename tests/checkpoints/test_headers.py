@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -15,6 +14,9 @@ from safetensors.torch import save_file
 from evomerge.checkpoints import read_headers
 from evomerge.checkpoints.headers import DTYPES, dtype_code
 from evomerge.errors import ModelError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def entry(start: int, end: int, *, dtype: str = "F32", shape: Any = (1,)) -> dict[str, Any]:
@@ -60,7 +62,7 @@ def test_every_dtype_of_torch_that_safetensors_stores_is_known(tmp_path):
 
 
 def test_a_dtype_that_safetensors_lacks_is_refused():
-    with pytest.raises(ModelError, match="cannot store torch.complex128"):
+    with pytest.raises(ModelError, match=r"cannot store torch\.complex128"):
         dtype_code(torch.complex128)
 
 
@@ -80,7 +82,9 @@ def test_scalars_and_empty_tensors_are_read(tmp_path):
         pytest.param((50).to_bytes(8, "little"), "incomplete: 8 of at least 58", id="bare length"),
         pytest.param((4).to_bytes(8, "little") + b"null", "does not begin with '{'", id="null"),
         pytest.param(
-            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "git lfs pull", id="lfs"
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
+            "git lfs pull",
+            id="lfs",
         ),
         pytest.param(b"<!DOCTYPE html><html></html>", "web page", id="html"),
         pytest.param(b"\n\n<html><body>404</body></html>", "web page", id="html later"),
@@ -112,6 +116,8 @@ def test_an_absurd_length_is_refused_at_once(tmp_path):
     ("header", "data", "match"),
     [
         pytest.param(b'{"\xff": 1}', b"", "not UTF-8 at byte 10", id="not UTF-8"),
+        pytest.param(b"", b"", "not valid JSON", id="no header"),
+        pytest.param(b"", b"{}", "not valid JSON", id="no header, but data"),
         pytest.param(b'{"a": }', b"", "not valid JSON", id="not JSON"),
         pytest.param(b'{"a":' * 50_000, b"", "not valid JSON", id="deep"),
         pytest.param(
@@ -136,7 +142,9 @@ def test_an_absurd_length_is_refused_at_once(tmp_path):
         pytest.param(
             {"a": entry(0, 4) | {"data_offsets": [0]}}, b"1234", "two numbers", id="one offset"
         ),
-        pytest.param({"a": entry(0, 8)}, b"12345678", "span 8 bytes.*needs 4", id="offsets, shape"),
+        pytest.param(
+            {"a": entry(0, 8)}, b"12345678", "span 8 bytes.*needs 4", id="offsets, shape"
+        ),
         pytest.param({"a": entry(4, 0)}, b"1234", "span -4 bytes", id="reversed"),
         pytest.param(
             {"a": entry(0, 4), "b": entry(0, 4)}, b"1234", "'b' overlaps tensor 'a'", id="overlap"
@@ -149,7 +157,9 @@ def test_an_absurd_length_is_refused_at_once(tmp_path):
         ),
         pytest.param({"a": entry(4, 8)}, b"x" * 8, "hole after the header", id="first hole"),
         pytest.param({"a": entry(10**9, 10**9 + 4)}, b"1234", "hole", id="out of file"),
-        pytest.param({"a": entry(0, 4)}, b"12345", "1 bytes follow the last tensor", id="trailing"),
+        pytest.param(
+            {"a": entry(0, 4)}, b"12345", "1 bytes follow the last tensor", id="trailing"
+        ),
         pytest.param({}, b"1", "1 bytes follow", id="trailing after nothing"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 
 from evomerge.checkpoints import Component, Place, layer_count, locate
 
-A, M, N, E, H, O = (
+A, M, N, E, H, X = (
     Component.ATTENTION,
     Component.MLP,
     Component.NORM,
@@ -65,8 +65,8 @@ A, M, N, E, H, O = (
         ("transformer.blocks.3.attn.Wqkv.weight", 3, A),
         ("transformer.blocks.3.ffn.up_proj.weight", 3, M),
         ("transformer.norm_f.weight", None, N),
-        ("model.layers.0.mystery.weight", 0, O),
-        ("", None, O),
+        ("model.layers.0.mystery.weight", 0, X),
+        ("", None, X),
     ],
 )
 def test_a_name_gives_layer_and_component(name, layer, component):
@@ -74,7 +74,7 @@ def test_a_name_gives_layer_and_component(name, layer, component):
 
 
 def test_every_tensor_of_real_models_has_a_place(llama):
-    assert all(locate(name).component is not O for name in llama.headers)
+    assert all(locate(name).component is not X for name in llama.headers)
 
 
 def test_the_layers_are_counted(llama):

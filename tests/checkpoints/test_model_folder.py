@@ -123,7 +123,7 @@ def test_empty_tensors_and_scalars_are_read(tmp_path, save_folder):
 
 
 def test_an_unknown_tensor_is_refused(llama):
-    with pytest.raises(ModelError, match="has no tensor 'model.nothing'"):
+    with pytest.raises(ModelError, match=r"has no tensor 'model\.nothing'"):
         llama.read("model.nothing")
 
 
@@ -211,11 +211,23 @@ def test_a_config_of_absurd_size_is_not_read(folder):
 
 @pytest.mark.parametrize(
     "shard",
-    ["../model.safetensors", "/etc/model.safetensors", "sub/model.safetensors", "..", "", "x.bin", 7],
+    [
+        "../model.safetensors",
+        "/etc/model.safetensors",
+        "sub/x.safetensors",
+        "..\\x.safetensors",
+        "x\n.safetensors",
+    ],
 )
 def test_a_shard_path_that_leaves_the_folder_is_refused(shards, shard):
     repoint(shards, shard)
-    refuses(shards, "leaves the model folder")
+    refuses(shards, "leaves the model folder; only plain file names are allowed")
+
+
+@pytest.mark.parametrize("shard", ["..", "", "pytorch_model.bin", 7, None])
+def test_a_shard_that_is_no_safetensors_file_is_refused(shards, shard):
+    repoint(shards, shard)
+    refuses(shards, "is no .safetensors file")
 
 
 def test_a_shard_that_links_out_of_the_folder_is_refused(shards, tmp_path):
@@ -252,7 +264,7 @@ def test_a_folder_may_itself_be_a_link(llama_folder, tmp_path):
 def test_a_missing_shard_is_named(shards):
     lost = shard_files(shards)[1]
     lost.unlink()
-    refuses(shards, f"shard {lost.name} is missing")
+    refuses(shards, f"{lost.name}: the shard is missing")
 
 
 def test_a_tensor_that_its_shard_lacks_is_named(shards):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import huggingface_hub
 import pytest
@@ -15,6 +14,9 @@ from safetensors.torch import save_file
 
 from evomerge.checkpoints import AdaptedModel, open_checkpoint, resolve_reference
 from evomerge.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def refuses(reference: str, root: Path, match: str) -> None:
@@ -208,7 +210,7 @@ def test_a_folder_wins_over_the_hub(root, llama_folder, hub):
 class Response:
     """The part of an HTTP response that the Hub's errors look at."""
 
-    headers: dict[str, str] = {}
+    headers: ClassVar[dict[str, str]] = {}
     request = None
     status_code = 403
 
@@ -254,7 +256,7 @@ def test_offline_the_cache_is_used_and_nothing_else(root, llama_folder, monkeypa
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(root / "cache"))
     snapshot = fill_cache(root / "cache", llama_folder)
     assert open_checkpoint("org/llama", root=root).folder == snapshot
-    refuses("org/other", root, "not in .*/cache and HF_HUB_OFFLINE is set.* hf download org/other")
+    refuses("org/other", root, "not in .*/cache and HF_HUB_OFFLINE is set.*'hf download org/other")
 
 
 def test_half_a_snapshot_is_never_used(root, llama_folder, monkeypatch):
