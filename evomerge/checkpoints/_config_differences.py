@@ -29,7 +29,6 @@ _SIZES = (
 _NUMERICS = (
     ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps"),
     ("hidden_act", "hidden_activation", "activation_function"),
-    ("rotary_pct", "partial_rotary_factor"),
     ("attn_logit_softcapping",),
     ("final_logit_softcapping",),
     ("query_pre_attn_scalar",),
@@ -38,31 +37,33 @@ _NUMERICS = (
     ("residual_multiplier",),
     ("logits_scaling",),
 )
+_NOT_SCALING = {"rope_theta", "rope_type", "type", "partial_rotary_factor"}
 _TOLERATED = (("max_position_embeddings", "n_positions", "max_seq_len"), ("sliding_window",))
 
 
 def compare_configs(base: Checkpoint, source: Checkpoint) -> Iterator[Finding]:
     """Yield what differs in architecture, sizes, numerics and positions."""
-    if base.config["architectures"] != source.config["architectures"]:
+    ours, theirs = base.config.get("architectures"), source.config.get("architectures")
+    if ours != theirs:
         yield Finding(
             severity="error",
             where=source.reference,
-            message=f"architectures differ: {source.config['architectures']} against "
-            f"{base.config['architectures']} in {base.reference}",
+            message=f"architectures differ: {theirs} against {ours} in {base.reference}",
             remedy="merge models of one architecture, or leave this one out",
         )
+    yield from _compare_settings(base, source)
+
+
+def _compare_settings(base: Checkpoint, source: Checkpoint) -> Iterator[Finding]:
     ours, theirs = _decoder(base.config), _decoder(source.config)
     for names in (*_SIZES, *_NUMERICS, *_TOLERATED):
         name, x, y = names[0], _first(ours, names), _first(theirs, names)
         if x is not None and y is not None and x != y:
             yield _difference(base, source, name, (x, y), is_error=names not in _TOLERATED)
     ours, theirs = _positions(ours), _positions(theirs)
-    for name in ("rope_theta", "rope_local_base_freq"):
-        if None not in (ours[name], theirs[name]) and ours[name] != theirs[name]:
+    for name in ours:
+        if name in theirs and ours[name] != theirs[name]:
             yield _difference(base, source, name, (ours[name], theirs[name]), is_error=True)
-    name = "rope_scaling"
-    if ours[name] != theirs[name]:
-        yield _difference(base, source, name, (ours[name], theirs[name]), is_error=True)
 
 
 def _difference(
@@ -90,22 +91,27 @@ def _first(config: Mapping[str, Any], names: tuple[str, ...]) -> Any:
 
 
 def _positions(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the rotary settings in one form, whichever version of transformers wrote them.
+    """Return the known rotary settings by one name each, whichever transformers wrote them.
 
     transformers 5 has everything in `rope_parameters`, by type of layer where these differ;
     earlier versions have `rope_theta`, `rope_local_base_freq` and `rope_scaling`.
     """
-    parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    parameters = config.get("rope_parameters") or config.get("rope_scaling")
+    if not isinstance(parameters, dict):
+        parameters = {}
     by_layer_type = {k: v for k, v in parameters.items() if isinstance(v, dict)}
     sliding = by_layer_type.get("sliding_attention", {})
-    scaling = dict(by_layer_type.get("full_attention", parameters))
-    theta = scaling.pop("rope_theta", None)
-    scaling_type = scaling.pop("rope_type", None) or scaling.pop("type", None) or "default"
-    scaling.pop("type", None)  # some files have both
-    # The default type scales nothing, whatever else is written beside it.
-    scales = scaling_type != "default"
-    return {
-        "rope_theta": config.get("rope_theta") if theta is None else theta,
+    full = by_layer_type.get("full_attention", parameters)
+    kind = full.get("rope_type") or full.get("type") or "default"
+    # The default type scales nothing, whatever is written beside it.
+    scaling = sorted(full.keys() - _NOT_SCALING) if kind != "default" else []
+    found = {
+        "rope_theta": full.get("rope_theta", config.get("rope_theta")),
         "rope_local_base_freq": sliding.get("rope_theta", config.get("rope_local_base_freq")),
-        "rope_scaling": {"rope_type": scaling_type, **scaling} if scales else None,
+        "partial_rotary_factor": full.get(
+            "partial_rotary_factor", _first(config, ("partial_rotary_factor", "rotary_pct"))
+        ),
+        "rope type": kind,
+        **{f"rope {name}": full[name] for name in scaling},
     }
+    return {name: value for name, value in found.items() if value is not None}

@@ -37,7 +37,7 @@ def fetch(repository: str, revision: str | None, *, missing_folder: Path) -> Pat
                 local_files_only=constants.HF_HUB_OFFLINE,
             )
         )
-    except Exception as error:
+    except Exception as error:  # the client lets out errors of the libraries below it
         name = repository if revision is None else f"{repository}@{revision}"
         raise ModelError(
             f"{name}: {_explain(error, repository)}; nor is there a folder {missing_folder}."

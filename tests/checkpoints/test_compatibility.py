@@ -73,9 +73,8 @@ def test_missing_and_extra_tensors_are_counted_and_the_first_named(base, source)
     names.append("model.layers.1.self_attn.k_proj.weight")
     change_tensors(source, dict.fromkeys(names) | {"model.extra": torch.zeros(1)})
     missing, extra = check(base, source)
-    assert (
-        missing.message == f"lacks 4 tensors of base: {', '.join(map(repr, names[:3]))} and 1 more"
-    )
+    first = ", ".join(map(repr, names[:3]))
+    assert missing.message == f"lacks 4 tensors of base: {first} and 1 more"
     assert extra.message == "has 1 tensors that base lacks: 'model.extra'"
 
 
@@ -154,7 +153,7 @@ def test_a_stored_copy_of_a_tied_head_is_only_a_warning(tied, tmp_path):
         (
             {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000}},
             "error",
-            "rope_scaling differs: {'rope_type': 'linear', 'factor': 2.0} against None",
+            "rope type differs: 'linear' against 'default' in base",
         ),
     ],
 )
@@ -172,6 +171,7 @@ def test_settings_that_change_the_computation_are_compared(
         {"rope_parameters": None, "rope_theta": 10000},
         {"rope_parameters": None, "rope_theta": 10000.0, "rope_scaling": None},
         {"rope_parameters": None, "rope_scaling": {"type": "default"}},
+        {"rope_parameters": "nonsense"},
         {"rms_norm_eps": None},
         {"head_dim": None, "hidden_act": None},
         {"num_key_value_heads": None},
@@ -192,6 +192,27 @@ def test_scaling_is_the_same_in_old_and_new_spelling(llama_folder, tmp_path, edi
         old / "config.json", rope_parameters=None, rope_scaling=old_scaling, rope_theta=10000.0
     )
     assert check(ModelFolder(new), old) == []
+
+
+def test_another_factor_of_one_scaling_is_an_error(llama_folder, tmp_path, edit_json):
+    one, other = (Path(shutil.copytree(llama_folder, tmp_path / n)) for n in ("one", "other"))
+    for folder, factor in ((one, 2.0), (other, 4.0)):
+        scaling = {"rope_type": "linear", "factor": factor, "rope_theta": 10000.0}
+        edit_json(folder / "config.json", rope_parameters=scaling)
+    message = the_only(check(ModelFolder(one), other), "error")
+    assert "rope factor differs: 4.0 against 2.0" in message
+
+
+def test_the_part_of_a_head_that_rotates_is_compared_in_both_spellings(
+    llama_folder, tmp_path, edit_json
+):
+    old, new = (Path(shutil.copytree(llama_folder, tmp_path / name)) for name in ("old", "new"))
+    edit_json(new / "config.json", rope_parameters={"partial_rotary_factor": 0.5})
+    edit_json(old / "config.json", rope_parameters=None, rotary_pct=0.5)
+    assert check(ModelFolder(new), old) == []
+    edit_json(old / "config.json", rotary_pct=0.25)
+    message = the_only(check(ModelFolder(new), old), "error")
+    assert "partial_rotary_factor differs: 0.25 against 0.5" in message
 
 
 def test_positions_by_type_of_layer_are_compared(llama_folder, tmp_path, edit_json):

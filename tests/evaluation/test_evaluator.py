@@ -1,0 +1,138 @@
+"""Promise: a score here is the score that lm-eval gives for the same weights and items."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from evomerge.evaluation.evaluator import ResidentEvaluator
+from evomerge.evaluation.items import TaskItems
+from evomerge.evaluation.model import load_model
+from evomerge.evaluation.tasks import HarnessTask, TaskSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TASKS = ("tiny_choice", "tiny_answer", "tiny_cloze", "tiny_text")
+SEARCH, HELD_OUT = (7, 2, 31, 5, 12, 0), (1, 3, 4, 39)
+
+
+@pytest.fixture(scope="module")
+def loaded(family: Path) -> tuple[Any, Any]:
+    return load_model(family / "one", torch.float32, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def specs(family: Path) -> list[TaskSpec]:
+    return [TaskSpec(name=name, include_path=str(family / "tasks")) for name in TASKS]
+
+
+def make_evaluator(
+    loaded: tuple[Any, Any], specs: list[TaskSpec], batch_tokens: int = 512
+) -> ResidentEvaluator:
+    items = [TaskItems(task=spec.name, search=SEARCH, held_out=HELD_OUT) for spec in specs]
+    return ResidentEvaluator(*loaded, specs, items, batch_tokens)
+
+
+def lm_eval_results(folder: Path, tasks: Path, items: tuple[int, ...]) -> dict[str, Any]:
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    with contextlib.redirect_stderr(io.StringIO()):
+        answer = simple_evaluate(
+            model="hf",
+            model_args=f"pretrained={folder},dtype=float32",
+            tasks=list(TASKS),
+            task_manager=TaskManager(include_path=str(tasks), include_defaults=False),
+            samples={task: sorted(items) for task in TASKS},
+            batch_size=4,
+            bootstrap_iters=0,
+            log_samples=True,
+            device="cpu",
+        )
+    return dict(answer)
+
+
+METRICS = {
+    "tiny_choice": "acc,none",
+    "tiny_answer": "exact_match,none",
+    "tiny_cloze": "acc,none",
+    "tiny_text": "byte_perplexity,none",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("split", "items"), [("search", SEARCH), ("held_out", HELD_OUT)])
+def test_scores_of_all_four_request_types_equal_those_of_lm_eval(
+    family: Path, loaded: tuple[Any, Any], specs: list[TaskSpec], split: Any, items: Any
+) -> None:
+    expected = lm_eval_results(family / "one", family / "tasks", items)["results"]
+    for score in make_evaluator(loaded, specs).evaluate(split):
+        wanted = expected[score.task][METRICS[score.task]]
+        # The last digits of a log-likelihood depend on how requests share a batch.
+        exact = score.task != "tiny_text"
+        assert score.score == (wanted if exact else pytest.approx(wanted, rel=1e-5))
+
+
+def test_item_scores_follow_the_frozen_order_of_the_split(
+    loaded: tuple[Any, Any], specs: list[TaskSpec]
+) -> None:
+    choice = specs[0]
+    forward = TaskItems(task=choice.name, search=SEARCH, held_out=HELD_OUT)
+    backward = TaskItems(task=choice.name, search=SEARCH[::-1], held_out=HELD_OUT)
+    first, second = (
+        ResidentEvaluator(*loaded, [choice], [items], 512).evaluate("search")[0]
+        for items in (forward, backward)
+    )
+    assert first.items == second.items[::-1]
+    assert len(set(first.items)) == 2  # both right and wrong answers, or the order shows nothing
+
+
+def test_the_size_of_batches_does_not_change_which_answers_are_right(
+    loaded: tuple[Any, Any], specs: list[TaskSpec]
+) -> None:
+    small, large = (
+        make_evaluator(loaded, specs[:3], tokens).evaluate("search") for tokens in (40, 4096)
+    )
+    assert small == large
+
+
+def test_the_same_weights_give_the_same_scores_bit_for_bit(
+    loaded: tuple[Any, Any], specs: list[TaskSpec]
+) -> None:
+    evaluator = make_evaluator(loaded, specs)
+    assert evaluator.evaluate("search") == evaluator.evaluate("search")
+
+
+def test_new_weights_are_scored_without_building_anything_again(
+    family: Path, specs: list[TaskSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = load_model(family / "one", torch.float32, torch.device("cpu"))
+    evaluator = make_evaluator((model, tokenizer), specs)
+    before = evaluator.evaluate("search")
+    monkeypatch.setattr(HarnessTask, "build", None)
+    other, _ = load_model(family / "two", torch.float32, torch.device("cpu"))
+    model.load_state_dict(other.state_dict())
+    after = evaluator.evaluate("search")
+    assert before != after
+    assert after == make_fresh(other, tokenizer, specs, monkeypatch)
+
+
+def make_fresh(
+    model: Any, tokenizer: Any, specs: list[TaskSpec], monkeypatch: pytest.MonkeyPatch
+) -> Any:
+    monkeypatch.undo()
+    return make_evaluator((model, tokenizer), specs).evaluate("search")
+
+
+def test_a_perplexity_item_is_smaller_when_the_model_is_better(
+    loaded: tuple[Any, Any], specs: list[TaskSpec]
+) -> None:
+    (score,) = make_evaluator(loaded, specs[3:]).evaluate("search")
+    bits = [item for item in score.items]
+    assert all(item > 0 for item in bits)
+    assert min(bits) < torch.log(torch.tensor(score.score)) < max(bits)

@@ -1,0 +1,101 @@
+"""Promise: what is wrong with a task is said in one line before anything is scored."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from evomerge.errors import EvaluationError, TaskError
+from evomerge.evaluation.outcome import TaskScore
+from evomerge.evaluation.tasks import HarnessTask, TaskSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def spec(family: Path, name: str = "tiny_choice", **settings: Any) -> TaskSpec:
+    return TaskSpec(name=name, include_path=str(family / "tasks"), **settings)
+
+
+@pytest.fixture
+def own_tasks(family: Path, tmp_path: Path) -> Path:
+    shutil.copytree(family / "tasks", tmp_path / "tasks")
+    return tmp_path
+
+
+def change(folder: Path, name: str, **settings: Any) -> None:
+    file = folder / "tasks" / f"{name}.yaml"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+
+
+@pytest.mark.slow
+def test_an_unknown_task_is_named_with_the_nearest_one(family: Path) -> None:
+    with pytest.raises(
+        TaskError, match=r"task 'tiny_choise' does not exist; did you mean 'tiny_c"
+    ):
+        HarnessTask(spec(family, "tiny_choise"))
+
+
+def test_an_unknown_metric_is_named_with_those_that_exist(family: Path) -> None:
+    with pytest.raises(
+        TaskError, match=r"has no metric 'accc'; did you mean 'acc'\?; it has: acc"
+    ):
+        HarnessTask(spec(family, metric="accc"))
+
+
+def test_an_unknown_filter_is_named_with_those_that_exist(family: Path) -> None:
+    with pytest.raises(TaskError, match=r"has no filter 'strict'; it has: none"):
+        HarnessTask(spec(family, metric="acc,strict"))
+
+
+def test_a_missing_task_folder_is_named(family: Path) -> None:
+    with pytest.raises(TaskError, match=r"include_path: .*nowhere is not a folder"):
+        HarnessTask(TaskSpec(name="x", include_path=str(family / "nowhere")))
+
+
+def test_a_task_that_cannot_be_loaded_says_why(own_tasks: Path) -> None:
+    change(own_tasks, "tiny_choice", dataset_kwargs={"data_files": {"test": "gone.jsonl"}})
+    with pytest.raises(
+        TaskError, match=r"task tiny_choice: cannot be loaded: .*gone.jsonl"
+    ):
+        HarnessTask(spec(own_tasks))
+
+
+def test_a_folder_with_python_code_is_refused_until_it_is_allowed(own_tasks: Path) -> None:
+    (own_tasks / "tasks" / "code.yaml").write_text("task: code\ndoc_to_text: !function x.y\n")
+    with pytest.raises(TaskError, match=r"code.yaml: runs Python code .*allow_task_code=true"):
+        HarnessTask(spec(own_tasks))
+    assert HarnessTask(spec(own_tasks, allow_code=True)).name == "tiny_choice"
+
+
+def test_sampled_answers_are_refused(own_tasks: Path) -> None:
+    change(own_tasks, "tiny_answer", generation_kwargs={"do_sample": True, "temperature": 0.7})
+    task = HarnessTask(spec(own_tasks, "tiny_answer"))
+    with pytest.raises(TaskError, match=r"asks for random sampling.*do_sample: false"):
+        task.build([0, 1])
+
+
+def test_the_direction_of_a_metric_is_the_tasks_own(family: Path) -> None:
+    assert HarnessTask(spec(family)).higher_is_better
+    assert not HarnessTask(spec(family, "tiny_text")).higher_is_better
+
+
+def test_examples_in_the_prompt_can_be_asked_for(family: Path) -> None:
+    plain, shown = (HarnessTask(spec(family, num_fewshot=n)) for n in (0, 2))
+    for task in (plain, shown):
+        task.build([3])
+    assert len(shown.requests[0].args[0]) > len(plain.requests[0].args[0])
+
+
+def test_equal_documents_have_equal_digests(family: Path) -> None:
+    digests = HarnessTask(spec(family)).document_digests()
+    assert len(set(digests)) == len(digests) == 40
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_a_score_that_is_not_finite_cannot_be_made(bad: float) -> None:
+    with pytest.raises(EvaluationError, match="task t: 1 scores are NaN or infinite"):
+        TaskScore(task="t", score=0.5, items=(0.0, bad))
