@@ -14,9 +14,16 @@ from rich.table import Table
 PIPE_WIDTH = 200
 
 
+class _Console(Console):
+    """Leaves a closed pipe to the entry point, which knows the exit code for it."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def out() -> Console:
     """The console for results; wide when nobody sees its edge."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    return _Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def log() -> Console:

@@ -51,7 +51,8 @@ class SearchProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        if self._console.is_terminal:
+            self._bar.stop()
 
     def evaluated(self, entry: Entry, total: int) -> None:
         """Show one more candidate."""

@@ -1,7 +1,7 @@
 """Evaluates candidates in Ray actors, each of which holds a live model.
 
 A local Ray is started on the loopback interface, without dashboard and without usage statistics;
-or a running cluster is joined by its address.
+a running cluster is joined by its address, and so is a Ray that this process runs already.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class RayExecutor:
     def __init__(
         self, settings: WorkerSettings, workers: int, address: str | None = None, gpus: float = 0
     ) -> None:
-        self._ray = _start(workers, address)
         self._settings, self._gpus = settings, gpus
+        self._ray, self._started = _join_or_start(workers * self._cpus, address)
         self._actors = [self._build_actor() for _ in range(workers)]
         try:
             self._ray.get([actor.ready.remote() for actor in self._actors])
@@ -75,8 +75,15 @@ class RayExecutor:
                 yield job, outcome
 
     def close(self) -> None:
-        """Stop the actors, and the local Ray with them."""
-        self._ray.shutdown()
+        """Stop the actors, and Ray with them if it was started here."""
+        for actor in self._actors:
+            self._ray.kill(actor)
+        if self._started:
+            self._ray.shutdown()
+
+    @property
+    def _cpus(self) -> int:
+        return self._settings.threads or 1
 
     def _outcome(self, answer: Any, slot: int) -> Outcome:
         try:
@@ -89,7 +96,7 @@ class RayExecutor:
         return outcome
 
     def _build_actor(self) -> Any:
-        remote = self._ray.remote(num_cpus=1, num_gpus=self._gpus)(_Actor)
+        remote = self._ray.remote(num_cpus=self._cpus, num_gpus=self._gpus)(_Actor)
         return remote.remote(self._settings)
 
 
@@ -106,7 +113,8 @@ class _Actor:
         return self._worker.evaluate(MergeRecipe.model_validate_json(recipe), split)
 
 
-def _start(workers: int, address: str | None) -> Any:
+def _join_or_start(cpus: int, address: str | None) -> tuple[Any, bool]:
+    """The ray module, connected, and whether it was connected here."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
@@ -116,8 +124,10 @@ def _start(workers: int, address: str | None) -> Any:
             "executor.kind: ray is not installed; pip install 'evomerge[ray]', "
             "or use --set executor.kind=inline"
         ) from error
+    if ray.is_initialized():
+        return ray, False
     local: dict[str, Any] = {
-        "num_cpus": workers,
+        "num_cpus": cpus,
         "include_dashboard": False,
         "_node_ip_address": "127.0.0.1",
     }
@@ -130,7 +140,7 @@ def _start(workers: int, address: str | None) -> Any:
         )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise RunError(f"executor: Ray could not be started: {one_line(error)}") from error
-    return ray
+    return ray, True
 
 
 def _cause(error: BaseException) -> str:

@@ -34,9 +34,9 @@ def slerp(tensors: Tensor, *, t: Fraction) -> Tensor:
     """
     first, second = tensors.unbind()
     first_norm, second_norm = _norm(first), _norm(second)
-    cosine = math.fsum(
-        float((a.double() * b.double()).sum()) for a, b in _chunks(first, second)
-    ) / (first_norm * second_norm)
+    products = (float((a.double() * b.double()).sum()) for a, b in _chunks(first, second))
+    # Not fsum, which raises an error of its own where entries are infinite.
+    cosine = sum(products) / (first_norm * second_norm)
     cosine = max(-1.0, min(1.0, cosine))
     if abs(cosine) > NEARLY_PARALLEL:
         return first * (1 - t) + second * t
@@ -48,7 +48,7 @@ def slerp(tensors: Tensor, *, t: Fraction) -> Tensor:
 
 def _norm(tensor: Tensor) -> float:
     squares = (float(part.double().square().sum()) for (part,) in _chunks(tensor))
-    norm = math.sqrt(math.fsum(squares))
+    norm = math.sqrt(sum(squares))
     return norm if norm > 1e-8 else 1.0
 
 

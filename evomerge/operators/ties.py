@@ -61,6 +61,8 @@ def merge_elected(
     agreeing = [delta.sign() == elected for delta in weighted]
     merged = add_up((d * a for d, a in zip(weighted, agreeing, strict=True)), deltas[0])
     if normalize:
-        total = add_up((a * w for a, w in zip(agreeing, weight, strict=True)), deltas[0])
+        # A flag times a number would be float32 whatever the task vectors are.
+        shares = (a.to(merged.dtype) * w for a, w in zip(agreeing, weight, strict=True))
+        total = add_up(shares, merged)
         merged /= torch.where(total == 0, 1.0, total)
     return merged * scale if scale != 1 else merged

@@ -22,22 +22,30 @@ def check_operator(recipe: MergeRecipe) -> Operator:
             parameter is unknown, out of range or given per source where it is one per tensor.
             Every finding is named, one per line of the message.
     """
-    operator = find_operator(recipe.operator)
-    findings = list(_findings(recipe, operator))
+    findings = list(_all_findings(recipe, ""))
     if findings:
         raise RecipeError("\n".join(findings))
-    for source in recipe.sources:
+    return find_operator(recipe.operator)
+
+
+def _all_findings(recipe: MergeRecipe, path: str) -> Iterator[str]:
+    try:
+        operator = find_operator(recipe.operator)
+    except RecipeError as error:
+        yield f"{path}operator: {error}"
+    else:
+        yield from (path + finding for finding in _findings(recipe, operator))
+    for index, source in enumerate(recipe.sources):
         if source.recipe is not None:
-            check_operator(source.recipe)
-    return operator
+            yield from _all_findings(source.recipe, f"{path}sources.{index}.recipe.")
 
 
 def _findings(recipe: MergeRecipe, operator: Operator) -> Iterator[str]:
     count = len(recipe.sources)
     least, most = operator.sources
     if count < least or (most is not None and count > most):
-        wanted = f"{least}" if least == most else f"{least} to {most or 'any number'}"
-        yield f"operator {operator.name}: takes {wanted} sources, found {count}"
+        wanted = f"{least}" if least == most else f"{least} to {most or 'any number of'}"
+        yield f"operator: {operator.name} takes {wanted} sources, found {count}"
     for name, setting in recipe.parameters.items():
         yield from _problems(operator, name, setting, f"parameters.{name}")
     for index, source in enumerate(recipe.sources):
@@ -55,7 +63,7 @@ def _problems(
         near = difflib.get_close_matches(name, operator.parameters, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         known = ", ".join(operator.parameters)
-        yield f"{where}: {operator.name} has no such parameter; {hint}It has: {known}"
+        yield f"{where}: {operator.name} has no such parameter; {hint}it has: {known}"
         return
     if of_source and not parameter.per_source:
         yield f"{where}: is one value for all sources; move it to the recipe's parameters"

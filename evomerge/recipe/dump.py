@@ -8,15 +8,34 @@ from __future__ import annotations
 
 import io
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
+from ruamel.yaml.representer import RoundTripRepresenter
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-PLAIN = re.compile(r"[A-Za-z_./][\w./+@-]*")
+if TYPE_CHECKING:
+    from ruamel.yaml.nodes import ScalarNode
+
+# A word, or a path; what starts with a digit, or with a point and a digit, may be a number.
+PLAIN = re.compile(r"([A-Za-z_/]|\.{1,2}/)[\w./+@-]*", re.ASCII)
 WORDS_OF_YAML_1_1 = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
+
+
+class _Representer(RoundTripRepresenter):
+    """Writes every number so that YAML 1.1 takes it for one."""
+
+
+def _write_float(representer: _Representer, value: float) -> ScalarNode:
+    mantissa, e, exponent = repr(value).partition("e")
+    point = ".0" if e and "." not in mantissa else ""
+    text = mantissa + point + e + exponent
+    return representer.represent_scalar("tag:yaml.org,2002:float", text)
+
+
+_Representer.add_representer(float, _write_float)
 
 
 def to_yaml(document: BaseModel | dict[str, Any]) -> str:
@@ -27,6 +46,7 @@ def to_yaml(document: BaseModel | dict[str, Any]) -> str:
         else document
     )
     yaml = YAML(typ="rt", pure=True)
+    yaml.Representer = _Representer
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.width = 10_000  # a folded path or template would be hard to read
     text = io.StringIO()
@@ -36,7 +56,7 @@ def to_yaml(document: BaseModel | dict[str, Any]) -> str:
 
 def _quoted(data: Any) -> Any:
     if isinstance(data, dict):
-        return {key: _quoted(value) for key, value in data.items()}
+        return {_quoted(key): _quoted(value) for key, value in data.items()}
     if isinstance(data, (list, tuple)):
         values = CommentedSeq(_quoted(value) for value in data)
         if all(isinstance(value, (int, float)) for value in data):

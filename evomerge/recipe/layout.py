@@ -1,7 +1,8 @@
 """Where a tensor sits in a model, told from its name.
 
-Names follow the Hugging Face conventions of decoder-only families. This does not look at shapes or
-at the architecture, so an unusual family may end up with the component `other`.
+Covers the decoder families of transformers: Llama, Mistral, Mixtral, Qwen, Gemma, Phi, OLMo,
+InternLM, GPT-2, GPT-NeoX, Falcon, BLOOM, OPT, MPT. This does not look at shapes or at the
+architecture, so a tensor of an unusual family may end up with the component `other`.
 """
 
 from __future__ import annotations
@@ -39,16 +40,32 @@ class Place:
     component: Component
 
 
-_LAYER = re.compile(r"\.(\d+)\.")
+_LAYER = re.compile(r"(?:^|\.)(\d+)\.")
 
-# The first pattern found in the name decides. Norms come first because some families keep them
-# inside the attention module (q_norm) or name them after it (post_attention_layernorm).
-_COMPONENTS = (
-    (re.compile(r"norm|(^|\.)ln_"), Component.NORM),
-    (re.compile(r"(^|\.)(lm_head|embed_out|output)\."), Component.HEAD),
-    (re.compile(r"embed|(^|\.)w[tp]e\."), Component.EMBEDDING),
-    (re.compile(r"att|(^|\.)mixer\."), Component.ATTENTION),
-    (re.compile(r"mlp|ffn|feed_forward|expert|moe|(^|\.)fc[12]\."), Component.MLP),
+# A norm is told by the module that owns the tensor: `q_norm` inside an attention block is one.
+_NORM = re.compile(
+    r"(?:^|\.)(?:\w*norm\w*|\w*_ln|ln\d*|ln_\w+)(?:\.(?:weight|bias|scale|gamma|beta))?$"
+)
+
+# The first row with a word among the name's segments decides.
+_WORDS = (
+    (Component.HEAD, r"lm_head|embed_out|score|output(?=\.weight$)"),
+    (
+        Component.EMBEDDING,
+        r"embed_\w+|word_embeddings|wte|wpe|tok_embeddings|embeddings?|project_(in|out)|per_layer_\w+",
+    ),
+    (
+        Component.MLP,
+        r"mlp|ffn|feed_?forward|(\w+_)?moe|experts|shared_experts?|fc[12]|(gate|up|down)_proj",
+    ),
+    (
+        Component.ATTENTION,
+        r"\w*attn|\w*attention|mixer|[qkvo]_proj|qkv_proj|query_key_value|Wqkv",
+    ),
+)
+_PATTERNS = (
+    (Component.NORM, _NORM),
+    *((component, re.compile(rf"(?:^|\.)(?:{words})(?:\.|$)")) for component, words in _WORDS),
 )
 
 
@@ -56,7 +73,7 @@ def locate(name: str) -> Place:
     """Tell a tensor's layer and component from its name."""
     layer = _LAYER.search(name)
     component = next(
-        (part for pattern, part in _COMPONENTS if pattern.search(name)), Component.OTHER
+        (part for part, pattern in _PATTERNS if pattern.search(name)), Component.OTHER
     )
     return Place(int(layer[1]) if layer else None, component)
 

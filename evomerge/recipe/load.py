@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from evomerge.errors import RecipeError
+from evomerge.errors import RecipeError, VersionError
 from evomerge.recipe import yaml
 
 if TYPE_CHECKING:
@@ -23,10 +24,15 @@ def read_text(file: Path) -> str:
     """Read a recipe file.
 
     Raises:
-        RecipeError: It is missing, a folder, unreadable or not UTF-8.
+        RecipeError: It is missing, a folder, unreadable, huge or not UTF-8.
     """
     try:
-        return file.read_text(encoding="utf-8-sig")
+        with file.open("rb") as stream:
+            content = stream.read(yaml.MAX_BYTES + 1)
+        if len(content) > yaml.MAX_BYTES:
+            raise RecipeError(f"{file}: larger than {yaml.MAX_BYTES:,} bytes; not a recipe")
+        # Not utf-8-sig, which counts the offset of an error from the end of the mark.
+        return content.decode().removeprefix("\ufeff")
     except FileNotFoundError:
         raise RecipeError(f"{file}: no such file") from None
     except IsADirectoryError:
@@ -35,6 +41,8 @@ def read_text(file: Path) -> str:
         raise RecipeError(f"{file}: not UTF-8 text at byte {error.start}") from None
     except OSError as error:
         raise RecipeError(f"{file}: cannot be read: {error.strerror}") from None
+    except ValueError as error:  # a name that no file can have
+        raise RecipeError(f"{str(file)!r}: cannot be read: {error}") from None
 
 
 def load(model: type[Recipe], file: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -47,6 +55,7 @@ def load(model: type[Recipe], file: Path, overrides: Sequence[str] = ()) -> Reci
 
     Raises:
         RecipeError: Anything is wrong; every finding is named, one per line of the message.
+        VersionError: The recipe is written for a later evomerge.
     """
     return validate(model, yaml.parse(read_text(file), str(file)), overrides)
 
@@ -59,12 +68,7 @@ def validate(
         raise RecipeError(f"{document.name}: expected keys and values at the top")
     for override in overrides:
         _apply(override, document)
-    version = document.data.get("version", 1)
-    if version != 1:
-        raise RecipeError(
-            f"{document.at(('version',))}: version {version!r} is not known here; "
-            "this evomerge reads version 1, a newer one may be needed"
-        )
+    _check_version(document)
     try:
         return model.model_validate(document.data)
     except ValidationError as error:
@@ -72,37 +76,54 @@ def validate(
         raise RecipeError("\n".join(findings)) from None
 
 
+def _check_version(document: yaml.Document) -> None:
+    version = document.data.get("version", 1)
+    where = f"{document.at(('version',))}: version"
+    if type(version) is not int or version < 1:
+        raise RecipeError(f"{where}: expected 1, found {_shorten(version)}")
+    if version > 1:
+        raise VersionError(
+            f"{where}: found {version}, this evomerge reads 1; a newer evomerge is needed"
+        )
+
+
 def _apply(override: str, document: yaml.Document) -> None:
     """Set one value in a document, as `--set search.seed=3` asks for."""
     path, equals, text = override.partition("=")
-    if not equals or not path:
+    if not equals or not all(path.split(".")):
         raise RecipeError(f"--set {override}: expected KEY=VALUE, e.g. search.seed=3")
     value = yaml.parse(text, f"--set {path}").data if text.strip() else ""
-    keys = tuple(int(k) if k.isdigit() else k for k in path.split("."))
     place: Any = document.data
-    for key in keys[:-1]:
-        place = _step_into(place, key, override)
-    last: Any = keys[-1]
-    if isinstance(place, list) and (not isinstance(last, int) or last >= len(place)):
-        raise RecipeError(f"--set {override}: the list has {len(place)} entries, counted from 0")
-    if not isinstance(place, (list, dict)):
-        raise RecipeError(f"--set {override}: {keys[-2]!r} holds {place!r}, not keys")
-    place[last] = value
-    document.lines.pop(keys, None)
+    done: yaml.Path = ()
+    *parents, last = path.split(".")
+    for word in parents:
+        key = _key(place, word, done, override)
+        if isinstance(place, dict) and place.get(key) is None:
+            place[key] = {}
+        place, done = place[key], (*done, key)
+    key = _key(place, last, done, override)
+    place[key] = value
+    document.overrides.add((*done, key))
 
 
-def _step_into(place: Any, key: str | int, override: str) -> Any:
+def _key(place: Any, word: str, path: yaml.Path, override: str) -> Any:
+    """The key or index that a word of an override's path means."""
     if isinstance(place, dict):
-        return place.setdefault(key, {})
-    if isinstance(place, list) and isinstance(key, int) and key < len(place):
-        return place[key]
-    raise RecipeError(f"--set {override}: there is nothing at {key!r}")
+        return word
+    if not isinstance(place, list):
+        raise RecipeError(f"--set {override}: {_dotted(path)} holds {_shorten(place)}, not keys")
+    if not re.fullmatch(r"[0-9]{1,9}", word) or int(word) >= len(place):
+        raise RecipeError(
+            f"--set {override}: {_dotted(path)} has {len(place)} entries, counted from 0, "
+            f"none of them {word!r}"
+        )
+    return int(word)
 
 
 def _describe(detail: ErrorDetails, document: yaml.Document, model: type[BaseModel]) -> str:
     path = _data_path(detail, document.data)
-    dotted = ".".join(str(key) for key in path)
-    where = f"{document.at(path)}: {dotted}" if dotted else document.at(path)
+    where = f"{document.at(path)}: {_dotted(path)}" if path else document.at(path)
+    found = f"found {_shorten(detail['input'])}"
     match detail["type"]:
         case "extra_forbidden":
             return f"{where}: unknown key{_suggest(str(path[-1]), detail, model)}"
@@ -110,9 +131,36 @@ def _describe(detail: ErrorDetails, document: yaml.Document, model: type[BaseMod
             return f"{where}: is missing"
         case "value_error":
             return f"{where}: {detail['ctx']['error']}"
-        case _:
-            message = detail["msg"][0].lower() + detail["msg"][1:]
-            return f"{where}: {message}, found {_shorten(detail['input'])}"
+        case "literal_error" | "enum":
+            hint = _nearest(detail["input"], re.findall(r"'(.*?)'", detail["ctx"]["expected"]))
+            return f"{where}: expected {detail['ctx']['expected']}, {found}{hint}"
+        case kind:
+            return f"{where}: {_EXPECTED.get(kind) or _in_lower_case(detail['msg'])}, {found}"
+
+
+# Where pydantic speaks of Python's types.
+_EXPECTED = {
+    "dict_type": "expected keys and values",
+    "mapping_type": "expected keys and values",
+    "model_type": "expected keys and values",
+    "tuple_type": "expected a list",
+    "too_long": "too many entries",
+    "string_type": "expected text",
+    "bool_type": "expected true or false",
+    "int_type": "expected a whole number",
+    "float_type": "expected a number",
+}
+
+
+def _in_lower_case(message: str) -> str:
+    return message[0].lower() + message[1:]
+
+
+def _dotted(path: yaml.Path) -> str:
+    # A key may be any text; what is no plain word must not break the message's line.
+    return ".".join(
+        str(key) if re.fullmatch(r"[\w/@+-]+", str(key)) else repr(key) for key in path
+    )
 
 
 def _data_path(detail: ErrorDetails, data: Any) -> yaml.Path:
@@ -136,10 +184,13 @@ def _has(data: Any, key: str | int) -> bool:
 
 def _suggest(key: str, detail: ErrorDetails, model: type[BaseModel]) -> str:
     known = _keys_beside(detail, model)
-    near = difflib.get_close_matches(key, known, n=1)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; known: {', '.join(sorted(known))}" if known else ""
+    known_keys = f"; known: {', '.join(sorted(known))}" if known else ""
+    return _nearest(key, known) or known_keys
+
+
+def _nearest(found: object, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(str(found), known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _keys_beside(detail: ErrorDetails, model: type[BaseModel]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,8 +17,9 @@ from pydantic import (
     model_validator,
 )
 
+from evomerge.recipe.digest import digest
 from evomerge.recipe.layout import Component, Place
-from evomerge.recipe.schema import Strict
+from evomerge.recipe.schema import Natural, Positive, Strict, Text
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
 def _plain_value(value: object) -> float | bool | str:
     if isinstance(value, (bool, str)):
         return value
-    if isinstance(value, (int, float)) and math.isfinite(value):
+    if isinstance(value, (int, float)) and -sys.float_info.max <= value <= sys.float_info.max:
         # -0.0 equals 0.0 but is written differently, which would give one recipe two digests.
         return float(value) + 0.0
-    raise ValueError(f"expected a finite number, true, false or a word, found {value!r}")
+    shown = repr(value)[:60]
+    raise ValueError(f"expected a finite number, true, false or a word, found {shown}")
 
 
 Value = Annotated[
@@ -41,7 +43,7 @@ Value = Annotated[
 """A parameter's value: a finite number, a flag or a word."""
 
 Dtype = Literal["base", "float32", "bfloat16", "float16"]
-LayerRange = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(gt=0)]]
+LayerRange = tuple[Natural, Positive]
 
 
 class Rule(Strict):
@@ -58,7 +60,7 @@ class Rule(Strict):
     value: Value
     layers: LayerRange | None = None
     component: Component | None = None
-    tensor: str | None = None
+    tensor: Text | None = None
 
     @model_validator(mode="after")
     def _range_is_not_empty(self) -> Self:
@@ -79,8 +81,15 @@ def _kind_of_setting(value: object) -> str:
     return "rules" if isinstance(value, (list, tuple)) else "value"
 
 
+def _at_least_one(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    if not rules:
+        raise ValueError("give a value or at least one rule")
+    return rules
+
+
 Setting = Annotated[
-    Annotated[Value, Tag("value")] | Annotated[tuple[Rule, ...], Tag("rules")],
+    Annotated[Value, Tag("value")]
+    | Annotated[tuple[Rule, ...], AfterValidator(_at_least_one), Tag("rules")],
     Discriminator(_kind_of_setting),
 ]
 """A parameter's value for all tensors, or rules of which the first that applies counts."""
@@ -98,10 +107,10 @@ class Source(Strict):
         parameters: Operator parameters for this source; they come before the recipe's.
     """
 
-    model: str | None = None
-    candidate: str | None = None
+    model: Text | None = None
+    candidate: Text | None = None
     recipe: MergeRecipe | None = None
-    name: str | None = Field(default=None, min_length=1)
+    name: Text | None = None
     parameters: Mapping[str, Setting] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -114,12 +123,13 @@ class Source(Strict):
 
     @property
     def label(self) -> str:
-        """Its name, or the last part of its model's path."""
+        """Its name, else the last part of its model's path or the candidate's digest."""
         if self.name:
             return self.name
         if self.model:
             return self.model.rstrip("/").rpartition("+")[2].rpartition("/")[2]
-        return self.candidate or "recipe"
+        # In full or by digest is the same source, so it must draw the same random numbers.
+        return digest(self.recipe) if self.recipe else self.candidate or ""
 
 
 def _source_from_text(value: Any) -> Any:
@@ -137,7 +147,10 @@ def _with_unique_names(sources: tuple[Source, ...]) -> tuple[Source, ...]:
 
 
 Sources = Annotated[
-    tuple[Annotated[Source, BeforeValidator(_source_from_text)], ...],
+    tuple[
+        Annotated[Source, BeforeValidator(_source_from_text, json_schema_input_type=str | Source)],
+        ...,
+    ],
     AfterValidator(_with_unique_names),
 ]
 """At least one source; a bare text stands for a model."""
@@ -158,12 +171,12 @@ class MergeRecipe(Strict):
     """
 
     version: Literal[1] = 1
-    base: str
+    base: Text
     sources: Sources
-    operator: str
+    operator: Text
     parameters: Mapping[str, Setting] = Field(default_factory=dict)
     dtype: Dtype = "base"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Natural = 0
 
     def setting(self, parameter: str, name: str, place: Place, source: Source | None) -> Any:
         """The value of a parameter for a tensor, or None if the recipe gives none.

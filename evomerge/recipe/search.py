@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from evomerge.recipe.layout import Component
 from evomerge.recipe.merge import Dtype, Sources, Value
-from evomerge.recipe.schema import Number, Strict
+from evomerge.recipe.schema import Flag, Natural, Number, Positive, Strict, Text
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Positive = Annotated[int, Field(gt=0)]
-Natural = Annotated[int, Field(ge=0)]
 Range = tuple[Number, Number]
 StrategyName = Literal["random", "CMA", "DiagonalCMA", "DE", "TwoPointsDE", "PSO", "OnePlusOne"]
 
@@ -29,14 +27,33 @@ class Task(Strict):
         num_fewshot: Solved examples in the prompt; the task's own number when absent.
     """
 
-    name: str
-    metric: str | None = None
+    name: Text
+    metric: Text | None = None
     weight: Annotated[Number, Field(gt=0)] = 1.0
     num_fewshot: Natural | None = None
 
 
 def _task_from_text(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
+
+
+def _all_different(tasks: tuple[Task, ...]) -> tuple[Task, ...]:
+    if not tasks:
+        raise ValueError("give at least one task")
+    names = [task.name for task in tasks]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"{repeated[0]!r} is listed twice")
+    return tasks
+
+
+Tasks = Annotated[
+    tuple[
+        Annotated[Task, BeforeValidator(_task_from_text, json_schema_input_type=str | Task)], ...
+    ],
+    AfterValidator(_all_different),
+]
+"""At least one task; a bare text stands for a task with its defaults."""
 
 
 class Items(Strict):
@@ -67,23 +84,13 @@ class Evaluation(Strict):
         device: `cpu`, `cuda` or one device such as `cuda:1`; `auto` takes a GPU when there is one.
     """
 
-    tasks: tuple[Annotated[Task, BeforeValidator(_task_from_text)], ...]
-    include_path: str | None = None
-    allow_task_code: bool = False
+    tasks: Tasks
+    include_path: Text | None = None
+    allow_task_code: Flag = False
     items: Items = Items()
     batch_tokens: Positive = 2048
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
-
-    @model_validator(mode="after")
-    def _tasks_are_unique(self) -> Self:
-        if not self.tasks:
-            raise ValueError("tasks: give at least one task")
-        names = [task.name for task in self.tasks]
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if repeated:
-            raise ValueError(f"tasks: {repeated[0]!r} is listed twice")
-        return self
 
 
 class GenomeSpace(Strict):
@@ -97,7 +104,7 @@ class GenomeSpace(Strict):
         fixed: Parameters that are not searched.
     """
 
-    operator: str = "task_arithmetic"
+    operator: Text = "task_arithmetic"
     layer_groups: Positive = 4
     components: tuple[Component, ...] = ()
     ranges: dict[str, Range] = Field(default_factory=dict)
@@ -145,7 +152,7 @@ class Executor(Strict):
     kind: Literal["ray", "inline"] = "ray"
     workers: Positive | None = None
     threads: Positive | None = None
-    address: str | None = None
+    address: Text | None = None
 
 
 class SearchRecipe(Strict):
@@ -163,7 +170,7 @@ class SearchRecipe(Strict):
     """
 
     version: Literal[1] = 1
-    base: str
+    base: Text
     sources: Sources
     evaluation: Evaluation
     genome: GenomeSpace = GenomeSpace()

@@ -1,32 +1,48 @@
 """Reads YAML as plain data that remembers its line numbers, and nothing more than data.
 
-YAML 1.2 scalars; tags, duplicate keys, alias bombs and absurd sizes or depths are errors. Nothing
-in a file can run code or reach another file.
+Scalars follow the core schema of YAML 1.2, whatever a `%YAML` directive says. Tags, duplicate
+keys, alias bombs and absurd sizes or depths are errors. Nothing in a file can run code or reach
+another file.
 """
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.events import (
+    AliasEvent,
+    DocumentStartEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
 
 from evomerge.errors import RecipeError
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 50
-MAX_NODES = 100_000
+MAX_NODES = 50_000
 
 Path = tuple[str | int, ...]
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
-_SCALARS = {"int", "float", "bool", "null", "str"}
-_PREFIX = "tag:yaml.org,2002:"
+# Section 10.3.2 of YAML 1.2.2.
+_NULL = re.compile(r"~|null|Null|NULL|")
+_BOOL = re.compile(r"(true|True|TRUE)|false|False|FALSE")
+_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(
+    r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+)
+_MAX_DIGITS = 400  # more than any float64 has
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +53,21 @@ class Document:
         data: Dictionaries, lists and scalars.
         lines: Line of each key and list entry, counted from 1, by its path.
         name: What the text is called in messages, usually a file name.
+        overrides: Paths that `--set` gave.
     """
 
     data: Any
     lines: dict[Path, int]
     name: str
+    overrides: set[Path] = field(default_factory=set)
 
     def at(self, path: Path) -> str:
         """The place of a path for a message, e.g. `recipe.yaml:12`."""
+        if any(path[: len(given)] == given for given in self.overrides):
+            return "--set"
         while path and path not in self.lines:
+            if any(given[: len(path)] == path for given in self.overrides):
+                return "--set"  # a section that is there because of an override
             path = path[:-1]
         return f"{self.name}:{self.lines[path]}" if path in self.lines else self.name
 
@@ -56,92 +78,137 @@ def parse(text: str, name: str) -> Document:
     Raises:
         RecipeError: The text is not plain YAML data; the message has name, line and cause.
     """
-    if len(text.encode()) > MAX_BYTES:
+    if len(text) > MAX_BYTES:
         raise RecipeError(f"{name}: larger than {MAX_BYTES:,} bytes; not a recipe")
     try:
-        node = YAML(pure=True).compose(text)
-    except RecursionError:
-        raise RecipeError(f"{name}: nested deeper than {MAX_DEPTH} levels") from None
+        return _read(YAML(typ="safe", pure=True).parse(text), name)
     except YAMLError as error:
         raise RecipeError(f"{name}{_explain(error, text)}") from None
-    if node is None:
+
+
+def _read(events: Iterator[Any], name: str) -> Document:
+    documents = 0
+    document = None
+    reader = _Reader(name, events)
+    for event in events:
+        if not isinstance(event, DocumentStartEvent):
+            continue
+        documents += 1
+        if documents > 1:
+            line = event.start_mark.line + 1
+            raise RecipeError(f"{name}:{line}: a second document starts here; give one")
+        document = Document(reader.read(next(events), ()), reader.lines, name)
+    if document is None:
         raise RecipeError(f"{name}: is empty")
-    reader = _Reader(name)
-    return Document(reader.read(node, ()), reader.lines, name)
+    return document
 
 
 def _explain(error: YAMLError, text: str) -> str:
+    lines = re.split(r"\r\n|\r|\n", text)
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-    if mark is None:
-        return f": {problem}"
-    lines = text.splitlines()
-    line = f": {lines[mark.line].strip()!r}" if mark.line < len(lines) else ""
-    return f":{mark.line + 1}:{mark.column + 1}: not valid YAML, {problem}{line}"
+    if mark is not None:
+        number, column = mark.line, mark.column
+    else:  # a character that YAML forbids; all that is known is its position
+        before = re.split(r"\r\n|\r|\n", text[: getattr(error, "position", 0)])
+        number, column = len(before) - 1, len(before[-1])
+    shown = repr(lines[number].strip()) if number < len(lines) else "''"
+    line = f": {shown[:77]}" if shown != "''" else ""
+    return f":{number + 1}:{column + 1}: not valid YAML, {problem}{line}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Anchored:
+    data: Any
+    count: int
+    height: int
 
 
 @dataclass
 class _Reader:
     name: str
+    events: Iterator[Any]
     lines: dict[Path, int] = field(default_factory=dict)
+    anchors: dict[str, _Anchored] = field(default_factory=dict)
     count: int = 0
+    deepest: int = 0
 
-    def read(self, node: Node, path: Path) -> Any:
-        line = node.start_mark.line + 1
+    def read(self, event: Any, path: Path) -> Any:
+        line = event.start_mark.line + 1
         self.lines.setdefault(path, line)
-        self.count += 1
-        # Aliases are expanded, so a small text may stand for a huge document.
-        if self.count > MAX_NODES:
-            raise RecipeError(f"{self.name}:{line}: too many entries or aliases")
-        if len(path) > MAX_DEPTH:
-            raise RecipeError(f"{self.name}:{line}: nested deeper than {MAX_DEPTH} levels")
-        if isinstance(node, MappingNode):
-            return self._mapping(node, path)
-        if isinstance(node, SequenceNode):
-            self._refuse_tag(node, "seq")
-            return [self.read(entry, (*path, i)) for i, entry in enumerate(node.value)]
-        assert isinstance(node, ScalarNode)  # noqa: S101 (YAML has no fourth kind)
-        return self._scalar(node)
-
-    def _mapping(self, node: MappingNode, path: Path) -> dict[str, Any]:
-        self._refuse_tag(node, "map")
-        data: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key, line = key_node.value, key_node.start_mark.line + 1
-            if not isinstance(key_node, ScalarNode):
-                raise RecipeError(f"{self.name}:{line}: a key must be a plain word")
-            place = (*path, key)
-            if key in data:
-                raise RecipeError(
-                    f"{self.name}:{line}: {key!r} is given twice, first in line {self.lines[place]}"
-                )
-            self.lines[place] = line
-            data[key] = self.read(value_node, place)
+        if isinstance(event, AliasEvent):
+            return self._alias(event, path, line)
+        self._grow(1, len(path), line)
+        if event.ctag is not None:
+            raise RecipeError(f"{self.name}:{line}: tags such as {event.ctag!s} are not allowed")
+        count, deepest = self.count - 1, self.deepest
+        self.deepest = len(path)
+        data = self._content(event, path, line)
+        if event.anchor is not None:
+            height = self.deepest - len(path)
+            self.anchors[event.anchor] = _Anchored(data, self.count - count, height)
+        self.deepest = max(deepest, self.deepest)
         return data
 
-    def _scalar(self, node: ScalarNode) -> Any:
-        tag = str(node.tag).removeprefix(_PREFIX)
-        if tag not in _SCALARS:
-            self._refuse_tag(node, "str")
-        return _CONVERT[tag](node.value)
+    def _content(self, event: Any, path: Path, line: int) -> Any:
+        if isinstance(event, MappingStartEvent):
+            return self._mapping(path)
+        if isinstance(event, SequenceStartEvent):
+            return self._sequence(path)
+        return self._scalar(event, line)
 
-    def _refuse_tag(self, node: Node, expected: str) -> None:
-        if str(node.tag) != _PREFIX + expected:
-            line = node.start_mark.line + 1
-            raise RecipeError(f"{self.name}:{line}: tags such as {node.tag!s} are not allowed")
+    def _grow(self, count: int, depth: int, line: int) -> None:
+        # Aliases count for what they stand for, so a small text cannot mean a huge document.
+        self.count += count
+        self.deepest = max(self.deepest, depth)
+        if self.count > MAX_NODES:
+            raise RecipeError(f"{self.name}:{line}: too many entries or aliases")
+        if depth > MAX_DEPTH:
+            raise RecipeError(f"{self.name}:{line}: nested deeper than {MAX_DEPTH} levels")
 
+    def _alias(self, event: AliasEvent, path: Path, line: int) -> Any:
+        anchored = self.anchors.get(event.anchor or "")
+        if anchored is None:
+            raise RecipeError(
+                f"{self.name}:{line}: *{event.anchor} stands for nothing that ends above it"
+            )
+        self._grow(anchored.count, len(path) + anchored.height, line)
+        return copy.deepcopy(anchored.data)
 
-def _integer(text: str) -> int:
-    digits = text.replace("_", "")
-    return int(digits, 0 if re.match(r"[-+]?0[xob]", digits) else 10)
+    def _sequence(self, path: Path) -> list[Any]:
+        data: list[Any] = []
+        while not isinstance(event := next(self.events), SequenceEndEvent):
+            data.append(self.read(event, (*path, len(data))))
+        return data
 
+    def _mapping(self, path: Path) -> dict[str, Any]:
+        data: dict[str, Any] = {}
+        while not isinstance(event := next(self.events), MappingEndEvent):
+            line = event.start_mark.line + 1
+            if not isinstance(event, ScalarEvent) or event.ctag is not None:
+                raise RecipeError(f"{self.name}:{line}: a key must be a plain word")
+            place = (*path, event.value)
+            if event.value in data:
+                raise RecipeError(
+                    f"{self.name}:{line}: {event.value!r} is given twice, "
+                    f"first in line {self.lines[place]}"
+                )
+            self.lines[place] = line
+            data[event.value] = self.read(next(self.events), place)
+        return data
 
-_CONVERT: dict[str, Callable[[str], Any]] = {
-    "int": _integer,
-    "float": lambda text: float(
-        text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan")
-    ),
-    "bool": lambda text: text.lower() == "true",
-    "null": lambda _: None,
-    "str": str,
-}
+    def _scalar(self, event: ScalarEvent, line: int) -> Any:
+        text = event.value
+        if event.style is not None or not event.implicit[0]:
+            return text  # quoted or a block
+        if _NULL.fullmatch(text):
+            return None
+        if found := _BOOL.fullmatch(text):
+            return found[1] is not None
+        if not _FLOAT.fullmatch(text) and not _INT.fullmatch(text):
+            return text
+        if len(text) > _MAX_DIGITS:
+            raise RecipeError(f"{self.name}:{line}: a number of {len(text)} digits")
+        if _INT.fullmatch(text):
+            return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
+        return float(re.sub(r"\.(?=[inIN])", "", text))

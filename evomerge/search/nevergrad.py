@@ -52,9 +52,12 @@ class NevergradStrategy:
         """Learn the fitness of the points asked last, in their order; None where one failed."""
         known = [value for value in fitness if value is not None]
         self._worst = min([self._worst, *known])
-        for candidate, value in zip(self._asked, fitness, strict=True):
-            told = self._worst - WORST_MARGIN if value is None else value
-            self._optimizer.tell(candidate, -told)
+        with warnings.catch_warnings():
+            # cma misses points it proposed itself, because nevergrad rounds them on the way.
+            warnings.simplefilter("ignore")
+            for candidate, value in zip(self._asked, fitness, strict=True):
+                told = self._worst - WORST_MARGIN if value is None else value
+                self._optimizer.tell(candidate, -told)
 
 
 def default_step(dimension: int) -> float:

@@ -6,19 +6,23 @@ import ast
 import csv
 import gzip
 import json
-import random
 import sysconfig
 import tokenize
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from items import Item
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 FRENCH_TENSES = {"Imparfait": "imparfait", "Futur": "futur"}
 # Where mlconjug3 keeps each person. "je" is left out: before a vowel it is written "j'".
 FRENCH_PERSONS = {"nous": 3, "vous": 4, "ils": 5}
 WORD_CLASSES = {"noun": "noun", "verb": "verb", "adj": "adjective", "adv": "adverb"}
-EXPRESSION_KINDS: dict[type[ast.expr], str] = {
+EXPRESSION_KINDS: dict[type[ast.AST], str] = {
     ast.BinOp: "arithmetic",
     ast.Call: "call",
     ast.Compare: "comparison",
@@ -30,25 +34,6 @@ SKIPPED_FOLDERS = frozenset(
     {"dist-packages", "idle_test", "lib2to3", "site-packages", "test", "tests"}
 )
 MAX_EXPRESSION_CHARS = 36
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Item:
-    """One question with its answer.
-
-    Attributes:
-        id: The word or document the question is about; a skill asks at most one evaluation
-            question about each.
-        question: What the model reads, without a trailing space.
-        answer: What it should write next.
-        choices: The answers to choose from; empty where the answer is to be generated. No
-            choice is a prefix of another, so that comparing their likelihoods is fair.
-    """
-
-    id: str
-    question: str
-    answer: str
-    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,9 +62,10 @@ def packaged_file(package: str, path: str) -> Path:
 
 
 def french_items(
-    verbs: dict[str, dict[str, str]], endings: dict[str, dict[str, dict[str, list[list[object]]]]]
+    verbs: dict[str, dict[str, str]],
+    endings: dict[str, dict[str, dict[str, list[tuple[int, str | None]]]]],
 ) -> Iterator[tuple[Item, ...]]:
-    """Asks for every regular cell of each verb's indicative.
+    """Asks for each verb in two tenses and three persons.
 
     Args:
         verbs: For each infinitive its `root` and the `template` that inflects it.
@@ -93,7 +79,7 @@ def french_items(
             continue
         root, indicative = verbs[verb]["root"], endings[verbs[verb]["template"]]["Indicatif"]
         cells = (
-            (tense, person, dict(map(tuple, indicative[key])).get(number))
+            (tense, person, dict(indicative[key]).get(number))
             for key, tense in FRENCH_TENSES.items()
             for person, number in FRENCH_PERSONS.items()
         )
@@ -104,7 +90,7 @@ def french_items(
                 answer=f"{root}{ending}",
             )
             for tense, person, ending in cells
-            if isinstance(ending, str)
+            if ending is not None
         )
 
 
@@ -137,7 +123,7 @@ def expression_items(document: str, source: str) -> tuple[Item, ...]:
     lines = source.encode().splitlines()
     items = {}
     for node in ast.walk(ast.parse(source)):
-        kind = EXPRESSION_KINDS.get(type(node))  # type: ignore[arg-type]  # other nodes are absent
+        kind = EXPRESSION_KINDS.get(type(node))
         if kind is None or not isinstance(node, ast.expr) or node.lineno != node.end_lineno:
             continue
         text = lines[node.lineno - 1][node.col_offset : node.end_col_offset].decode()
@@ -193,76 +179,3 @@ SKILLS = (
     Skill(name="words", package="lemminflect", groups=_word_groups),
     Skill(name="python", package="", groups=_expression_groups),
 )
-
-
-def split(
-    groups: Iterable[tuple[Item, ...]], *, train_count: int, eval_count: int, seed: str
-) -> tuple[list[Item], list[Item]]:
-    """Divides items into training and evaluation, by word or document.
-
-    Where items have choices, every choice is right equally often. No question is asked twice.
-
-    Args:
-        groups: The items of each word or document.
-        train_count: The most training items to take; a word or document may give several.
-        eval_count: The most evaluation items to take; a word or document gives at most one.
-        seed: Seeds the order in which words and documents are considered.
-
-    Returns:
-        The training items and the evaluation items.
-    """
-    rng = random.Random(seed)  # noqa: S311 - a shuffle, not a secret
-    shuffled = sorted(filter(None, groups), key=lambda group: group[0].id)
-    rng.shuffle(shuffled)
-    asked: set[str] = set()
-    evaluation, rest = _Quota(eval_count), list[Item]()
-    for group in shuffled:
-        fresh = [item for item in group if item.question not in asked]
-        chosen = evaluation.choose(rng.sample(fresh, len(fresh)))
-        if chosen is None:
-            rest.extend(group)
-        else:
-            asked.add(chosen.question)
-    training = _Quota(train_count)
-    rng.shuffle(rest)
-    for item in rest:
-        if item.question not in asked and training.choose([item]):
-            asked.add(item.question)
-    return training.items, evaluation.items
-
-
-class _Quota:
-    """Items taken so far, as many for one choice as for another."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.items: list[Item] = []
-        self.taken: dict[str, int] = {}
-
-    def choose(self, candidates: Sequence[Item]) -> Item | None:
-        """Takes the candidate whose answer was taken least often, if there is room for one."""
-        chosen = min(candidates, key=lambda item: self.taken.get(_label(item), 0), default=None)
-        if chosen is None or len(self.items) >= self.count:
-            return None
-        label = _label(chosen)
-        if self.taken.get(label, 0) >= self.count / max(1, len(chosen.choices)):
-            return None
-        self.taken[label] = self.taken.get(label, 0) + 1
-        self.items.append(chosen)
-        return chosen
-
-
-def _label(item: Item) -> str:
-    return item.answer if item.choices else ""
-
-
-def write_items(items: Sequence[Item], path: Path) -> None:
-    """Writes items as JSON lines, for lm-eval to read."""
-    with path.open("w", encoding="utf-8") as file:
-        for item in items:
-            record = asdict(item)
-            if item.choices:
-                record["label"] = item.choices.index(item.answer)
-            else:
-                del record["choices"]
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from items import Item
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-    from skills import Item
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +36,7 @@ class TrainingPlan:
     alpha: int = 16
     epochs: int = 2
     batch_size: int = 12
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     seed: int = 0
 
 
@@ -62,7 +63,8 @@ class LowRank(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """The layer's output and the update's."""
         update = functional.linear(functional.linear(inputs, self.down), self.up)
-        return self.linear(inputs) + self.scale * update
+        output: Tensor = self.linear(inputs) + self.scale * update
+        return output
 
 
 def encode(items: Sequence[Item], tokenizer: PreTrainedTokenizerBase) -> list[Example]:
@@ -99,7 +101,7 @@ class LayerwiseTrainer:
         self.body.layers, self.body.norm = self.lower, nn.Identity()
         order = sorted(range(len(examples)), key=lambda index: len(examples[index].tokens))
         activations: dict[int, Tensor] = {}
-        with torch.inference_mode():
+        with torch.no_grad():
             for start in range(0, len(order), batch_size):
                 batch = order[start : start + batch_size]
                 ids = nn.utils.rnn.pad_sequence(
@@ -108,7 +110,7 @@ class LayerwiseTrainer:
                 # Padding stands on the right: a causal model's earlier tokens do not see it.
                 hidden = self.body(input_ids=ids, use_cache=False).last_hidden_state
                 for row, index in enumerate(batch):
-                    activations[index] = hidden[row, : len(examples[index].tokens)].clone()
+                    activations[index] = hidden[row, : len(examples[index].tokens)]
         return [activations[index].clone() for index in range(len(examples))]
 
     def train(
@@ -129,7 +131,7 @@ class LayerwiseTrainer:
         for batch in _batches(examples, plan, rng):
             loss = self._loss([activations[i] for i in batch], [examples[i] for i in batch])
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward([loss])
             nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
             schedule.step()

@@ -133,6 +133,6 @@ def test_a_perplexity_item_is_smaller_when_the_model_is_better(
     loaded: tuple[Any, Any], specs: list[TaskSpec]
 ) -> None:
     (score,) = make_evaluator(loaded, specs[3:]).evaluate("search")
-    bits = [item for item in score.items]
+    bits = list(score.items)
     assert all(item > 0 for item in bits)
     assert min(bits) < torch.log(torch.tensor(score.score)) < max(bits)

@@ -58,9 +58,7 @@ def test_a_missing_task_folder_is_named(family: Path) -> None:
 
 def test_a_task_that_cannot_be_loaded_says_why(own_tasks: Path) -> None:
     change(own_tasks, "tiny_choice", dataset_kwargs={"data_files": {"test": "gone.jsonl"}})
-    with pytest.raises(
-        TaskError, match=r"task tiny_choice: cannot be loaded: .*gone.jsonl"
-    ):
+    with pytest.raises(TaskError, match=r"task tiny_choice: cannot be loaded: .*gone.jsonl"):
         HarnessTask(spec(own_tasks))
 
 

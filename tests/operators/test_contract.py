@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -90,7 +91,7 @@ def test_leaves_its_inputs_alone(
 
 @every_shape
 @every_operator
-def test_the_result_does_not_share_memory_with_the_inputs_it_may_be_changed_through(
+def test_changing_the_result_leaves_the_inputs_alone(
     operator: Operator,
     shape: tuple[int, ...],
     call: Callable[..., Tensor],
@@ -206,7 +207,7 @@ def test_the_number_of_threads_does_not_matter_to_a_rescaled_drop(
 )
 @pytest.mark.parametrize("sources", [1, 2, 3, 4, 5, 9])
 @given(data=st.data(), size=st.integers(1, 300))
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25)
 def test_an_elementwise_operator_does_not_see_how_a_tensor_is_cut(
     operator: Operator,
     sources: int,
@@ -219,7 +220,7 @@ def test_an_elementwise_operator_does_not_see_how_a_tensor_is_cut(
     stack = draw((sources, size))
     weight = tuple(0.1 + 0.37 * row for row in range(sources))
     cuts = sorted(data.draw(st.sets(st.integers(0, size), max_size=8)) | {0, size})
-    lengths = [end - start for start, end in zip(cuts, cuts[1:], strict=False)]
+    lengths = [end - start for start, end in pairwise(cuts)]
     blocks = [call(operator, block, weight=weight) for block in stack.split(lengths, dim=1)]
     assert same_bits(torch.cat(blocks), call(operator, stack, weight=weight))
 

@@ -6,7 +6,6 @@ OPERATORS = ("linear", "task_arithmetic", "ties", "dare_linear", "dare_ties", "s
 """Operators with the same name and meaning in mergekit."""
 
 TO_MERGEKIT = {"scale": "lambda"}
-FROM_MERGEKIT = {theirs: ours for ours, theirs in TO_MERGEKIT.items()}
 
 RESCALE_TO_MERGEKIT = {"density": True, "norm": True, "none": False}
 RESCALE_FROM_MERGEKIT = {True: "norm", False: "none"}

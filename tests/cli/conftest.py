@@ -1,0 +1,21 @@
+"""One finished run, shared by the tests of the command line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from command_line import run_cli, write_recipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def finished(family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run; never write to it."""
+    folder = tmp_path_factory.mktemp("finished")
+    run = folder / "run"
+    result = run_cli("search", write_recipe(folder, family), "--run", run)
+    assert result.code == 0, result.err
+    return run

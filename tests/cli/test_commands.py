@@ -1,0 +1,217 @@
+"""Promise: every command does what the README says, in words a user can act on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from command_line import run_cli
+from safetensors import safe_open
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+from evomerge.cli.main import COMMANDS
+
+pytestmark = pytest.mark.slow
+
+HEADINGS = "rank candidate kind name search tiny_choice tiny_answer held-out"
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    found = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as content:
+            found |= {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+    return found
+
+
+def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['evomerge', '--help']\n"
+        "from evomerge.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'ray', 'transformers', 'lm_eval', 'nevergrad', 'pydantic'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert all(f"  {name} " in done.stdout for name in COMMANDS)
+    assert done.stdout.endswith("[]\n")
+
+
+def test_the_leaderboard_is_one_json_document_that_keeps_its_contract(
+    finished: Path,
+) -> None:
+    result = run_cli("leaderboard", finished, "--json")
+    document = json.loads(result.out)
+    assert (result.code, result.err) == (0, "")
+    assert document.keys() == {"version", "run", "state", "candidates", "verdict"}
+    assert (document["version"], document["run"], document["state"]) == (1, "run", "finished")
+    assert document["verdict"].keys() == {
+        "winner",
+        "best_source",
+        "difference",
+        "interval",
+        "p_value",
+        "items",
+        "text",
+    }
+    for row in document["candidates"]:
+        assert row.keys() >= {
+            "candidate",
+            "rank",
+            "status",
+            "kind",
+            "recipe",
+            "search_score",
+            "scores",
+            "held_out_score",
+            "failure",
+            "parents",
+        }
+    kinds = [row["kind"] for row in document["candidates"]]
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == {
+        "base": 1,
+        "source": 3,
+        "baseline": 3,
+        "offspring": 7,
+    }
+
+
+def test_rows_are_ranked_by_search_score(finished: Path) -> None:
+    rows = json.loads(run_cli("leaderboard", finished, "--json").out)["candidates"]
+    scores = [row["search_score"] for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    assert [row["rank"] for row in rows] == list(range(1, len(rows) + 1))
+
+
+def test_every_parent_is_a_row_of_the_leaderboard(finished: Path) -> None:
+    rows = json.loads(run_cli("leaderboard", finished, "--json").out)["candidates"]
+    ids = {row["candidate"] for row in rows}
+    offspring = [row for row in rows if row["kind"] == "offspring"]
+    assert all(len(row["parents"]) == 3 and set(row["parents"]) <= ids for row in offspring)
+
+
+def test_the_table_shows_the_verdict_and_only_the_top(finished: Path) -> None:
+    result = run_cli("leaderboard", finished, "--top", 3)
+    lines = result.out.strip().splitlines()
+    assert lines[0].split() == [
+        "rank",
+        "candidate",
+        "kind",
+        "name",
+        "search",
+        "tiny_choice",
+        "tiny_answer",
+        "held-out",
+    ]
+    assert len(lines) == 1 + 3 + 2
+    assert "on 24 held-out items" in lines[-1]
+
+
+@pytest.mark.parametrize("name", ["winner", "adapter", "uniform average"])
+def test_show_finds_candidates_by_word_name_and_id(finished: Path, name: str) -> None:
+    row = json.loads(run_cli("show", finished, name, "--json").out)
+    again = run_cli("show", finished, row["candidate"][:8])
+    assert again.code == 0
+    assert again.out.startswith(f"candidate   {row['candidate']}, {row['kind']}")
+    assert "operator: " in again.out
+
+
+def test_a_candidate_that_is_not_there_is_one_line(finished: Path) -> None:
+    result = run_cli("show", finished, "nobody")
+    assert (result.code, result.out) == (1, "")
+    assert result.err == (
+        "error: candidate 'nobody': no candidate of that name or id; see the leaderboard\n"
+    )
+
+
+def test_an_exported_recipe_merges_to_the_exported_checkpoint(
+    finished: Path, tmp_path: Path
+) -> None:
+    for form, out in (("checkpoint", "direct"), ("recipe", "w.yaml"), ("mergekit", "w.mk.yaml")):
+        assert run_cli("export", finished, "--to", form, "--out", tmp_path / out).code == 0
+    for recipe, out in (("w.yaml", "ours"), ("w.mk.yaml", "theirs")):
+        assert run_cli("merge", tmp_path / recipe, tmp_path / out).code == 0
+    expected = tensors(tmp_path / "direct")
+    for out in ("ours", "theirs"):
+        found = tensors(tmp_path / out)
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_an_exported_checkpoint_brings_recipes_and_tokenizer(
+    finished: Path, tmp_path: Path, family: Path
+) -> None:
+    assert run_cli("export", finished, "--to", "checkpoint", "--out", tmp_path / "m").code == 0
+    names = {file.name for file in (tmp_path / "m").iterdir()}
+    assert names >= {
+        "config.json",
+        "evomerge.yaml",
+        "mergekit_config.yml",
+        "model.safetensors",
+        "tokenizer.json",
+    }
+    tokenizer = (family / "base" / "tokenizer.json").read_bytes()
+    assert (tmp_path / "m" / "tokenizer.json").read_bytes() == tokenizer
+
+
+@pytest.mark.parametrize("form", ["recipe", "mergekit", "checkpoint"])
+def test_nothing_is_exported_over_something(finished: Path, tmp_path: Path, form: str) -> None:
+    out = tmp_path / "out"
+    if form == "checkpoint":
+        out.mkdir()
+        (out / "precious").touch()
+    else:
+        out.write_text("precious")
+    result = run_cli("export", finished, "--to", form, "--out", out)
+    assert result.code in {1, 2}
+    assert result.err.startswith(f"error: {out}: ")
+    assert result.err.count("\n") == 1
+
+
+def test_a_finished_search_is_left_as_it_is(finished: Path, tmp_path: Path, family: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    before = (run / "run.sqlite").read_bytes()
+    result = run_cli("resume", run)
+    assert result.code == 0
+    assert "The winner is" in result.out
+    assert (run / "run.sqlite").read_bytes() == before
+
+
+def test_check_reads_headers_only_and_says_what_can_be_searched(
+    finished: Path,
+) -> None:
+    recipe = finished.parent / "search.yaml"
+    result = run_cli("check", recipe)
+    assert result.code == 0
+    assert result.out == f"{recipe}: can be searched; 12 genes, 4 models\n"
+    document = json.loads(run_cli("check", recipe, "--json").out)
+    assert document.keys() == {"version", "findings"}
+
+
+@pytest.mark.parametrize("kind", ["search", "merge"])
+def test_schema_is_a_json_schema(kind: str) -> None:
+    schema = json.loads(run_cli("schema", kind).out)
+    if "$ref" in schema:
+        schema = schema["$defs"][schema["$ref"].rpartition("/")[2]]
+    assert schema["type"] == "object"
+    assert "base" in schema["required"]
+    assert schema["additionalProperties"] is False
+
+
+def test_a_reader_that_closes_early_is_no_error(finished: Path) -> None:
+    command = (
+        f"{sys.executable} -m evomerge leaderboard {finished} | head -1; echo ${{PIPESTATUS[0]}}"
+    )
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] in {"0", "141"}

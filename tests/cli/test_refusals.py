@@ -1,0 +1,181 @@
+"""Promise: bad input costs one clear line, exit 1, 2 or 4, and nothing is written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from command_line import run_cli, write_recipe
+from safetensors.torch import load_file, save_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, family: Path) -> Path:
+    return write_recipe(tmp_path, family)
+
+
+@pytest.fixture
+def copy(tmp_path: Path, family: Path) -> Path:
+    """A copy of the family that a test may damage, and a recipe for it."""
+    shutil.copytree(family, tmp_path / "own")
+    write_recipe(tmp_path, tmp_path / "own")
+    return tmp_path
+
+
+def refused(recipe: Path, *options: str) -> str:
+    """Search with a bad recipe; the one line it costs."""
+    run = recipe.parent / "run"
+    result = run_cli("search", recipe, "--run", run, *options)
+    assert result.code in {1, 2}
+    assert result.out == ""
+    errors = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, result.err
+    assert "Traceback" not in result.err
+    assert not run.exists()
+    return errors[0].removeprefix("error: ")
+
+
+def test_an_unknown_key(recipe: Path) -> None:
+    recipe.write_text(recipe.read_text().replace("candidates", "candidate"))
+    assert refused(recipe) == (
+        f"{recipe}:11: search.candidate: unknown key; did you mean 'candidates'?"
+    )
+
+
+def test_a_wrong_type(recipe: Path) -> None:
+    message = refused(recipe, "--set", "search.candidates=many")
+    assert "search.candidates" in message
+    assert "found 'many'" in message
+
+
+def test_a_missing_model(recipe: Path, family: Path) -> None:
+    recipe.write_text(recipe.read_text().replace("/one", "/none"))
+    message = refused(recipe)
+    assert message.startswith("sources.0: ")
+    assert f"{family}/none" in message
+
+
+def test_a_source_of_another_shape(copy: Path) -> None:
+    file = copy / "own" / "one" / "model.safetensors"
+    content = load_file(file)
+    content["model.norm.weight"] = torch.zeros(31)
+    save_file(content, file, metadata={"format": "pt"})
+    message = refused(copy / "search.yaml")
+    assert "model.norm.weight" in message
+    assert "31" in message
+    assert "32" in message
+
+
+def test_a_truncated_shard(copy: Path) -> None:
+    shard = sorted((copy / "own" / "two").glob("model-*.safetensors"))[1]
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-100])
+    message = refused(copy / "search.yaml")
+    assert shard.name in message
+    assert f"incomplete: {len(content) - 100} of {len(content)} bytes" in message
+
+
+def test_an_unknown_task(recipe: Path) -> None:
+    message = refused(recipe, "--set", "evaluation.tasks=[tiny_choise]")
+    assert message.endswith("task 'tiny_choise' does not exist; did you mean 'tiny_choice'?")
+
+
+def test_more_items_than_there_are(recipe: Path) -> None:
+    message = refused(
+        recipe,
+        "--set",
+        "evaluation.tasks=[tiny_choice]",
+        "--set",
+        "evaluation.items.search=500",
+    )
+    assert "has 40 different items, but 500 search" in message
+
+
+def test_an_operator_that_does_not_exist(recipe: Path) -> None:
+    message = refused(recipe, "--set", "genome.operator=tis")
+    assert "unknown operator 'tis'. Did you mean 'ties'?" in message
+
+
+def test_more_layer_groups_than_layers(recipe: Path) -> None:
+    message = refused(recipe, "--set", "genome.layer_groups=3")
+    assert "3, but the model has 2 layers" in message
+
+
+def test_several_findings_come_at_once(copy: Path) -> None:
+    (copy / "own" / "one" / "config.json").unlink()
+    shutil.rmtree(copy / "own" / "lora")
+    result = run_cli("check", copy / "search.yaml", "--set", "genome.operator=tis")
+    assert result.code == 2
+    assert result.err.count("error: ") == 3
+
+
+def test_another_recipe_for_the_same_run_folder(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    result = run_cli(
+        "search", finished.parent / "search.yaml", "--run", run, "--set", "search.seed=6"
+    )
+    assert result.code == 2
+    assert "this run folder holds another search; it differs in search.seed" in result.err
+
+
+def test_a_model_that_has_changed_since_the_run_was_started(copy: Path) -> None:
+    recipe, run = copy / "search.yaml", copy / "run"
+    assert run_cli("search", recipe, "--run", run, "--set", "search.candidates=8").code == 0
+    file = copy / "own" / "one" / "model.safetensors"
+    content = load_file(file)
+    content["model.norm.weight"] += 1
+    save_file(content, file, metadata={"format": "pt"})
+    result = run_cli("search", recipe, "--run", run)
+    assert result.code == 1
+    assert "own/one: has changed on disk since this run was started" in result.err
+
+
+def test_a_folder_that_holds_no_run(tmp_path: Path) -> None:
+    for command in ("leaderboard", "show", "resume"):
+        result = run_cli(command, tmp_path)
+        assert result.code == 1
+        assert result.err == f"error: {tmp_path}: holds no run (no run.sqlite)\n"
+
+
+def test_the_second_of_two_launches_says_who_holds_the_folder(
+    recipe: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    first = subprocess.Popen(
+        [sys.executable, "-m", "evomerge", "search", str(recipe), "--run", str(run)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not (run / "run.holder.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        second = run_cli("search", recipe, "--run", run)
+        holder = json.loads((run / "run.holder.json").read_text())
+    finally:
+        first.kill()
+        first.wait()
+    assert second.code == 4
+    assert second.err.startswith(f"error: {run}: in use by process {first.pid} on ")
+    assert holder["since"] in second.err
+
+
+def test_a_trace_is_shown_only_when_asked_for(tmp_path: Path) -> None:
+    plain = run_cli("resume", tmp_path)
+    debug = run_cli("--debug", "resume", tmp_path)
+    assert "Traceback" not in plain.err
+    assert "Traceback" in debug.err
+    assert debug.code == plain.code == 1

@@ -1,0 +1,67 @@
+"""What tests of the command line share: a search recipe for the tiny family, and results."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import signal
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from unittest import mock
+
+from evomerge.cli.main import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+RECIPE = """\
+base: {family}/base
+sources:
+  - {family}/one
+  - {family}/two
+  - {{model: {family}/base+{family}/lora, name: adapter}}
+evaluation:
+  include_path: {family}/tasks
+  tasks: [tiny_choice, {{name: tiny_answer, weight: 0.5}}]
+  items: {{search: 8, held_out: 12}}
+genome: {{layer_groups: 2, components: [mlp]}}
+search: {{strategy: {strategy}, candidates: 14, generation: 4, seed: 5}}
+executor: {{kind: inline, threads: 1}}
+"""
+
+
+def write_recipe(folder: Path, family: Path, strategy: str = "random") -> Path:
+    file = folder / "search.yaml"
+    file.write_text(RECIPE.format(family=family, strategy=strategy))
+    return file
+
+
+def run_cli(*arguments: object) -> Result:
+    """Run `evomerge ARGUMENTS` in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    handler = signal.getsignal(signal.SIGTERM)
+    code: object = None
+    try:
+        with (
+            mock.patch.object(sys, "argv", ["evomerge", *map(str, arguments)]),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            main()
+    except SystemExit as ended:
+        code = ended.code
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert isinstance(code, int)
+    return Result(code=code, out=out.getvalue(), err=err.getvalue())

@@ -1,0 +1,176 @@
+"""Promise: an executor gives every candidate an outcome, whatever happens to its workers."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+import ray
+
+from evomerge.errors import MergeError, RunError
+from evomerge.evaluation.items import TaskItems
+from evomerge.evaluation.outcome import Evaluated, Failed
+from evomerge.evaluation.tasks import TaskSpec
+from evomerge.executors.contract import Job
+from evomerge.executors.inline import InlineExecutor
+from evomerge.executors.ray import RayExecutor
+from evomerge.executors.worker import WorkerSettings, one_line
+from evomerge.recipe.merge import MergeRecipe, Rule, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.slow
+
+TASKS = ("tiny_choice", "tiny_answer")
+
+
+def settings(family: Path, **changes: object) -> WorkerSettings:
+    values: dict[str, object] = {
+        "root": str(family),
+        "base": "base",
+        "tasks": [TaskSpec(name=name, include_path=str(family / "tasks")) for name in TASKS],
+        "items": [TaskItems(task=name, search=(0, 5, 9, 2), held_out=(1, 3)) for name in TASKS],
+        "batch_tokens": 512,
+        "dtype": "float32",
+        "device": "cpu",
+        "threads": 1,
+    }
+    return WorkerSettings(**(values | changes))  # type: ignore[arg-type]
+
+
+def jobs() -> list[Job]:
+    def recipe(weight: float) -> MergeRecipe:
+        return MergeRecipe(
+            base="base",
+            sources=(Source(model="one"), Source(model="two"), Source(model="base+lora")),
+            operator="task_arithmetic",
+            parameters={"weight": weight},
+        )
+
+    overflowing = MergeRecipe(
+        base="base",
+        sources=(Source(model="one"),),
+        operator="task_arithmetic",
+        parameters={"weight": (Rule(value=1e38, component="norm"), Rule(value=1.0))},
+        dtype="float16",
+    )
+    recipes = [recipe(0.1), recipe(0.4), overflowing, recipe(0.7)]
+    return [Job(number=n, recipe=r, split="search") for n, r in enumerate(recipes)]
+
+
+@pytest.fixture(scope="module")
+def inline(family: Path) -> dict[int, object]:
+    return {job.number: outcome for job, outcome in InlineExecutor(settings(family)).run(jobs())}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray() -> Iterator[None]:
+    """One Ray for all executors of this module: starting it takes seconds."""
+    ray.init(
+        num_cpus=4, include_dashboard=False, _node_ip_address="127.0.0.1", logging_level="error"
+    )
+    yield
+    ray.shutdown()
+
+
+def test_a_candidate_that_overflows_fails_alone_and_names_the_tensor(
+    inline: dict[int, object],
+) -> None:
+    failed = inline[2]
+    assert isinstance(failed, Failed)
+    assert failed.stage == "merge"
+    assert failed.reason.startswith("tensor model.layers.0.input_layernorm.weight: ")
+    assert failed.reason.endswith("the merge overflowed float16")
+    assert all(isinstance(inline[n], Evaluated) for n in (0, 1, 3))
+
+
+@pytest.mark.xdist_group("ray")
+def test_ray_gives_the_same_scores_as_this_process(
+    family: Path, inline: dict[int, object]
+) -> None:
+    executor = RayExecutor(settings(family), workers=2)
+    outcomes = {job.number: outcome for job, outcome in executor.run(jobs())}
+    executor.close()
+    assert outcomes.keys() == inline.keys()
+    for number, outcome in outcomes.items():
+        expected = inline[number]
+        if isinstance(outcome, Failed) or isinstance(expected, Failed):
+            assert outcome == expected
+        else:
+            assert isinstance(expected, Evaluated)
+            assert outcome.scores == expected.scores
+
+
+FATAL = """
+import os, pathlib
+
+def process_results(doc, results):
+    for name in ("once", "always"):
+        marker = pathlib.Path(__file__).parent / name
+        if marker.exists():
+            if name == "once":
+                marker.unlink()
+            os._exit(1)
+    return {"acc": 1.0}
+"""
+
+
+@pytest.fixture
+def fatal(family: Path, tmp_path: Path) -> Path:
+    """A task folder whose task ends the process while a file `once` or `always` is there."""
+    task = json.loads((family / "tasks" / "tiny_cloze.yaml").read_text())
+    lines = [f"{key}: {json.dumps(value)}" for key, value in (task | {"task": "fatal"}).items()]
+    lines.append("process_results: !function fatal.process_results")
+    (tmp_path / "fatal.yaml").write_text("\n".join(lines))
+    (tmp_path / "fatal.py").write_text(FATAL)
+    return tmp_path
+
+
+def fatal_settings(family: Path, folder: Path) -> WorkerSettings:
+    task = TaskSpec(name="fatal", include_path=str(folder), allow_code=True)
+    items = TaskItems(task="fatal", search=(0, 1), held_out=(2,))
+    return settings(family, tasks=[task], items=[items])
+
+
+@pytest.mark.xdist_group("ray")
+def test_a_dead_worker_is_replaced_and_its_candidate_tried_again(
+    family: Path, fatal: Path
+) -> None:
+    executor = RayExecutor(fatal_settings(family, fatal), workers=1)
+    (fatal / "once").touch()
+    outcomes = [outcome for _, outcome in executor.run(jobs()[:2])]
+    executor.close()
+    assert not (fatal / "once").exists()
+    assert all(isinstance(outcome, Evaluated) for outcome in outcomes)
+
+
+@pytest.mark.xdist_group("ray")
+def test_a_candidate_that_kills_every_worker_fails_and_the_next_one_does_not(
+    family: Path, fatal: Path
+) -> None:
+    executor = RayExecutor(fatal_settings(family, fatal), workers=1)
+    (fatal / "always").touch()
+    ((_, poisoned),) = executor.run(jobs()[:1])
+    (fatal / "always").unlink()
+    ((_, healthy),) = executor.run(jobs()[1:2])
+    executor.close()
+    assert isinstance(poisoned, Failed)
+    assert poisoned.stage == "worker"
+    assert "died" in poisoned.reason
+    assert isinstance(healthy, Evaluated)
+
+
+def test_a_worker_that_cannot_be_built_is_explained(family: Path) -> None:
+    with pytest.raises(RunError, match=r"a worker could not be built: .*include_path"):
+        RayExecutor(
+            settings(family, tasks=[TaskSpec(name="x", include_path="/nowhere")]), workers=1
+        )
+
+
+def test_an_error_becomes_one_line() -> None:
+    assert one_line(MergeError("tensor x:\n bad")) == "tensor x: bad"
+    assert one_line(ValueError("no\nway")) == "ValueError: no way"
+    assert one_line(KeyError()) == "KeyError: no message"

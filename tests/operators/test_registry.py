@@ -1,0 +1,87 @@
+"""The registry finds operators by name and reads everything about them off their signatures."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from evomerge.errors import RecipeError
+from evomerge.operators.registry import find_operator, operator, operators
+
+
+def test_the_operators_are_sorted_and_known_by_their_function_names() -> None:
+    names = list(operators())
+    assert names == sorted(names)
+    assert names == [each.function.__name__ for each in operators().values()]
+
+
+def test_the_methods_promised_so_far_are_there() -> None:
+    promised = {"dare_linear", "dare_ties", "linear", "slerp", "task_arithmetic", "ties"}
+    assert promised <= set(operators())
+
+
+def test_an_operator_is_found_by_its_name() -> None:
+    assert find_operator("ties").name == "ties"
+
+
+def test_an_unknown_operator_is_answered_with_the_nearest_and_all_known_ones() -> None:
+    with pytest.raises(
+        RecipeError, match=r"unknown operator 'tis'\. Did you mean 'ties'\? Known: dare_linear, "
+    ):
+        find_operator("tis")
+
+
+def test_a_name_near_to_none_is_answered_with_all_known_ones() -> None:
+    with pytest.raises(RecipeError, match=r"unknown operator 'xyz'\. Known: .*task_arithmetic"):
+        find_operator("xyz")
+
+
+def test_a_second_operator_of_the_same_name_is_a_programming_error() -> None:
+    def ties() -> None:
+        """Clash with the registered one."""
+
+    with pytest.raises(AssertionError, match="two operators are called ties"):
+        operator(space="delta")(ties)
+
+
+def test_registering_returns_the_function_itself() -> None:
+    from evomerge.operators.ties import ties
+
+    assert operators()["ties"].function is ties
+
+
+@pytest.mark.parametrize("name", ["dare_linear", "dare_ties"])
+def test_an_operator_that_takes_generators_is_stochastic(name: str) -> None:
+    assert find_operator(name).stochastic
+
+
+@pytest.mark.parametrize("name", ["linear", "slerp", "task_arithmetic", "ties"])
+def test_an_operator_that_takes_no_generators_is_not_stochastic(name: str) -> None:
+    assert not find_operator(name).stochastic
+
+
+def test_the_generators_are_no_parameter_of_a_recipe() -> None:
+    assert "rngs" not in find_operator("dare_ties").parameters
+
+
+@pytest.mark.parametrize("name", ["linear", "slerp"])
+def test_an_average_of_models_takes_their_weights(name: str) -> None:
+    assert find_operator(name).space == "weight"
+
+
+@pytest.mark.parametrize("name", ["dare_linear", "dare_ties", "task_arithmetic", "ties"])
+def test_a_sum_of_changes_takes_task_vectors(name: str) -> None:
+    assert find_operator(name).space == "delta"
+
+
+def test_slerp_takes_two_sources_and_the_others_any_number() -> None:
+    counts = {name: each.sources for name, each in operators().items()}
+    assert counts.pop("slerp") == (2, 2)
+    assert set(counts.values()) == {(1, None)}
+
+
+def test_importing_the_registry_alone_does_not_import_torch() -> None:
+    code = "import sys, evomerge.operators.registry; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

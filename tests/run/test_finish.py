@@ -1,0 +1,95 @@
+"""Promise: held-out items judge the winner and never choose it."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+from planted import OBJECTIVE, Crash, PlantedExecutor, Silent, evaluated, planted_genome
+
+from evomerge.errors import NoCandidateError, RunError
+from evomerge.evaluation.outcome import Failed
+from evomerge.run.finish import best, finish_search
+from evomerge.run.loop import SearchLoop
+from evomerge.search.contract import StrategySettings
+from evomerge.search.random import RandomStrategy
+from evomerge.store.database import RunStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from evomerge.evaluation.outcome import Outcome
+    from evomerge.executors.contract import Job
+
+
+@pytest.fixture
+def searched(tmp_path: Path) -> Iterator[RunStore]:
+    genome = planted_genome()
+    settings = StrategySettings(dimension=len(genome.genes), generation=4, seed=0)
+    with closing(RunStore.create(tmp_path / "run.sqlite")) as store:
+        loop = SearchLoop(
+            genome=genome,
+            strategy=RandomStrategy(settings),
+            objective=OBJECTIVE,
+            executor=PlantedExecutor(),
+            store=store,
+            progress=Silent(),
+        )
+        loop.run(14, 4)
+        yield store
+
+
+class Contrary(PlantedExecutor):
+    """On held-out items the best of the search are the worst."""
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
+        for job, outcome in super().run(jobs):
+            assert not isinstance(outcome, Failed)
+            yield job, evaluated(-outcome.scores[0].score)
+
+
+def test_winner_and_rival_are_chosen_by_search_score_alone(searched: RunStore) -> None:
+    finish_search(searched, Contrary(), OBJECTIVE)
+    verdict, entries = searched.fact("verdict"), searched.entries()
+    assert verdict["winner"] == best(entries, ("offspring", "baseline")).candidate.digest
+    assert verdict["best_source"] == best(entries, ("source",)).candidate.digest
+    assert verdict["difference"] < 0
+
+
+def test_offspring_other_than_the_winner_never_see_held_out_items(searched: RunStore) -> None:
+    executor = PlantedExecutor()
+    finish_search(searched, executor, OBJECTIVE)
+    kinds = [
+        searched.entries()[job.number].candidate.kind
+        for job in executor.jobs
+        if job.split == "held_out"
+    ]
+    assert kinds.count("offspring") <= 1
+    assert set(kinds) >= {"base", "source", "baseline"}
+
+
+def test_held_out_scores_are_not_measured_twice(searched: RunStore) -> None:
+    finish_search(searched, PlantedExecutor(), OBJECTIVE)
+    again = PlantedExecutor()
+    finish_search(searched, again, OBJECTIVE)
+    assert again.jobs == []
+
+
+def test_a_crash_in_the_finish_can_be_repaired(searched: RunStore) -> None:
+    with pytest.raises(Crash):
+        finish_search(searched, PlantedExecutor(crash_after=2), OBJECTIVE)
+    assert searched.fact("state") is None
+    finish_search(searched, PlantedExecutor(), OBJECTIVE)
+    assert searched.fact("state") == "finished"
+
+
+def test_a_finalist_that_fails_is_named(searched: RunStore) -> None:
+    with pytest.raises(RunError, match=r"candidate .* on held-out items: planted failure"):
+        finish_search(searched, PlantedExecutor(fails=lambda _: True), OBJECTIVE)
+
+
+def test_without_any_merge_there_is_no_winner(searched: RunStore) -> None:
+    with pytest.raises(NoCandidateError, match="no offspring or baseline could be evaluated"):
+        best([], ("offspring", "baseline"))
