@@ -74,14 +74,11 @@ def main() -> NoReturn:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except click.exceptions.Abort:
-        code = INTERRUPTED
+    except click.exceptions.Abort as error:
+        # click turns every KeyboardInterrupt into this.
+        code = TERMINATED if isinstance(error.__cause__, Terminated) else INTERRUPTED
     except EvomergeError as error:
         code = _complain(error)
-    except Terminated:
-        code = TERMINATED
-    except KeyboardInterrupt:
-        code = INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone; nothing may be written to it at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

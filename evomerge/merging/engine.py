@@ -39,21 +39,23 @@ def merge_tensor(
         out: Where the result goes, of the tensor's shape, contiguous.
 
     Raises:
-        MergeError: The result is not finite, or the operator cannot merge these tensors. The
-            message names the tensor.
+        MergeError: The result is not finite, the sources differ in shape, or the operator cannot
+            merge these tensors. The message names the tensor.
     """
     tensors = [read(job.name) for read in read_sources]
     base = read_base(job.name)
-    if not job.dtype.is_floating_point:
-        _copy_if_equal(job, base, tensors, out)
-        return
     try:
+        _check_shapes(plan, job, tensors)
+        if not job.dtype.is_floating_point:
+            _copy_if_equal(base, tensors, out)
+            return
         for where, stack, base_part in _parts(plan, job, base, tensors):
             merged = plan.operator.function(stack, **job.arguments, **_draws(plan, job))
             if plan.operator.space == "delta":
                 merged = base_part + merged
             stored = merged.to(job.dtype)
-            _refuse_nonfinite(job, stored, tensors)
+            if not torch.isfinite(stored).all():
+                raise MergeError(_explain_nonfinite(plan, job, base, tensors))
             out.view(-1)[where].copy_(stored.view(-1))
     except MergeError as error:
         raise MergeError(f"tensor {job.name}: {error}") from None
@@ -91,18 +93,29 @@ def _draws(plan: MergePlan, job: TensorJob) -> dict[str, list[torch.Generator]]:
     return {"rngs": [generator(seed, job.name, source.label) for source in plan.recipe.sources]}
 
 
-def _copy_if_equal(job: TensorJob, base: Tensor, tensors: list[Tensor], out: Tensor) -> None:
-    if not all(torch.equal(base, tensor) for tensor in tensors):
-        raise MergeError(f"tensor {job.name}: holds integers that differ between the sources")
+def _check_shapes(plan: MergePlan, job: TensorJob, tensors: list[Tensor]) -> None:
+    # Tensors are merged flat, where those of other shapes would pass unnoticed.
+    for source, tensor in zip(plan.recipe.sources, tensors, strict=True):
+        if tensor.shape != job.shape:
+            found, wanted = tuple(tensor.shape), job.shape
+            raise MergeError(f"source {source.label} has shape {found}, the base model {wanted}")
+
+
+def _copy_if_equal(base: Tensor, tensors: list[Tensor], out: Tensor) -> None:
+    if not all(base.dtype == tensor.dtype and torch.equal(base, tensor) for tensor in tensors):
+        raise MergeError("holds integers that differ between the sources")
     out.copy_(base)
 
 
-def _refuse_nonfinite(job: TensorJob, stored: Tensor, tensors: list[Tensor]) -> None:
-    finite = torch.isfinite(stored)
-    if finite.all():
-        return
-    if all(torch.isfinite(tensor).all() for tensor in tensors):
-        cause = f"the merge overflowed {str(job.dtype).removeprefix('torch.')}"
-    else:
-        cause = "a source holds such entries already"
-    raise MergeError(f"{int((~finite).sum())} entries are NaN or infinite; {cause}")
+def _explain_nonfinite(
+    plan: MergePlan, job: TensorJob, base: Tensor, tensors: list[Tensor]
+) -> str:
+    labels = [f"source {source.label}" for source in plan.recipe.sources]
+    inputs = list(zip(labels, tensors, strict=True))
+    if plan.operator.space == "delta":
+        inputs.insert(0, ("the base model", base))
+    causes = [label for label, tensor in inputs if not torch.isfinite(tensor).all()]
+    if causes:
+        return f"the result has NaN or infinite entries, as {' and '.join(causes)} had already"
+    stored = str(job.dtype).removeprefix("torch.")
+    return f"the result has NaN or infinite entries: the merge overflowed {stored}"

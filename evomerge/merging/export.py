@@ -53,6 +53,7 @@ def export_checkpoint(
             merged = torch.empty(job.shape, dtype=job.dtype)
             merge_tensor(plan, job, read_base, read_sources, merged)
             writer.write(job.name, merged)
+            del merged  # before the next one is made
         writer.add_file("config.json", _config(donor, recipe))
         for file in tokenizer_files(donor.folder):
             writer.add_file(file.name, file.read_bytes())

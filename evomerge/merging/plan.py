@@ -31,7 +31,8 @@ class TensorJob:
         shape: Its shape.
         dtype: What it is stored in.
         arguments: Keyword arguments of the operator's function.
-        key: Equal for two jobs exactly if they give the same bytes from the same sources.
+        key: Tells what is merged and how; equal for two jobs of a name only if both give the
+            same bytes.
     """
 
     name: str

@@ -82,7 +82,12 @@ class _CandidateReader:
         self._jobs = {job.name: job for job in plan.jobs}
 
     def __call__(self, name: str) -> Tensor:
-        job = self._jobs[name]
+        job = self._jobs.get(name)
+        if job is None:
+            raise ModelError(
+                f"{self._plan.recipe.base}, the base of a source that is a recipe: "
+                f"has no tensor {name!r}."
+            )
         out = torch.empty(job.shape, dtype=job.dtype)
         merge_tensor(self._plan, job, self._base, self._sources, out)
         return out

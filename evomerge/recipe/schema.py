@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+import re
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from pydantic import GetJsonSchemaHandler
+    from pydantic_core import CoreSchema
 
 
 class Strict(BaseModel):
@@ -13,6 +19,19 @@ class Strict(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Describe each key in the JSON Schema with its line of the class's docstring."""
+        schema = handler(core_schema)
+        section = handler.resolve_ref_schema(schema)
+        summary, _, attributes = inspect.cleandoc(cls.__doc__ or "").partition("\n\nAttributes:\n")
+        section["description"] = summary
+        for name, text in re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", attributes, re.MULTILINE):
+            section["properties"][name]["description"] = " ".join(text.split())
+        return schema
 
 
 Number = Annotated[float, Field(strict=True)]

@@ -65,7 +65,6 @@ def split(
         if item.question not in asked and training.choose([item]):
             asked.add(item.question)
     # Rare answers were taken last; a reader of the first few should see them too.
-    rng.shuffle(training.items)
     rng.shuffle(evaluation.items)
     return training.items, evaluation.items
 

@@ -51,7 +51,6 @@ LEAVES = (
 def test_any_data_means_the_same_to_both_readers(data):
     written = to_yaml({"data": data})
     assert pyyaml.safe_load(written) == {"data": data}
-    # Whole numbers with hundreds of digits are no recipe's.
     assert yaml.parse(written, "x").data == {"data": data}
 
 
