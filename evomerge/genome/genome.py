@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from evomerge.errors import RecipeError
 from evomerge.operators.registry import Operator, find_operator
+from evomerge.recipe.check import check_operator
 from evomerge.recipe.layout import Component
 from evomerge.recipe.merge import Dtype, MergeRecipe, Rule, Setting, Source
 
@@ -46,7 +47,8 @@ class Gene:
 
     def value(self, coordinate: float) -> float:
         """The parameter's value at a coordinate in [0, 1]."""
-        return round(self.low + coordinate * (self.high - self.low), DECIMALS)
+        value = round(self.low + coordinate * (self.high - self.low), DECIMALS)
+        return min(max(value, self.low), self.high)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,19 +123,21 @@ class Genome:
             for (group, component), value in values.items()
             if component not in _OUTSIDE
         ]
-        last = values[len(bounds) - 1, None]
         outside = [
-            Rule(value=value, component=component)
-            for component, group in _OUTSIDE.items()
-            if (value := values.get((group % len(bounds), component), None)) is not None
+            Rule(value=values[group % len(bounds), component], component=component)
+            for component, group in (_OUTSIDE | _PARTLY_OUTSIDE).items()
+            if component in self.space.components
         ]
         if Component.EMBEDDING not in self.space.components:
             outside.append(Rule(value=values[0, None], component=Component.EMBEDDING))
-        return (*inside, *outside, Rule(value=last))
+        return (*inside, *outside, Rule(value=values[len(bounds) - 1, None]))
 
 
 _OUTSIDE = {Component.EMBEDDING: 0, Component.HEAD: -1}
 """Components outside the layers, and the layer group each goes with."""
+
+_PARTLY_OUTSIDE = {Component.NORM: -1, Component.OTHER: -1}
+"""Components inside and outside the layers, and the layer group that those outside go with."""
 
 
 def build_genome(
@@ -151,11 +155,13 @@ def build_genome(
     recipe, gets one gene per layer group and component, and per source where it differs by source.
 
     Raises:
-        RecipeError: A range or a fixed value does not fit the operator, or there are more layer
-            groups than layers.
+        RecipeError: The space does not fit the operator, the sources or the layers, or there is
+            nothing to search.
     """
     operator = find_operator(space.operator)
-    _check_space(space, operator, layers)
+    _check_space(space, layers)
+    _check_values(space, operator)
+    _check_sources(sources)
     components = (*space.components, None)
     genes = tuple(
         Gene(
@@ -172,7 +178,9 @@ def build_genome(
         for component in components
         if component not in _OUTSIDE or group == _OUTSIDE[component] % space.layer_groups
     )
-    return Genome(
+    if not genes:
+        raise RecipeError("genome: every parameter is fixed, so there is nothing to search")
+    genome = Genome(
         base=base,
         sources=tuple(sources),
         space=space,
@@ -181,6 +189,9 @@ def build_genome(
         dtype=dtype,
         seed=seed,
     )
+    # What all recipes of a genome have in common, such as the number of sources.
+    check_operator(genome.decode([0.5] * len(genes)))
+    return genome
 
 
 def layer_bounds(layers: int, groups: int) -> list[tuple[int, int]]:
@@ -204,21 +215,42 @@ def _searched(
     return found
 
 
-def _check_space(space: GenomeSpace, operator: Operator, layers: int) -> None:
+def _check_space(space: GenomeSpace, layers: int) -> None:
     if space.layer_groups > layers:
         raise RecipeError(
             f"genome.layer_groups: {space.layer_groups}, but the model has {layers} layers"
         )
+    for index, component in enumerate(space.components):
+        if component in space.components[:index]:
+            raise RecipeError(f"genome.components: {component.value} is listed twice")
+    if len(space.components) == len(Component):
+        raise RecipeError("genome.components: lists every part; leave one to the shared genes")
+
+
+def _check_values(space: GenomeSpace, operator: Operator) -> None:
     for name, (low, high) in space.ranges.items():
         parameter = _parameter(operator, name, "ranges")
-        for value in (low, high):
-            problem = parameter.problem_with(value)
-            if parameter.interval is None or problem:
-                raise RecipeError(f"genome.ranges.{name}: {problem or 'is not a number'}")
+        problem = parameter.problem_with(low) or parameter.problem_with(high)
+        if parameter.interval is None:
+            problem = "is not a number"
+        elif high - low < 10**-DECIMALS:
+            problem = f"is narrower than the {DECIMALS} decimals that are kept of a value"
+        if problem:
+            raise RecipeError(f"genome.ranges.{name}: {problem}")
     for name, fixed in space.fixed.items():
         problem = _parameter(operator, name, "fixed").problem_with(fixed)
         if problem:
             raise RecipeError(f"genome.fixed.{name}: {problem}")
+
+
+def _check_sources(sources: Sequence[Source]) -> None:
+    for index, source in enumerate(sources):
+        if source.parameters:
+            given = ", ".join(source.parameters)
+            raise RecipeError(
+                f"sources.{index}.parameters: gives {given}, which a search sets by itself; "
+                "use genome.ranges or genome.fixed"
+            )
 
 
 def _parameter(operator: Operator, name: str, where: str) -> Parameter:

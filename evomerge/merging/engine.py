@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,7 +30,8 @@ def merge_tensor(
     """Merge one tensor into `out`.
 
     Arithmetic is in float32 (float64 for float64 tensors); the result is rounded to the dtype it
-    is stored in and then written, so `out` holds the same values whatever its own dtype is.
+    is stored in and then written, so `out` holds the same values whatever its own dtype is, if
+    that one has room for them.
 
     Args:
         plan: The recipe's plan.
@@ -52,10 +54,9 @@ def merge_tensor(
         for where, stack, base_part in _parts(plan, job, base, tensors):
             merged = plan.operator.function(stack, **job.arguments, **_draws(plan, job))
             if plan.operator.space == "delta":
-                merged = base_part + merged
+                merged = merged.add_(base_part)
             stored = merged.to(job.dtype)
-            if not torch.isfinite(stored).all():
-                raise MergeError(_explain_nonfinite(plan, job, base, tensors))
+            _refuse_nonfinite(plan, job, stored, base, tensors)
             out.view(-1)[where].copy_(stored.view(-1))
     except MergeError as error:
         raise MergeError(f"tensor {job.name}: {error}") from None
@@ -68,14 +69,14 @@ def _parts(
     dtype = torch.float64 if job.dtype == torch.float64 else torch.float32
     size = base.numel()
     step = min(BLOCK, size) if plan.operator.elementwise else size
-    buffer = torch.empty(len(tensors), step, dtype=dtype)
+    buffer, base_buffer = torch.empty(len(tensors), step, dtype=dtype), torch.empty(step, dtype=dtype)
     flat_base, flats = base.reshape(-1), [tensor.reshape(-1) for tensor in tensors]
     for start in range(0, size, max(1, step)):
         where = slice(start, min(start + step, size))
         stack = buffer[:, : where.stop - where.start]
         part = flat_base[where]
         if plan.operator.space == "delta":
-            part = part.to(dtype)
+            part = base_buffer[: part.numel()].copy_(part)
         for row, flat in zip(stack, flats, strict=True):
             row.copy_(flat[where])
             if plan.operator.space == "delta":
@@ -107,15 +108,18 @@ def _copy_if_equal(base: Tensor, tensors: list[Tensor], out: Tensor) -> None:
     out.copy_(base)
 
 
-def _explain_nonfinite(
-    plan: MergePlan, job: TensorJob, base: Tensor, tensors: list[Tensor]
-) -> str:
+def _refuse_nonfinite(
+    plan: MergePlan, job: TensorJob, stored: Tensor, base: Tensor, tensors: list[Tensor]
+) -> None:
+    # One cheap pass decides nearly always; a sum that overflows is looked at closely.
+    if math.isfinite(stored.sum(dtype=torch.float32)) or torch.isfinite(stored).all():
+        return
     labels = [f"source {source.label}" for source in plan.recipe.sources]
     inputs = list(zip(labels, tensors, strict=True))
     if plan.operator.space == "delta":
         inputs.insert(0, ("the base model", base))
     causes = [label for label, tensor in inputs if not torch.isfinite(tensor).all()]
+    cause = f"the merge overflowed {str(job.dtype).removeprefix('torch.')}"
     if causes:
-        return f"the result has NaN or infinite entries, as {' and '.join(causes)} had already"
-    stored = str(job.dtype).removeprefix("torch.")
-    return f"the result has NaN or infinite entries: the merge overflowed {stored}"
+        cause = f"{' and '.join(causes)} had them already"
+    raise MergeError(f"the result has NaN or infinite entries; {cause}")

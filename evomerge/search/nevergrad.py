@@ -6,6 +6,7 @@ nevergrad minimises; the sign is turned here and nowhere else.
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,8 @@ class NevergradStrategy:
     """One of nevergrad's optimisers.
 
     A failed point is told as a little worse than the worst point so far: nevergrad has no notion
-    of failure, and an infinite loss would break its statistics.
+    of failure, and an infinite loss would break its statistics. While every point has failed,
+    nobody knows how bad that is, so they are told later.
 
     Args:
         name: One of `ALLOWED`.
@@ -40,7 +42,8 @@ class NevergradStrategy:
         self._optimizer = _build(name, settings)
         self._dimension = settings.dimension
         self._asked: list[Any] = []
-        self._worst = 0.0
+        self._failed: list[Any] = []
+        self._worst = math.inf
 
     def ask(self, count: int) -> list[Point]:
         """Propose points."""
@@ -50,14 +53,18 @@ class NevergradStrategy:
 
     def tell(self, fitness: Sequence[float | None]) -> None:
         """Learn the fitness of the points asked last, in their order; None where one failed."""
-        known = [value for value in fitness if value is not None]
-        self._worst = min([self._worst, *known])
+        pairs = list(zip(self._asked, fitness, strict=True))
+        known = [(candidate, value) for candidate, value in pairs if value is not None]
+        self._failed += [candidate for candidate, value in pairs if value is None]
+        self._worst = min([self._worst, *(value for _, value in known)])
+        if math.isfinite(self._worst):
+            known += [(candidate, self._worst - WORST_MARGIN) for candidate in self._failed]
+            self._failed = []
         with warnings.catch_warnings():
             # cma misses points it proposed itself, because nevergrad rounds them on the way.
             warnings.simplefilter("ignore")
-            for candidate, value in zip(self._asked, fitness, strict=True):
-                told = self._worst - WORST_MARGIN if value is None else value
-                self._optimizer.tell(candidate, -told)
+            for candidate, value in known:
+                self._optimizer.tell(candidate, -value)
 
 
 def default_step(dimension: int) -> float:

@@ -60,12 +60,14 @@ def test_the_number_of_sources_must_fit(sources):
     [
         (
             {"weight": 1, "densty": 0.1},
-            "parameters.densty: ties has no such parameter; did you mean 'density'? "
-            "it has: weight, density, scale, normalize",
+            (
+                "parameters.densty: ties has no such parameter; did you mean 'density'? "
+                "it has: weight, density, scale, normalize"
+            ),
         ),
         (
             {"weight": 1, "xyz": 1},
-            "parameters.xyz: ties has no such parameter; it has: weight, density, scale, normalize",
+            "xyz: ties has no such parameter; it has: weight, density, scale, normalize",
         ),
         ({"weight": 1, "density": 1.5}, "parameters.density: 1.5 is outside [0, 1]"),
         (
@@ -92,8 +94,10 @@ def test_a_choice_must_be_one_of_its_words():
 def test_one_value_per_tensor_cannot_be_given_per_source():
     sources = [{"model": "one", "parameters": {"weight": 1, "scale": 2}}]
     assert findings(sources=sources, parameters={}) == [
-        "sources.0.parameters.scale: is one value for all sources; move it to the recipe's "
-        "parameters"
+        (
+            "sources.0.parameters.scale: is one value for all sources; move it to the recipe's "
+            "parameters"
+        )
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml as pyyaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evomerge.recipe import yaml
@@ -190,6 +190,7 @@ def recipes(draw: st.DrawFn, *, depth: int = 1) -> dict[str, Any]:
     }
 
 
+@settings(max_examples=50)
 @given(recipes())
 def test_a_recipe_written_as_yaml_reads_back_as_the_same_model(data):
     first = recipe(data)
@@ -198,6 +199,7 @@ def test_a_recipe_written_as_yaml_reads_back_as_the_same_model(data):
     assert read == first
 
 
+@settings(max_examples=50)
 @given(recipes())
 def test_a_recipe_written_as_yaml_means_the_same_to_pyyaml(data):
     text = to_yaml(recipe(data))

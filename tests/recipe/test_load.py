@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from evomerge.errors import RecipeError, VersionError
@@ -128,13 +129,17 @@ def test_a_recipe_must_have_keys(text):
         ("dtype: bfloat", "'float16', found 'bfloat'; did you mean 'bfloat16'?"),
         (
             "search: {strategy: cma}",
-            "r.yaml:5: search.strategy: expected 'random', 'CMA', 'DiagonalCMA', 'DE', "
-            "'TwoPointsDE', 'PSO' or 'OnePlusOne', found 'cma'",
+            (
+                "r.yaml:5: search.strategy: expected 'random', 'CMA', 'DiagonalCMA', 'DE', "
+                "'TwoPointsDE', 'PSO' or 'OnePlusOne', found 'cma'"
+            ),
         ),
         (
             "genome: {components: [mpl]}",
-            "r.yaml:5: genome.components.0: expected 'attention', 'mlp', 'norm', 'embedding', "
-            "'head' or 'other', found 'mpl'; did you mean 'mlp'?",
+            (
+                "r.yaml:5: genome.components.0: expected 'attention', 'mlp', 'norm', 'embedding', "
+                "'head' or 'other', found 'mpl'; did you mean 'mlp'?"
+            ),
         ),
         (
             "search: {candidates: -5}",
@@ -313,8 +318,10 @@ def test_all_findings_come_at_once_and_one_line_each():
 
 def test_a_key_with_a_line_break_stays_on_one_line():
     assert findings('"a\\nb": 1') == [
-        "r.yaml:5: 'a\\nb': unknown key; known: base, dtype, evaluation, executor, genome, search, "
-        "sources, version"
+        (
+            "r.yaml:5: 'a\\nb': unknown key; known: base, dtype, evaluation, executor, genome, "
+            "search, sources, version"
+        )
     ]
 
 
@@ -380,7 +387,8 @@ def test_the_last_of_two_overrides_counts():
 
 
 def test_an_override_of_an_alias_changes_one_place():
-    text = "base: b\nsources: [o]\nevaluation: {tasks: [{name: x, weight: &w 1}, {name: y, weight: *w}]}"
+    tasks = "[{name: x, weight: &w 1}, {name: y, weight: *w}]"
+    text = f"base: b\nsources: [o]\nevaluation: {{tasks: {tasks}}}"
     recipe = validate(SearchRecipe, yaml.parse(text, "r.yaml"), ["evaluation.tasks.0.weight=2"])
     assert [task.weight for task in recipe.evaluation.tasks] == [2, 1]
 
@@ -422,3 +430,15 @@ def test_a_finding_beside_an_override_keeps_its_line():
 
 def test_bytes_of_the_command_line_that_are_no_text_are_refused():
     assert "unacceptable character" in findings("", "base=\udcff")[0]
+
+
+# Examples
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.name)
+def test_every_example_recipe_is_read_and_fits_the_json_schema(file):
+    assert load(SearchRecipe, file).base
+    data = yaml.parse(read_text(file), file.name).data
+    jsonschema.validate(data, SearchRecipe.model_json_schema())

@@ -331,15 +331,15 @@ class _Reader:
 
     def _read_value(self, given: Raw, theirs: str, path: Path) -> Raw:
         points = given if isinstance(given, list) else [given]
-        kind = bool if all(isinstance(point, bool) for point in points) else (int, float)
-        if not points or not all(isinstance(point, kind) for point in points):
+        kinds = {type(point) for point in points}
+        if not (kinds == {bool} or (kinds and kinds <= {int, float})):
             self._entries.refuse(
                 path,
                 f"{theirs}: expected a number, true, false or a list of them, found {given!r}",
             )
         if theirs != "rescale" or self._method in ("ties", "task_arithmetic"):
             return given
-        if kind is not bool:
+        if kinds != {bool}:
             self._entries.refuse(path, f"{theirs}: expected true or false, found {given!r}")
         words = [RESCALE_FROM_MERGEKIT[point] for point in points]
         return words if isinstance(given, list) else words[0]

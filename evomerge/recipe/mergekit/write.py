@@ -108,14 +108,15 @@ def _base(recipe: MergeRecipe) -> str:
 class _Writer:
     def __init__(self, recipe: MergeRecipe, operator: Operator, tensors: Sequence[str]) -> None:
         self.names = tensors
+        self._places = {name: locate(name) for name in tensors}
         self._recipe = recipe
         parameters = list(operator.parameters.values())
         self._per_source = [p for p in parameters if p.per_source]
         self._shared = [p for p in parameters if not p.per_source]
-        self._loose = [name for name in tensors if locate(name).layer is None]
+        self._loose = [name for name in tensors if self._places[name].layer is None]
         self._layers: dict[int, dict[str, str]] = {}
         for name in tensors:
-            layer = locate(name).layer
+            layer = self._places[name].layer
             if layer is not None:
                 part = f".{name}".split(f".{layer}.", 1)[1]
                 self._layers.setdefault(layer, {})[name] = part
@@ -141,7 +142,7 @@ class _Writer:
         return found
 
     def _value(self, parameter: Parameter, source: Source | None, name: str) -> Value:
-        found = self._recipe.setting(parameter.name, name, locate(name), source)
+        found = self._recipe.setting(parameter.name, name, self._places[name], source)
         value: Value | None = parameter.default if found is None else found
         if value is None:
             of = f" of source {source.label}" if source else ""

@@ -1,0 +1,99 @@
+"""How long merging into a resident model takes, against reading its inputs and writing its output.
+
+    python benchmarks/merge_speed.py --base FOLDER --source FOLDER ... [--threads 1 2]
+
+The floor reads every input tensor once and writes every output tensor once, in blocks that stay
+in the cache, with the same threads. Each figure is the median of several rounds, floor and merges
+taking turns, so that a machine that slows down slows both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from evomerge.merging.engine import BLOCK
+from evomerge.merging.resident import ResidentWeights
+from evomerge.merging.sources import SourceLibrary
+from evomerge.recipe.merge import MergeRecipe, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+SETTINGS = {
+    "linear": {},
+    "task_arithmetic": {"weight": 0.4},
+    "ties": {"weight": 0.4, "density": 0.5},
+    "dare_linear": {"weight": 0.4, "density": 0.5},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--base", required=True)
+    parser.add_argument("--source", action="append", required=True)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--operator", nargs="+", choices=SETTINGS, default=["task_arithmetic"])
+    arguments = parser.parse_args()
+    library = SourceLibrary(Path.cwd())
+    print("operator          threads   floor s   merge s   ratio")
+    for operator in arguments.operator:
+        for threads in arguments.threads:
+            torch.set_num_threads(threads)
+            floor, merge = measure(library, arguments, operator)
+            print(f"{operator:<18}{threads:>7}{floor:>10.3f}{merge:>10.3f}{merge / floor:>8.1f}")
+
+
+def measure(
+    library: SourceLibrary, arguments: argparse.Namespace, operator: str
+) -> tuple[float, float]:
+    """Median seconds of the floor and of a merge."""
+    sources = tuple(Source(model=reference) for reference in arguments.source)
+    signatures = library.signatures(arguments.base)
+    live = {name: torch.empty(shape) for name, (_, shape) in signatures.items()}
+    weights = ResidentWeights(live, library)
+    inputs = [library.model(r) for r in (arguments.base, *arguments.source)]
+    floors, merges = [], []
+    for number in range(arguments.rounds + 1):
+        # Another weight each time, or nothing would have to be done.
+        changed = {k: v * (1 - 0.01 * number) for k, v in SETTINGS[operator].items()}
+        recipe = MergeRecipe(
+            base=arguments.base, sources=sources, operator=operator, parameters=changed
+        )
+        floors.append(timed(lambda: touch([c.read for c in inputs], live)))
+        merges.append(timed(lambda recipe=recipe: weights.merge(recipe)))
+        if operator == "linear":
+            weights = ResidentWeights(live, library)
+    # The first round warms the page cache.
+    return statistics.median(floors[1:]), statistics.median(merges[1:])
+
+
+def touch(reads: Sequence[Callable[[str], Tensor]], outputs: dict[str, Tensor]) -> None:
+    """Read every input once and write every output once."""
+    written = torch.zeros(BLOCK)
+    for name, output in outputs.items():
+        for read in reads:
+            flat = read(name).view(-1)
+            buffer = torch.empty(min(BLOCK, flat.numel()), dtype=flat.dtype)
+            for part in torch.split(flat, BLOCK):
+                buffer[: part.numel()].copy_(part)
+        for part in torch.split(output.view(-1), BLOCK):
+            part.copy_(written[: part.numel()])
+
+
+def timed(action: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Search, genome and store know nothing of models, and do not load what does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"torch", "ray", "transformers", "lm_eval"}
+REPORT = "import sys; print(*sorted(set(sys.modules)))"
+BUILD = """
+from evomerge.search.contract import StrategySettings
+from evomerge.search.strategies import build_strategy
+strategy = build_strategy("CMA", StrategySettings(dimension=2, generation=4, seed=0))
+strategy.tell([0.0] * len(strategy.ask(4)))
+"""
+
+
+def _loaded_after(code: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{REPORT}"], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["evomerge.search.strategies", "evomerge.genome.genome", "evomerge.store.database"],
+)
+def test_importing_it_loads_no_heavy_library(module: str) -> None:
+    loaded = _loaded_after(f"import {module}")
+    assert module in loaded
+    assert loaded & (HEAVY | {"nevergrad"}) == set()
+
+
+@pytest.mark.slow
+def test_running_a_strategy_loads_nevergrad_and_nothing_heavier() -> None:
+    loaded = _loaded_after(BUILD)
+    assert "nevergrad" in loaded
+    assert loaded & HEAVY == set()

@@ -1,0 +1,180 @@
+"""Every strategy repeats itself, stays in the cube and outlives failures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evomerge.recipe.search import StrategyName
+from evomerge.search.contract import Point, StrategySettings
+from evomerge.search.strategies import build_strategy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from evomerge.search.contract import Strategy
+
+GENERATION = 8
+
+every_strategy = pytest.mark.parametrize("name", get_args(StrategyName))
+
+
+def _strategy(
+    name: StrategyName, dimension: int = 5, generation: int = GENERATION, seed: int = 0
+) -> Strategy:
+    return build_strategy(
+        name, StrategySettings(dimension=dimension, generation=generation, seed=seed)
+    )
+
+
+def _fitness(points: Sequence[Point]) -> list[float | None]:
+    """Higher the nearer a point is to 0.7 everywhere."""
+    return [-sum((coordinate - 0.7) ** 2 for coordinate in point) for point in points]
+
+
+def _failing(points: Sequence[Point]) -> list[float | None]:
+    return [None] * len(points)
+
+
+def _every_third_failing(points: Sequence[Point]) -> list[float | None]:
+    return [None if i % 3 == 0 else value for i, value in enumerate(_fitness(points))]
+
+
+def _play(
+    strategy: Strategy,
+    counts: Sequence[int],
+    judge: Callable[[Sequence[Point]], list[float | None]] = _fitness,
+    between: Callable[[], object] = lambda: None,
+) -> list[Point]:
+    """Ask and tell, generation by generation; all points."""
+    found: list[Point] = []
+    for count in counts:
+        points = strategy.ask(count)
+        between()
+        strategy.tell(judge(points))
+        between()
+        found += points
+    return found
+
+
+def _in_cube(points: Sequence[Point], dimension: int) -> bool:
+    cube = np.array(points)
+    return cube.shape == (len(points), dimension) and bool(((cube >= 0) & (cube <= 1)).all())
+
+
+@every_strategy
+@pytest.mark.parametrize("dimension", [1, 2, 9, 24, 60])
+def test_points_are_in_the_cube_in_every_dimension(name: StrategyName, dimension: int) -> None:
+    points = _play(_strategy(name, dimension), [GENERATION] * 4)
+    assert len(points) == 4 * GENERATION
+    assert _in_cube(points, dimension)
+
+
+@every_strategy
+@pytest.mark.parametrize("dimension", [1, 9, 24])
+def test_the_same_calls_give_the_same_points_whatever_the_global_generator_did(
+    name: StrategyName, dimension: int
+) -> None:
+    first = _play(_strategy(name, dimension), [GENERATION] * 5)
+    second = _play(
+        _strategy(name, dimension),
+        [GENERATION] * 5,
+        between=lambda: np.random.rand(3),  # noqa: NPY002 (it is the global one that is moved)
+    )
+    assert first == second
+
+
+@every_strategy
+def test_the_global_generator_is_left_alone(name: StrategyName) -> None:
+    strategy = _strategy(name)
+    _play(strategy, [GENERATION])
+    before = np.random.get_state()[1].tolist()  # noqa: NPY002 (the global one is meant)
+    _play(strategy, [GENERATION] * 2)
+    _play(_strategy(name), [GENERATION])
+    assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
+
+
+@every_strategy
+def test_a_replay_from_the_recorded_outcomes_goes_on_with_the_same_points(
+    name: StrategyName,
+) -> None:
+    counts, judge = [GENERATION] * 3, _every_third_failing
+    original, replayed = _strategy(name), _strategy(name)
+    recorded = [_play(original, [count], judge) for count in counts]
+    for points in recorded:
+        assert replayed.ask(len(points)) == points
+        replayed.tell(judge(points))
+    assert replayed.ask(GENERATION) == original.ask(GENERATION)
+
+
+@every_strategy
+def test_another_seed_gives_other_points(name: StrategyName) -> None:
+    first, second = (_play(_strategy(name, seed=seed), [GENERATION]) for seed in (0, 1))
+    assert first != second
+
+
+@every_strategy
+def test_points_are_plain_numbers(name: StrategyName) -> None:
+    """They are stored as JSON."""
+    (point, *_) = _strategy(name).ask(GENERATION)
+    assert type(point) is tuple
+    assert {type(coordinate) for coordinate in point} == {float}
+
+
+@every_strategy
+@pytest.mark.parametrize(
+    "judge", [_failing, _every_third_failing], ids=["all fail", "every third fails"]
+)
+def test_failures_do_not_stop_it(
+    name: StrategyName, judge: Callable[[Sequence[Point]], list[float | None]]
+) -> None:
+    strategy = _strategy(name)
+    _play(strategy, [GENERATION] * 3, judge)
+    assert _in_cube(_play(strategy, [GENERATION] * 3), 5)
+
+
+@every_strategy
+def test_a_last_generation_may_be_cut_short(name: StrategyName) -> None:
+    points = _play(_strategy(name), [GENERATION, GENERATION, 3, 1])
+    assert len(points) == 2 * GENERATION + 4
+    assert _in_cube(points, 5)
+
+
+@every_strategy
+@pytest.mark.parametrize("generation", [1, 2, 3, 5, 32])
+def test_a_generation_of_any_size_works(name: StrategyName, generation: int) -> None:
+    points = _play(_strategy(name, generation=generation), [generation] * 6)
+    assert _in_cube(points, 5)
+
+
+@every_strategy
+@given(fitness=st.lists(st.none() | st.floats(-1e6, 1e6), min_size=24, max_size=24))
+@settings(max_examples=5)
+def test_any_fitness_leads_to_points_in_the_cube(
+    name: StrategyName, fitness: list[float | None]
+) -> None:
+    strategy = _strategy(name, dimension=2)
+    for start in range(0, len(fitness), GENERATION):
+        assert _in_cube(strategy.ask(GENERATION), 2)
+        strategy.tell(fitness[start : start + GENERATION])
+    assert _in_cube(strategy.ask(GENERATION), 2)
+
+
+@every_strategy
+def test_equal_fitness_everywhere_does_not_stop_it(name: StrategyName) -> None:
+    def judge(points: Sequence[Point]) -> list[float | None]:
+        return [0.5] * len(points)
+
+    assert _in_cube(_play(_strategy(name), [GENERATION] * 6, judge), 5)
+
+
+@pytest.mark.parametrize("name", [each for each in get_args(StrategyName) if each != "random"])
+def test_telling_too_few_outcomes_is_a_programming_error(name: StrategyName) -> None:
+    strategy = _strategy(name)
+    strategy.ask(3)
+    with pytest.raises(ValueError, match="shorter"):
+        strategy.tell([0.1, 0.2])
