@@ -10,6 +10,7 @@ taking turns, so that a machine that slows down slows both.
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import time
 from pathlib import Path
@@ -17,7 +18,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from evomerge.merging.engine import BLOCK
 from evomerge.merging.resident import ResidentWeights
 from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.merge import MergeRecipe, Source
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from torch import Tensor
+
+BLOCK = 1 << 18
+"""Entries touched at a time: few enough for the cache, enough for several threads."""
 
 SETTINGS = {
     "linear": {},
@@ -36,6 +39,7 @@ SETTINGS = {
 
 
 def main() -> None:
+    """Print one line per operator and number of threads."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base", required=True)
     parser.add_argument("--source", action="append", required=True)
@@ -69,7 +73,7 @@ def measure(
             base=arguments.base, sources=sources, operator=operator, parameters=changed
         )
         floors.append(timed(lambda: touch([c.read for c in inputs], live)))
-        merges.append(timed(lambda recipe=recipe: weights.merge(recipe)))
+        merges.append(timed(functools.partial(weights.merge, recipe)))
         if operator == "linear":
             weights = ResidentWeights(live, library)
     # The first round warms the page cache.
@@ -90,6 +94,7 @@ def touch(reads: Sequence[Callable[[str], Tensor]], outputs: dict[str, Tensor]) 
 
 
 def timed(action: Callable[[], object]) -> float:
+    """Seconds that an action takes."""
     started = time.perf_counter()
     action()
     return time.perf_counter() - started

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from evomerge.evaluation.outcome import Evaluated, Failed, Objective, Outcome, TaskScore, Timing
 from evomerge.genome.genome import Genome, build_genome
-from evomerge.recipe.layout import Place
+from evomerge.layout import Place
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.search import GenomeSpace
 

@@ -144,7 +144,11 @@ def build_tasks(out: Path, items: int = 40) -> None:
         # Every other text is longer than the model's window, and all end differently: lm-eval
         # 0.4.13 mis-scores two windows that read the same tokens but score different numbers.
         [
-            {"text": " ".join([a, b, *WORDS[i % 12 :], *(f"{n}{a}{b}" for n in range(i % 2 * 40))])}
+            {
+                "text": " ".join(
+                    [a, b, *WORDS[i % 12 :], *(f"{n}{a}{b}" for n in range(i % 2 * 40))]
+                )
+            }
             for i, (a, b) in enumerate(pairs)
         ],
         output_type="loglikelihood_rolling",

@@ -5,7 +5,6 @@ from evomerge.checkpoints.adapted_model import AdaptedModel
 from evomerge.checkpoints.compatibility import check_family
 from evomerge.checkpoints.durability import write_atomically
 from evomerge.checkpoints.headers import TensorHeader, read_headers
-from evomerge.checkpoints.layout import Component, Place, layer_count, locate
 from evomerge.checkpoints.model_folder import ModelFolder
 from evomerge.checkpoints.open import open_checkpoint, resolve_reference
 from evomerge.checkpoints.protocol import Checkpoint
@@ -16,14 +15,10 @@ __all__ = [
     "AdaptedModel",
     "Checkpoint",
     "CheckpointWriter",
-    "Component",
     "Finding",
     "ModelFolder",
-    "Place",
     "TensorHeader",
     "check_family",
-    "layer_count",
-    "locate",
     "open_checkpoint",
     "read_headers",
     "resolve_reference",

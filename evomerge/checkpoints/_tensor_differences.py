@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from evomerge.checkpoints._finding import Finding, shorten
 from evomerge.checkpoints.adapted_model import AdaptedModel
-from evomerge.checkpoints.layout import Component, locate
+from evomerge.layout import Component, locate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

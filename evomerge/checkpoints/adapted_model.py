@@ -16,8 +16,8 @@ from evomerge.checkpoints._adapter_tensors import PREFIX, open_tensors, split_te
 from evomerge.checkpoints._confinement import confined
 from evomerge.checkpoints._json_files import parse_object, read_bytes
 from evomerge.checkpoints.headers import TensorHeader
-from evomerge.checkpoints.layout import Component, locate
 from evomerge.errors import ModelError
+from evomerge.layout import Component, locate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -41,9 +41,9 @@ def leaderboard_table(document: dict[str, Any], top: int | None) -> Table:
     rows = document["candidates"]
     tasks = list(next((row["scores"] for row in rows if row["scores"]), {}))
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("rank", "candidate", "kind", "name"):
-        side = "right" if heading == "rank" else "left"
-        table.add_column(heading, justify=side, no_wrap=heading != "name")
+    table.add_column("rank", justify="right", no_wrap=True)
+    for heading in ("candidate", "kind", "name"):
+        table.add_column(heading, no_wrap=heading != "name")
     for heading in ("search", *tasks, "held-out"):
         table.add_column(escape(heading), justify="right", no_wrap=heading not in tasks)
     verdict = document["verdict"] or {}

@@ -7,9 +7,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from evomerge.errors import RecipeError
+from evomerge.layout import Component
 from evomerge.operators.registry import Operator, find_operator
 from evomerge.recipe.check import check_operator
-from evomerge.recipe.layout import Component
 from evomerge.recipe.merge import Dtype, MergeRecipe, Rule, Setting, Source
 
 if TYPE_CHECKING:

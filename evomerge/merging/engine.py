@@ -69,7 +69,8 @@ def _parts(
     dtype = torch.float64 if job.dtype == torch.float64 else torch.float32
     size = base.numel()
     step = min(BLOCK, size) if plan.operator.elementwise else size
-    buffer, base_buffer = torch.empty(len(tensors), step, dtype=dtype), torch.empty(step, dtype=dtype)
+    buffer = torch.empty(len(tensors), step, dtype=dtype)
+    base_buffer = torch.empty(step, dtype=dtype)
     flat_base, flats = base.reshape(-1), [tensor.reshape(-1) for tensor in tensors]
     for start in range(0, size, max(1, step)):
         where = slice(start, min(start + step, size))

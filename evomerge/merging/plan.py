@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from evomerge.errors import MergeError
+from evomerge.layout import Place, locate
 from evomerge.recipe.check import check_operator
 from evomerge.recipe.digest import digest
-from evomerge.recipe.layout import Place, locate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,8 +17,8 @@ from pydantic import (
     model_validator,
 )
 
+from evomerge.layout import Component, Place
 from evomerge.recipe.digest import digest
-from evomerge.recipe.layout import Component, Place
 from evomerge.recipe.schema import Natural, Positive, Strict, Text
 
 if TYPE_CHECKING:

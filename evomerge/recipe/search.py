@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from evomerge.recipe.layout import Component
+from evomerge.layout import Component
 from evomerge.recipe.merge import Dtype, Sources, Value
 from evomerge.recipe.schema import Flag, Natural, Number, Positive, Strict, Text
 

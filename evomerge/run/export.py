@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from evomerge.checkpoints import check_family, write_atomically
 from evomerge.errors import CompatibilityError, RecipeError
+from evomerge.layout import layer_count
 from evomerge.merging.export import export_checkpoint
 from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe import yaml
 from evomerge.recipe.check import check_operator
 from evomerge.recipe.dump import to_yaml
-from evomerge.recipe.layout import layer_count
 from evomerge.recipe.load import read_text, validate
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.recipe.mergekit.read import from_mergekit, is_mergekit
@@ -79,14 +80,17 @@ def mergekit_text(recipe: MergeRecipe, library: SourceLibrary) -> tuple[str, tup
 
 
 def _count_layers(document: yaml.Document, library: SourceLibrary) -> int:
-    data = document.data
-    entries = data.get("models") or [
-        s for part in data.get("slices") or () for s in part["sources"]
-    ]
-    reference = data.get("base_model") or (entries[0]["model"] if entries else None)
-    if reference is None:
-        raise RecipeError(f"{document.name}: names no model")
-    return layer_count(library.model(str(reference)).headers)
+    reference = document.data.get("base_model") or _first_model(document.data)
+    # A document that names no model as it should is refused when it is read.
+    return layer_count(library.model(reference).headers) if isinstance(reference, str) else 1
+
+
+def _first_model(node: Any) -> object:
+    if isinstance(node, dict):
+        return node.get("model") or _first_model(list(node.values()))
+    if isinstance(node, list):
+        return next((found for entry in node if (found := _first_model(entry))), None)
+    return None
 
 
 def _write_new(out: Path, text: str) -> None:

@@ -13,8 +13,8 @@ from evomerge.evaluation.items import TaskItems, draw_items
 from evomerge.evaluation.outcome import Objective
 from evomerge.evaluation.tasks import HarnessTask, TaskSpec
 from evomerge.genome.genome import Genome, build_genome
+from evomerge.layout import layer_count
 from evomerge.merging.sources import SourceLibrary
-from evomerge.recipe.layout import layer_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from evomerge.errors import RecipeError
 from evomerge.genome.genome import Gene, Genome, build_genome, layer_bounds
+from evomerge.layout import Component, locate
 from evomerge.operators.registry import operators
 from evomerge.recipe.check import check_operator
 from evomerge.recipe.digest import digest
-from evomerge.recipe.layout import Component, locate
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.search import GenomeSpace
 

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 from pydantic import ValidationError
 
-from evomerge.recipe.layout import locate
+from evomerge.layout import locate
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.search import SearchRecipe
 

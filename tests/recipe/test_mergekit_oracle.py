@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import load_file
 from tiny_family import build_family
 
+from evomerge.layout import layer_count
 from evomerge.merging.export import export_checkpoint
 from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe import yaml
-from evomerge.recipe.layout import layer_count
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.recipe.mergekit.read import from_mergekit
 from evomerge.run.export import mergekit_text

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from recipe.mergekit_rules import parameters_of, value_in_mergekit
 
 from evomerge.errors import RecipeError
+from evomerge.layout import locate
 from evomerge.operators.registry import find_operator
 from evomerge.recipe import yaml
 from evomerge.recipe.check import check_operator
 from evomerge.recipe.dump import to_yaml
-from evomerge.recipe.layout import locate
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.recipe.mergekit.read import from_mergekit, is_mergekit
 from evomerge.recipe.mergekit.write import to_mergekit

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from recipe.mergekit_rules import KEYS, parameters_of, value_in_mergekit
 
 from evomerge.errors import RecipeError
+from evomerge.layout import locate
 from evomerge.operators.registry import Operator, find_operator
 from evomerge.recipe.dump import to_yaml
-from evomerge.recipe.layout import locate
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.mergekit.write import to_mergekit
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import RecipeError
+from evomerge.layout import Component
 from evomerge.operators.registry import find_operator
-from evomerge.recipe.layout import Component
 from evomerge.recipe.load import validate
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.mergekit.entries import NOT_READ, Entries

@@ -13,8 +13,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import RecipeError
+from evomerge.layout import locate
 from evomerge.recipe.check import check_operator
-from evomerge.recipe.layout import locate
 from evomerge.recipe.merge import MergeRecipe, Source, Value
 from evomerge.recipe.mergekit.names import OPERATORS, RESCALE_TO_MERGEKIT, TO_MERGEKIT
 

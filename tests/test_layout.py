@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from evomerge.recipe.layout import Component, Place, layer_count, locate
+from evomerge.layout import Component, Place, layer_count, locate
 
 A, M, N, E, H, X = (
     Component.ATTENTION,
@@ -170,5 +170,5 @@ def test_a_component_is_its_own_word():
 
 
 def test_reading_names_needs_no_torch():
-    program = "import sys, evomerge.recipe.layout; assert 'torch' not in sys.modules"
+    program = "import sys, evomerge.layout; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
