@@ -117,6 +117,11 @@ def _join_or_start(cpus: int, address: str | None) -> tuple[Any, bool]:
     """The ray module, connected, and whether it was connected here."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address is None:
+        # Ray replaces a loopback address by an outer one unless it takes this for a machine that
+        # cannot be part of a cluster. Tokens keep other users of this machine out.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
     except ImportError as error:

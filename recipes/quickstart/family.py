@@ -41,7 +41,6 @@ class Settings:
     """What the family is made of; a family built from other settings is another family."""
 
     plan: TrainingPlan
-    threads: int
     train_counts: dict[str, int] = field(default_factory=TRAIN_COUNTS.copy)
     eval_count: int = EVAL_COUNT
 
@@ -178,13 +177,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart-family"))
     parser.add_argument("--seed", type=int, default=0, help="seeds the data and the training")
-    parser.add_argument("--threads", type=int, default=2, help="threads that torch may use")
+    parser.add_argument("--threads", type=int, default=1, help="threads that torch may use")
     options = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"  # everything comes from installed packages
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     torch.set_num_threads(options.threads)
     torch.use_deterministic_algorithms(mode=True)
-    settings = Settings(plan=TrainingPlan(seed=options.seed), threads=options.threads)
+    settings = Settings(plan=TrainingPlan(seed=options.seed))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     # Two builds at once would write over each other.
     with FileLock(options.out.with_name(f"{options.out.name}.lock")):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -168,6 +170,32 @@ def test_a_worker_that_cannot_be_built_is_explained(family: Path) -> None:
         RayExecutor(
             settings(family, tasks=[TaskSpec(name="x", include_path="/nowhere")]), workers=1
         )
+
+
+LISTENING = """
+from pathlib import Path
+from evomerge.executors.ray import _join_or_start
+
+def addresses():
+    rows = [row.split() for name in ("tcp", "tcp6") for row in open(f"/proc/net/{name}")]
+    return {row[1] for row in rows if row[3] == "0A"}
+
+before = addresses()
+_join_or_start(1, None)
+print(*(address.rpartition(":")[0] for address in addresses() - before))
+"""
+
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_local_ray_listens_on_loopback_only() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LISTENING], capture_output=True, text=True, check=True
+    )
+    opened = done.stdout.split()
+    assert len(opened) > 3
+    assert set(opened) <= LOOPBACK
 
 
 def test_an_error_becomes_one_line() -> None:

@@ -100,3 +100,18 @@ def test_infinities_of_both_signs_stay_visible(draw: Callable[..., Tensor]) -> N
     stack = draw((2, 70_000)).abs()
     stack[1, 3], stack[1, 69_000] = math.inf, -math.inf
     assert not slerp(stack, t=0.5).isfinite().all()
+
+
+def test_the_number_of_threads_does_not_change_the_angle(
+    draw: Callable[..., Tensor],
+    same_bits: Callable[[Tensor, Tensor], bool],
+    threads: Callable[[int], None],
+) -> None:
+    """Close tensors: near a right angle the last bits of the cosine would not show."""
+    stack = draw((2, 150_001), dtype=torch.float64)
+    stack[1] = stack[0] + 0.3 * stack[1]
+    results = []
+    for count in (1, 2, 4):
+        threads(count)
+        results.append(slerp(stack, t=0.3))
+    assert all(same_bits(result, results[0]) for result in results)
