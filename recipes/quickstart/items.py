@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+TERMINATOR = "\n"
+"""Ends every answer, so that none is scored as the beginning of a longer one."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
     """One question with its answer.
@@ -21,8 +25,7 @@ class Item:
             question about each.
         question: What the model reads, without a trailing space.
         answer: What it should write next.
-        choices: The answers to choose from; empty where the answer is to be generated. No
-            choice is a prefix of another, so that comparing their likelihoods is fair.
+        choices: The answers to choose from; empty where the answer is to be generated.
     """
 
     id: str
@@ -100,6 +103,8 @@ def write_items(items: Sequence[Item], path: Path) -> None:
         for item in items:
             record = asdict(item)
             if item.choices:
+                # lm-eval adds no terminator of its own to a choice.
+                record["choices"] = [f"{choice}{TERMINATOR}" for choice in item.choices]
                 record["label"] = item.choices.index(item.answer)
             else:
                 del record["choices"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from items import TERMINATOR
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -70,12 +71,12 @@ class LowRank(nn.Module):
 def encode(items: Sequence[Item], tokenizer: PreTrainedTokenizerBase) -> list[Example]:
     """Tokenizes items as lm-eval will: the question, then a space and the answer.
 
-    A generated answer ends with a line break, where generation stops.
+    Every answer ends with the terminator, by which one that is complete can be told.
     """
     examples = []
     for item in items:
         question = tokenizer(item.question).input_ids
-        answer = tokenizer(f" {item.answer}" + ("" if item.choices else "\n")).input_ids
+        answer = tokenizer(f" {item.answer}{TERMINATOR}").input_ids
         examples.append(Example(tokens=(*question, *answer), answer_length=len(answer)))
     return examples
 
