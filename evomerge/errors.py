@@ -8,7 +8,8 @@ EvomergeError            anything below; the command line prints it as one line
 ├── MergeError           merging one candidate failed; the search goes on
 ├── EvaluationError      scoring one candidate failed; the search goes on
 ├── RunError             a run folder cannot be used
-│   └── RunInUseError    another process is writing to it
+│   ├── RunInUseError    another process is writing to it
+│   └── DiskFullError    no space is left; the run can be continued
 ├── VersionError         an extra or a version is missing
 └── NoCandidateError     a search ended without a single valid candidate
 """
@@ -64,6 +65,12 @@ class RunInUseError(RunError):
     """Another process is writing to the run folder."""
 
     exit_code = 4
+
+
+class DiskFullError(RunError):
+    """No space is left; what was stored is safe and the run can be continued."""
+
+    exit_code = 75
 
 
 class NoCandidateError(EvomergeError):

@@ -58,7 +58,7 @@ def commands(ctx: click.Context, *, debug: bool) -> None:
     """Search for the best merge of fine-tuned language models.
 
     Exit codes: 0 done, 1 failed, 2 recipe or usage wrong, 3 no valid candidate, 4 run folder in
-    use, 5 package missing or too old, 130 interrupted, 143 terminated.
+    use, 5 package missing or too old, 75 disk full, 130 interrupted, 143 terminated.
     """
     ctx.obj = debug
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evomerge.errors import RunError, VersionError
+from evomerge.errors import DiskFullError, RunError, VersionError
 from evomerge.evaluation.items import TaskItems
 from evomerge.evaluation.outcome import Evaluated, Failed, Outcome, Split, TaskScore, Timing
 from evomerge.store.records import Candidate, Entry
@@ -189,10 +189,11 @@ class RunStore:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
+                self._connection.execute("COMMIT")
+            finally:
+                # On some errors, a full disk among them, SQLite has rolled back by itself.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
 
 
 def _entry(row: Sequence[Any], scores: Mapping[tuple[int, str], list[TaskScore]]) -> Entry:
@@ -250,6 +251,9 @@ def _explained(file: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
+        if "disk is full" in str(error):
+            message = f"{file}: no space is left on the disk; make room, then resume the run"
+            raise DiskFullError(message) from error
         raise RunError(f"{file}: {error}") from error
 
 

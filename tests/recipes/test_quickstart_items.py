@@ -77,7 +77,7 @@ def test_no_choice_is_a_prefix_of_another(choices):
     assert not any(long.startswith(short) for short, long in permutations(choices, 2))
 
 
-def test_written_choices_end_with_a_terminator_and_have_the_label_that_lm_eval_reads(tmp_path: Path):
+def test_written_choices_end_with_a_terminator_and_keep_their_label(tmp_path: Path):
     item = Item(id="run", question="Word: run?", answer="verb", choices=("noun", "verb"))
     write_items([item], tmp_path / "items.jsonl")
     (record,) = map(json.loads, (tmp_path / "items.jsonl").read_text().splitlines())

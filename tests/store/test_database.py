@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.errors import RunError, VersionError
+from evomerge.errors import DiskFullError, RunError, VersionError
 from evomerge.evaluation.items import TaskItems
 from evomerge.evaluation.outcome import Evaluated, Failed, TaskScore, Timing
 from evomerge.store.database import RunStore
@@ -213,6 +213,20 @@ def test_a_damaged_store_is_not_written_to(file: Path) -> None:
     file.write_bytes(content)
     with pytest.raises(RunError, match=r"run\.sqlite: "):
         RunStore.open_for_writing(file)
+
+
+def test_a_full_disk_keeps_what_was_written_and_can_be_gone_on_from(store: RunStore) -> None:
+    store.add_candidates([candidate(0)])
+    (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
+    store._connection.execute(f"PRAGMA max_page_count = {pages + 1}")
+    with pytest.raises(DiskFullError, match="no space is left on the disk; make room, then res"):
+        for number in range(1, 100):
+            store.add_candidates([candidate(number, recipe="x" * 1000)])
+    kept = len(store.entries())
+    assert kept >= 1
+    store._connection.execute("PRAGMA max_page_count = 1000000")
+    store.add_candidates([candidate(kept)])
+    assert len(store.entries()) == kept + 1
 
 
 def test_a_newer_store_asks_for_a_newer_program(file: Path) -> None:
