@@ -87,3 +87,6 @@ class Silent:
 
     def evaluated(self, entry: Entry, total: int) -> None:
         pass
+
+    def compared(self, done: int, total: int) -> None:
+        pass

@@ -65,6 +65,14 @@ class SearchProgress:
         if not self._console.is_terminal:
             self._print_line(number, total)
 
+    def compared(self, done: int, total: int) -> None:
+        """Show how many finalists have met the held-out items."""
+        if self._console.is_terminal:
+            text = f"finalists on held-out items, {self._summary()}"
+            self._bar.reset(self._task, description=text, completed=done, total=total)
+        elif done in {0, total}:
+            self._console.print(f"finalists on held-out items: {done}/{total}")
+
     def _print_line(self, number: int, total: int) -> None:
         now = time.monotonic()
         if now - self._last_line >= PLAIN_INTERVAL_S or number == total:

@@ -13,11 +13,14 @@ from evomerge.recipe.merge import MergeRecipe
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from evomerge.run.loop import Progress
     from evomerge.store.database import RunStore
     from evomerge.store.records import Entry
 
 
-def finish_search(store: RunStore, executor: Executor, objective: Objective) -> None:
+def finish_search(
+    store: RunStore, executor: Executor, objective: Objective, progress: Progress
+) -> None:
     """Score the finalists on held-out items and store the verdict.
 
     The winner is the merge with the best search score and its rival the source with the best
@@ -33,7 +36,8 @@ def finish_search(store: RunStore, executor: Executor, objective: Objective) -> 
     rival = best(entries, ("source",))
     shown = [e for e in entries if e.candidate.kind != "offspring" and e.fitness is not None]
     finalists = {e.candidate.number: e for e in (winner, rival, *shown)}
-    _score_held_out(store, executor, [e for e in finalists.values() if not e.held_out])
+    missing = [entry for entry in finalists.values() if not entry.held_out]
+    _score_held_out(store, executor, missing, progress)
     scores = {entry.candidate.number: entry.held_out for entry in store.entries()}
     result = compare_scores(
         scores[winner.candidate.number], scores[rival.candidate.number], objective
@@ -68,7 +72,9 @@ def compare_scores(
     )
 
 
-def _score_held_out(store: RunStore, executor: Executor, entries: Sequence[Entry]) -> None:
+def _score_held_out(
+    store: RunStore, executor: Executor, entries: Sequence[Entry], progress: Progress
+) -> None:
     jobs = [
         Job(
             number=entry.candidate.number,
@@ -77,10 +83,12 @@ def _score_held_out(store: RunStore, executor: Executor, entries: Sequence[Entry
         )
         for entry in entries
     ]
-    for job, outcome in executor.run(jobs):
+    progress.compared(0, len(jobs))
+    for done, (job, outcome) in enumerate(executor.run(jobs), start=1):
         if isinstance(outcome, Failed):
             raise RunError(f"candidate {job.number} on held-out items: {outcome.reason}")
         store.add_held_out(job.number, outcome.scores)
+        progress.compared(done, len(jobs))
 
 
 def _verdict(winner: Entry, rival: Entry, result: PairedComparison) -> dict[str, Any]:

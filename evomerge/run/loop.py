@@ -33,6 +33,9 @@ class Progress(Protocol):
     def evaluated(self, entry: Entry, total: int) -> None:
         """A candidate's outcome was stored; `total` candidates are wanted in all."""
 
+    def compared(self, done: int, total: int) -> None:
+        """So many of the finalists have been scored on held-out items."""
+
 
 class SearchLoop:
     """Asks a strategy for candidates, has them evaluated, stores and tells their outcomes.

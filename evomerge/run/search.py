@@ -115,7 +115,7 @@ def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
             progress=progress,
         )
         loop.run(settings.candidates, settings.generation)
-        finish_search(store, executor, search.objective)
+        finish_search(store, executor, search.objective, progress)
 
 
 @contextmanager

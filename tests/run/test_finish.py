@@ -51,7 +51,7 @@ class Contrary(PlantedExecutor):
 
 
 def test_winner_and_rival_are_chosen_by_search_score_alone(searched: RunStore) -> None:
-    finish_search(searched, Contrary(), OBJECTIVE)
+    finish_search(searched, Contrary(), OBJECTIVE, Silent())
     verdict, entries = searched.fact("verdict"), searched.entries()
     assert verdict["winner"] == best(entries, ("offspring", "baseline")).candidate.digest
     assert verdict["best_source"] == best(entries, ("source",)).candidate.digest
@@ -60,7 +60,7 @@ def test_winner_and_rival_are_chosen_by_search_score_alone(searched: RunStore) -
 
 def test_offspring_other_than_the_winner_never_see_held_out_items(searched: RunStore) -> None:
     executor = PlantedExecutor()
-    finish_search(searched, executor, OBJECTIVE)
+    finish_search(searched, executor, OBJECTIVE, Silent())
     kinds = [
         searched.entries()[job.number].candidate.kind
         for job in executor.jobs
@@ -71,23 +71,23 @@ def test_offspring_other_than_the_winner_never_see_held_out_items(searched: RunS
 
 
 def test_held_out_scores_are_not_measured_twice(searched: RunStore) -> None:
-    finish_search(searched, PlantedExecutor(), OBJECTIVE)
+    finish_search(searched, PlantedExecutor(), OBJECTIVE, Silent())
     again = PlantedExecutor()
-    finish_search(searched, again, OBJECTIVE)
+    finish_search(searched, again, OBJECTIVE, Silent())
     assert again.jobs == []
 
 
 def test_a_crash_in_the_finish_can_be_repaired(searched: RunStore) -> None:
     with pytest.raises(Crash):
-        finish_search(searched, PlantedExecutor(crash_after=2), OBJECTIVE)
+        finish_search(searched, PlantedExecutor(crash_after=2), OBJECTIVE, Silent())
     assert searched.fact("state") is None
-    finish_search(searched, PlantedExecutor(), OBJECTIVE)
+    finish_search(searched, PlantedExecutor(), OBJECTIVE, Silent())
     assert searched.fact("state") == "finished"
 
 
 def test_a_finalist_that_fails_is_named(searched: RunStore) -> None:
     with pytest.raises(RunError, match=r"candidate .* on held-out items: planted failure"):
-        finish_search(searched, PlantedExecutor(fails=lambda _: True), OBJECTIVE)
+        finish_search(searched, PlantedExecutor(fails=lambda _: True), OBJECTIVE, Silent())
 
 
 def test_without_any_merge_there_is_no_winner(searched: RunStore) -> None:

@@ -47,7 +47,7 @@ def run_loop(
             progress=Silent(),
         )
         loop.run(candidates, GENERATION)
-        finish_search(store, executor, OBJECTIVE)
+        finish_search(store, executor, OBJECTIVE, Silent())
         return store.entries()
 
 
