@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from evomerge.merging.plan import MergePlan, TensorJob
 
-BLOCK = 1 << 17
+BLOCK = 1 << 16
 """Entries of an elementwise merge done at a time, so that all operands stay in the cache."""
 
 
