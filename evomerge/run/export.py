@@ -79,6 +79,17 @@ def mergekit_text(recipe: MergeRecipe, library: SourceLibrary) -> tuple[str, tup
     return to_yaml(written.document), written.notes
 
 
+def _models(recipe: MergeRecipe) -> list[str]:
+    """References of all models that a recipe merges, those inside its candidates included."""
+    found: list[str] = []
+    for source in recipe.sources:
+        if source.model is not None:
+            found.append(source.model)
+        elif source.recipe is not None:
+            found += [source.recipe.base, *_models(source.recipe)]
+    return [reference for reference in dict.fromkeys(found) if reference != recipe.base]
+
+
 def _count_layers(document: yaml.Document, library: SourceLibrary) -> int:
     reference = document.data.get("base_model") or _first_model(document.data)
     # A document that names no model as it should is refused when it is read.
@@ -118,7 +129,7 @@ def merge_file(file: Path, out: Path) -> list[str]:
     check_operator(recipe)
     findings = check_family(
         library.model(recipe.base),
-        [library.model(source.model) for source in recipe.sources if source.model],
+        [library.model(reference) for reference in _models(recipe)],
     )
     errors = [describe(finding) for finding in findings if finding.severity == "error"]
     if errors:
