@@ -77,12 +77,17 @@ def main() -> NoReturn:
     except click.exceptions.Abort as error:
         # click turns every KeyboardInterrupt into this.
         code = TERMINATED if isinstance(error.__cause__, Terminated) else INTERRUPTED
-    except EvomergeError as error:
-        code = _complain(error)
     except BrokenPipeError:
         # Whoever read our output has gone; nothing may be written to it at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = BROKEN_PIPE
+    except EvomergeError as error:
+        code = _complain(error)
+    except Exception as error:  # noqa: BLE001 (a mistake of ours, or of a library, is one line too)
+        found = " ".join(f"{type(error).__name__}: {error}".split())
+        code = _complain(
+            EvomergeError(f"unexpected {found}; please report it with --debug's trace")
+        )
     sys.exit(code)
 
 

@@ -129,14 +129,14 @@ class Strategy(Strict):
         generation: Candidates proposed at a time.
         step: Real standard deviation of the first proposals, as a fraction of the range, for the
             strategies that have one; chosen by dimension when absent.
-        seed: Seeds the strategy and the stochastic operators.
+        seed: Seeds the strategy and the stochastic operators; below 2^32.
     """
 
     strategy: StrategyName = "CMA"
     candidates: Positive = 200
     generation: Positive = 16
     step: Annotated[Number, Field(gt=0, le=0.5)] | None = None
-    seed: Natural = 0
+    seed: Annotated[Natural, Field(lt=2**32)] = 0
 
 
 class Executor(Strict):

@@ -173,6 +173,22 @@ def test_the_second_of_two_launches_says_who_holds_the_folder(
     assert holder["since"] in second.err
 
 
+def test_a_seed_that_the_generator_cannot_take(recipe: Path) -> None:
+    assert "search.seed" in refused(recipe, "--set", f"search.seed={2**32}")
+
+
+def test_a_mistake_of_ours_is_one_line_too(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evomerge.run.folder.RunFolder.database", property(lambda _: 1 // 0))
+    result = run_cli("leaderboard", finished)
+    assert result.code == 1
+    assert result.err == (
+        "error: unexpected ZeroDivisionError: integer division or modulo by zero; "
+        "please report it with --debug's trace\n"
+    )
+
+
 def test_a_trace_is_shown_only_when_asked_for(tmp_path: Path) -> None:
     plain = run_cli("resume", tmp_path)
     debug = run_cli("--debug", "resume", tmp_path)
