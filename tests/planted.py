@@ -88,5 +88,8 @@ class Silent:
     def evaluated(self, entry: Entry, total: int) -> None:
         pass
 
+    def known(self, entries: Sequence[Entry]) -> None:
+        pass
+
     def compared(self, done: int, total: int) -> None:
         pass

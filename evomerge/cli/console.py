@@ -44,8 +44,8 @@ def leaderboard_table(document: dict[str, Any], top: int | None) -> Table:
     table.add_column("rank", justify="right", no_wrap=True)
     for heading in ("candidate", "kind", "name"):
         table.add_column(heading, no_wrap=heading != "name")
-    for heading in ("search", *tasks, "held-out"):
-        table.add_column(escape(heading), justify="right", no_wrap=heading not in tasks)
+    for heading in ("search", *_without_common_prefix(tasks), "held-out"):
+        table.add_column(escape(heading), justify="right", no_wrap=True)
     verdict = document["verdict"] or {}
     for row in rows[:top]:
         style = "bold green" if row["candidate"] == verdict.get("winner") else None
@@ -54,13 +54,21 @@ def leaderboard_table(document: dict[str, Any], top: int | None) -> Table:
             str(row["rank"] or "-"),
             row["candidate"],
             row["kind"],
-            escape(row["name"] or f"generation {row['generation']}"),
+            escape(row["name"] or f"gen {row['generation']}"),
             _number(row["search_score"]) if row["status"] != "failed" else "failed",
             *(_number(row["scores"].get(task)) for task in tasks),
             _number(row["held_out_score"]),
             style=style,
         )
     return table
+
+
+def _without_common_prefix(tasks: list[str]) -> list[str]:
+    """Task names that differ early, so that narrow columns can be told apart."""
+    words = [task.split("_") for task in tasks]
+    while len(words) > 1 and min(map(len, words)) > 1 and len({each[0] for each in words}) == 1:
+        words = [each[1:] for each in words]
+    return ["_".join(each) for each in words]
 
 
 def _number(value: float | None) -> str:

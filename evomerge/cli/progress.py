@@ -11,6 +11,7 @@ from evomerge.cli.console import log
 from evomerge.evaluation.outcome import Failed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -64,6 +65,10 @@ class SearchProgress:
         self._bar.update(self._task, description=self._summary(), completed=number, total=total)
         if not self._console.is_terminal:
             self._print_line(number, total)
+
+    def known(self, entries: Sequence[Entry]) -> None:
+        """Start from the best score of what an earlier process has stored."""
+        self._best = max((e.fitness for e in entries if e.fitness is not None), default=None)
 
     def compared(self, done: int, total: int) -> None:
         """Show how many finalists have met the held-out items."""

@@ -23,7 +23,7 @@ def choose_device(wanted: str) -> torch.device:
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     if wanted != "cpu" and not torch.cuda.is_available():
-        raise ModelError(f"evaluation.device: {wanted} is not available; use cpu or auto")
+        raise ModelError(f"device {wanted} is not available; use cpu or auto")
     return torch.device(wanted)
 
 

@@ -95,6 +95,10 @@ Setting = Annotated[
 """A parameter's value for all tensors, or rules of which the first that applies counts."""
 
 
+Name = Annotated[str, Field(max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$")]
+"""A name that is safe to print: not empty, not long, no control characters."""
+
+
 class Source(Strict):
     """A model that takes part in a merge: a checkpoint or another candidate.
 
@@ -110,7 +114,7 @@ class Source(Strict):
     model: Text | None = None
     candidate: Text | None = None
     recipe: MergeRecipe | None = None
-    name: Text | None = None
+    name: Name | None = None
     parameters: Mapping[str, Setting] = Field(default_factory=dict)
 
     @model_validator(mode="after")

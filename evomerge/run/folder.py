@@ -57,6 +57,8 @@ class RunFolder:
             self._holder.write_text(json.dumps(_holder()))
         except Timeout:
             raise RunInUseError(f"{self.path}: in use by {self._who()}; wait or stop it") from None
+        except FileExistsError:
+            raise RunError(f"{self.path}: is a file; give another --run") from None
         except OSError as error:
             raise RunError(f"{self.path}: cannot be written: {error.strerror}") from error
         try:

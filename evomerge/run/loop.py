@@ -33,6 +33,9 @@ class Progress(Protocol):
     def evaluated(self, entry: Entry, total: int) -> None:
         """A candidate's outcome was stored; `total` candidates are wanted in all."""
 
+    def known(self, entries: Sequence[Entry]) -> None:
+        """These candidates were asked for before this process started."""
+
     def compared(self, done: int, total: int) -> None:
         """So many of the finalists have been scored on held-out items."""
 
@@ -63,6 +66,7 @@ class SearchLoop:
         self._executor, self._store, self._progress = executor, store, progress
         self._entries: dict[int, Entry] = {e.candidate.number: e for e in store.entries()}
         self._total = 0
+        progress.known(list(self._entries.values()))
 
     def run(self, candidates: int, generation_size: int) -> None:
         """Search until `candidates` have been evaluated, the starting ones included.

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, TypeVar
 from evomerge.checkpoints import Checkpoint, Finding, check_family, resolve_reference
 from evomerge.errors import EvomergeError, RecipeError
 from evomerge.evaluation.items import TaskItems, draw_items
+from evomerge.evaluation.model import choose_device
 from evomerge.evaluation.outcome import Objective
 from evomerge.evaluation.tasks import HarnessTask, TaskSpec
+from evomerge.genome.baselines import starting_candidates
 from evomerge.genome.genome import Genome, build_genome
 from evomerge.layout import layer_count
 from evomerge.merging.sources import SourceLibrary
@@ -94,10 +96,26 @@ def check_search(recipe: SearchRecipe, root: Path) -> Preparation:
     if base is not None:
         result.findings.extend(check_family(base, opened))
         result.attempt("genome", lambda: _genome(recipe, base))
+    if recipe.executor.address is None:
+        result.attempt("evaluation", lambda: choose_device(recipe.evaluation.device))
     scoring = result.attempt("evaluation", lambda: _scoring(recipe))
+    _warn_of_budget(recipe, result)
     if base is not None and scoring is not None and not result.errors:
         result.search = _assemble(recipe, root, base, opened, *scoring)
     return result
+
+
+def _warn_of_budget(recipe: SearchRecipe, result: Preparation) -> None:
+    least = len(starting_candidates(recipe.base, recipe.sources, recipe.dtype))
+    if recipe.search.candidates <= least:
+        result.findings.append(
+            Finding(
+                severity="warning",
+                where="search.candidates",
+                message=f"{recipe.search.candidates}, but base, sources and baselines are {least}",
+                remedy="these are evaluated and nothing else",
+            )
+        )
 
 
 def prepare_search(recipe: SearchRecipe, root: Path) -> tuple[PreparedSearch, list[Finding]]:

@@ -21,7 +21,7 @@ from evomerge.cli.main import COMMANDS
 
 pytestmark = pytest.mark.slow
 
-HEADINGS = "rank candidate kind name search tiny_choice tiny_answer held-out"
+HEADINGS = "rank candidate kind name search choice answer held-out"
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
@@ -102,16 +102,7 @@ def test_every_parent_is_a_row_of_the_leaderboard(finished: Path) -> None:
 def test_the_table_shows_the_verdict_and_only_the_top(finished: Path) -> None:
     result = run_cli("leaderboard", finished, "--top", 3)
     lines = result.out.strip().splitlines()
-    assert lines[0].split() == [
-        "rank",
-        "candidate",
-        "kind",
-        "name",
-        "search",
-        "tiny_choice",
-        "tiny_answer",
-        "held-out",
-    ]
+    assert lines[0].split() == HEADINGS.split()
     assert len(lines) == 1 + 3 + 2
     assert "on 24 held-out items" in lines[-1]
 

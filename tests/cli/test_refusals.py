@@ -173,6 +173,32 @@ def test_the_second_of_two_launches_says_who_holds_the_folder(
     assert holder["since"] in second.err
 
 
+@pytest.mark.parametrize("name", ["a\\x1b[31m", "a\\nb", "a\\0b"])
+def test_a_name_that_would_control_the_terminal(recipe: Path, name: str) -> None:
+    recipe.write_text(recipe.read_text().replace("name: adapter", f'name: "{name}"'))
+    assert "sources.2.name" in refused(recipe)
+
+
+def test_a_device_that_is_not_there(recipe: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has the device")
+    message = refused(recipe, "--set", "evaluation.device=cuda")
+    assert message == "evaluation: device cuda is not available; use cpu or auto"
+
+
+def test_a_run_folder_that_is_a_file(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = run_cli("search", recipe, "--run", tmp_path / "file")
+    assert result.code == 1
+    assert result.err == f"error: {tmp_path}/file: is a file; give another --run\n"
+
+
+def test_a_budget_below_the_starting_candidates_is_a_warning(recipe: Path) -> None:
+    result = run_cli("check", recipe, "--set", "search.candidates=3")
+    assert result.code == 0
+    assert "warning: search.candidates: 3, but base, sources and baselines are 7" in result.err
+
+
 def test_a_seed_that_the_generator_cannot_take(recipe: Path) -> None:
     assert "search.seed" in refused(recipe, "--set", f"search.seed={2**32}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 import pytest
@@ -157,6 +158,7 @@ WORDS = st.sampled_from(
 NUMBERS = st.sampled_from([1e-05, 1e16, 5e-324, 1.7e308, -0.0, 0.1]) | st.floats(
     allow_nan=False, allow_infinity=False
 )
+NAMES = WORDS.filter(lambda word: not re.search(r"[\x00-\x1f\x7f]", word))
 VALUES = NUMBERS | st.integers(-3, 3) | st.booleans() | WORDS
 RULE = st.fixed_dictionaries(
     {"value": VALUES},
@@ -171,7 +173,7 @@ SETTINGS = st.dictionaries(WORDS, VALUES | st.lists(RULE, min_size=1, max_size=3
 
 @st.composite
 def recipes(draw: st.DrawFn, *, depth: int = 1) -> dict[str, Any]:
-    names = draw(st.lists(WORDS, min_size=1, max_size=3, unique=True))
+    names = draw(st.lists(NAMES, min_size=1, max_size=3, unique=True))
     sources: list[dict[str, Any]] = []
     for name in names:
         source: dict[str, Any] = {"name": name, "parameters": draw(SETTINGS)}
