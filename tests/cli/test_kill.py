@@ -65,8 +65,10 @@ def test_a_stopped_search_says_how_to_continue(
     family: Path, tmp_path: Path, sent: signal.Signals, code: int
 ) -> None:
     recipe, run = write_recipe(tmp_path, family), tmp_path / "run"
+    # More candidates than can be done before the signal arrives.
+    endless = ["--set", "search.candidates=100000"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "evomerge", "search", str(recipe), "--run", str(run)],
+        [sys.executable, "-m", "evomerge", "search", str(recipe), "--run", str(run), *endless],
         stderr=subprocess.PIPE,
         text=True,
     )
