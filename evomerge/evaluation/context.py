@@ -68,15 +68,11 @@ def rows_of(wanted: Sequence[Continuation], *, share: bool, most: int) -> list[C
         members[context, 0 if share or not read else index + 1].append(index)
     rows = []
     for (context, _), indices in members.items():
-        branches = {index: _read(wanted[index]) for index in indices}
+        branches = {index: wanted[index].target[:-1] for index in indices}
         for part in _split(indices, branches, most - len(context)):
             row = tuple(branches[index] for index in part)
             rows.append(ContextRow(context=context, branches=row, wanted=tuple(part)))
     return rows
-
-
-def _read(continuation: Continuation) -> Tokens:
-    return continuation.target[:-1]
 
 
 def _split(indices: Sequence[int], branches: dict[int, Tokens], room: int) -> list[list[int]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import closing, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -50,15 +50,12 @@ def start_or_continue(
     for finding in findings:
         warn(finding)
     with folder.locked():
-        if folder.database.exists():
-            store = RunStore.open_for_writing(folder.database)
-            with closing(store):
+        known = folder.database.exists()
+        opened = RunStore.open_for_writing(folder.database) if known else _create(folder, search)
+        with closing(opened) as store:
+            if known:
                 _refuse_other_recipe(store, search)
-                _run(search, store, progress)
-        else:
-            store = _create(folder, search)
-            with closing(store):
-                _run(search, store, progress)
+            _run(search, store, progress)
 
 
 def resume(run: Path, progress: Progress, warn: Warn) -> None:
@@ -105,7 +102,7 @@ def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
         ),
     )
     store.write_facts({"state": "running"})
-    with _closing_executor(search, workers, threads) as executor:
+    with closing(build_executor(search, workers, threads)) as executor:
         loop = SearchLoop(
             genome=search.genome,
             strategy=strategy,
@@ -116,15 +113,6 @@ def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
         )
         loop.run(settings.candidates, settings.generation)
         finish_search(store, executor, search.objective, progress)
-
-
-@contextmanager
-def _closing_executor(search: PreparedSearch, workers: int, threads: int) -> Iterator[Any]:
-    executor = build_executor(search, workers, threads)
-    try:
-        yield executor
-    finally:
-        executor.close()
 
 
 def _refuse_other_recipe(store: RunStore, search: PreparedSearch) -> None:
