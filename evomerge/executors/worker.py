@@ -11,7 +11,7 @@ import torch
 
 from evomerge.errors import EvomergeError
 from evomerge.evaluation.evaluator import ResidentEvaluator
-from evomerge.evaluation.model import choose_device, choose_dtype, load_model, named_weights
+from evomerge.live_model import choose_device, choose_dtype, load_model, named_weights
 from evomerge.evaluation.outcome import Evaluated, Failed, Outcome, Split, Timing
 from evomerge.merging.resident import ResidentWeights
 from evomerge.merging.sources import SourceLibrary

@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from evomerge.errors import MergeError
-from evomerge.operators.randomness import generator
+from evomerge.merging.kernel import kernel
+from evomerge.operators.apply import apply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from evomerge.merging.plan import MergePlan, TensorJob
-
-BLOCK = 1 << 16
-"""Entries of an elementwise merge done at a time, so that all operands stay in the cache."""
+    from evomerge.merging.operands import Operands
+    from evomerge.merging.plan import TensorJob
 
 
-def merge_tensor(
-    plan: MergePlan,
-    job: TensorJob,
-    read_base: Callable[[str], Tensor],
-    read_sources: Sequence[Callable[[str], Tensor]],
-    out: Tensor,
-) -> None:
+def merge_tensor(operands: Operands, job: TensorJob, out: Tensor) -> None:
     """Merge one tensor into `out`.
 
     Arithmetic is in float32 (float64 for float64 tensors); the result is rounded to the dtype it
@@ -34,73 +25,54 @@ def merge_tensor(
     that one has room for them.
 
     Args:
-        plan: The recipe's plan.
+        operands: The recipe's plan and where its tensors come from.
         job: The tensor's job.
-        read_base: Gives a tensor of the base model.
-        read_sources: The same for each source, in the recipe's order.
         out: Where the result goes, of the tensor's shape, contiguous.
 
     Raises:
         MergeError: The result is not finite, the sources differ in shape, or the operator cannot
             merge these tensors. The message names the tensor.
     """
-    tensors = [read(job.name) for read in read_sources]
-    base = read_base(job.name)
     try:
-        _check_shapes(plan, job, tensors)
         if not job.dtype.is_floating_point:
-            _copy_if_equal(base, tensors, out)
+            _copy_if_equal(*operands.stored(job), out)
             return
-        for where, stack, base_part in _parts(plan, job, base, tensors):
-            merged = plan.operator.function(stack, **job.arguments, **_draws(plan, job))
-            if plan.operator.space == "delta":
-                merged = merged.add_(base_part)
-            stored = merged.to(job.dtype)
-            _refuse_nonfinite(plan, job, stored, base, tensors)
-            out.view(-1)[where].copy_(stored.view(-1))
+        if operands.plan.operator.elementwise:
+            _merge_entries(operands, job, out)
+        else:
+            _merge_whole(operands, job, out)
+        _refuse_nonfinite(operands, job, out)
     except MergeError as error:
         raise MergeError(f"tensor {job.name}: {error}") from None
 
 
-def _parts(
-    plan: MergePlan, job: TensorJob, base: Tensor, tensors: list[Tensor]
-) -> Iterable[tuple[slice, Tensor, Tensor]]:
-    """The tensor, whole or block by block: where, the stack for the operator, the base."""
-    dtype = torch.float64 if job.dtype == torch.float64 else torch.float32
-    size = base.numel()
-    step = min(BLOCK, size) if plan.operator.elementwise else size
-    buffer = torch.empty(len(tensors), step, dtype=dtype)
-    base_buffer = torch.empty(step, dtype=dtype)
-    flat_base, flats = base.reshape(-1), [tensor.reshape(-1) for tensor in tensors]
-    for start in range(0, size, max(1, step)):
-        where = slice(start, min(start + step, size))
-        stack = buffer[:, : where.stop - where.start]
-        part = flat_base[where]
-        if plan.operator.space == "delta":
-            part = base_buffer[: part.numel()].copy_(part)
-        for row, flat in zip(stack, flats, strict=True):
-            row.copy_(flat[where])
-            if plan.operator.space == "delta":
-                row.sub_(part)
-        if step == size:
-            yield where, stack.view(len(tensors), *job.shape), part.view(job.shape)
+def _merge_entries(operands: Operands, job: TensorJob, out: Tensor) -> None:
+    operator = operands.plan.operator
+    base, tensors = operands.stored(job)
+    arguments: dict[str, Any] = operands.inputs(job)
+    if "fisher" in arguments:
+        arguments["fisher"] = arguments["fisher"].reshape(len(tensors), -1)
+    constants = []
+    for name, parameter in operator.parameters.items():
+        if parameter.interval is None:
+            constants.append((name, job.arguments[name]))
         else:
-            yield where, stack, part
+            arguments[name] = torch.tensor(job.arguments[name], dtype=job.compute)
+    read = operator.parameters.keys() | operator.inputs
+    arguments = {name: value for name, value in arguments.items() if name in read}
+    merge = kernel(operator.name, tuple(constants), job.compute, job.dtype, len(tensors))
+    flat = [tensor.reshape(-1) for tensor in tensors]
+    merge(base.reshape(-1), flat, arguments, out.view(-1))
 
 
-def _draws(plan: MergePlan, job: TensorJob) -> dict[str, list[torch.Generator]]:
-    if not plan.operator.stochastic:
-        return {}
-    seed = plan.recipe.seed
-    return {"rngs": [generator(seed, job.name, source.label) for source in plan.recipe.sources]}
-
-
-def _check_shapes(plan: MergePlan, job: TensorJob, tensors: list[Tensor]) -> None:
-    # Tensors are merged flat, where those of other shapes would pass unnoticed.
-    for source, tensor in zip(plan.recipe.sources, tensors, strict=True):
-        if tensor.shape != job.shape:
-            found, wanted = tuple(tensor.shape), job.shape
-            raise MergeError(f"source {source.label} has shape {found}, the base model {wanted}")
+def _merge_whole(operands: Operands, job: TensorJob, out: Tensor) -> None:
+    operator = operands.plan.operator
+    inputs = operands.inputs(job)
+    base, stack = operands.stack(job)
+    merged = apply(operator, stack, job.arguments, {**inputs, "base": base})
+    if operator.space == "delta":
+        merged = merged + base
+    out.copy_(merged.to(job.dtype))
 
 
 def _copy_if_equal(base: Tensor, tensors: list[Tensor], out: Tensor) -> None:
@@ -109,15 +81,14 @@ def _copy_if_equal(base: Tensor, tensors: list[Tensor], out: Tensor) -> None:
     out.copy_(base)
 
 
-def _refuse_nonfinite(
-    plan: MergePlan, job: TensorJob, stored: Tensor, base: Tensor, tensors: list[Tensor]
-) -> None:
+def _refuse_nonfinite(operands: Operands, job: TensorJob, out: Tensor) -> None:
     # One cheap pass decides nearly always; a sum that overflows is looked at closely.
-    if math.isfinite(stored.sum(dtype=torch.float32)) or torch.isfinite(stored).all():
+    if math.isfinite(out.sum(dtype=torch.float32)) or torch.isfinite(out).all():
         return
-    labels = [f"source {source.label}" for source in plan.recipe.sources]
+    base, tensors = operands.stored(job)
+    labels = [f"source {operands.plan.recipe.sources[i].label}" for i, _ in job.source_tensors]
     inputs = list(zip(labels, tensors, strict=True))
-    if plan.operator.space == "delta":
+    if operands.plan.operator.space == "delta":
         inputs.insert(0, ("the base model", base))
     causes = [label for label, tensor in inputs if not torch.isfinite(tensor).all()]
     cause = f"the merge overflowed {str(job.dtype).removeprefix('torch.')}"

@@ -44,14 +44,14 @@ def export_checkpoint(
         MergeError: A tensor cannot be merged or is not finite.
         ModelError: A model cannot be read, or `out` cannot be written.
     """
-    plan = library.plan(recipe)
+    operands = library.operands(recipe)
+    plan = operands.plan
     donor = library.model(recipe.base)
-    read_base, read_sources = library.readers(recipe)
     tensors = {job.name: (job.dtype, job.shape) for job in plan.jobs}
     with CheckpointWriter(out, tensors, max_shard_bytes=max_shard_bytes) as writer:
         for job in plan.jobs:
             merged = torch.empty(job.shape, dtype=job.dtype)
-            merge_tensor(plan, job, read_base, read_sources, merged)
+            merge_tensor(operands, job, merged)
             writer.write(job.name, merged)
             del merged  # before the next one is made
         writer.add_file("config.json", _config(donor, recipe))

@@ -48,9 +48,8 @@ class ResidentWeights:
             MergeError: A tensor cannot be merged or is not finite.
             ModelError: The live model lacks a tensor of the checkpoint.
         """
-        plan = self._library.plan(recipe)
-        base, sources = self._library.readers(recipe)
-        jobs = (job for job in plan.jobs if job.name not in self._repeated)
+        operands = self._library.operands(recipe)
+        jobs = (job for job in operands.plan.jobs if job.name not in self._repeated)
         stale = [job for job in jobs if self._held.get(job.name) != job.key]
         for job in stale:
             parameter = self._parameter(job)
@@ -59,7 +58,7 @@ class ResidentWeights:
             on_host = parameter.device.type == "cpu" and parameter.is_contiguous()
             out = parameter if on_host else torch.empty(job.shape, dtype=job.dtype)
             with torch.inference_mode():
-                merge_tensor(plan, job, base, sources, out)
+                merge_tensor(operands, job, out)
                 if not on_host:
                     parameter.copy_(out)
             self._held[job.name] = job.key

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,15 +12,13 @@ from torch import Tensor
 from evomerge.checkpoints import Checkpoint, open_checkpoint
 from evomerge.errors import ModelError
 from evomerge.merging.engine import merge_tensor
+from evomerge.merging.operands import Operands, Read
 from evomerge.merging.plan import MergePlan, Signature, make_plan
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from evomerge.recipe.merge import MergeRecipe, Source
-
-Read = Callable[[str], Tensor]
-"""Gives the tensor of a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +33,7 @@ class SourceLibrary:
     root: Path
     find_candidate: Callable[[str], MergeRecipe] | None = None
     _open: dict[str, Checkpoint] = field(default_factory=dict)
+    _measured: dict[Hashable, Tensor] = field(default_factory=dict)
 
     def model(self, reference: str) -> Checkpoint:
         """Open a checkpoint, or return it if it is open already.
@@ -55,16 +54,20 @@ class SourceLibrary:
         headers = self.model(reference).headers
         return {name: (header.dtype, header.shape) for name, header in headers.items()}
 
-    def readers(self, recipe: MergeRecipe) -> tuple[Read, list[Read]]:
-        """Readers of a recipe's base and of its sources, in order."""
-        base = self.model(recipe.base)
-        return base.read, [self._reader(source) for source in recipe.sources]
+    def operands(self, recipe: MergeRecipe) -> Operands:
+        """The plan of a recipe, and readers of its base and of its sources."""
+        return Operands(
+            plan=self.plan(recipe),
+            base=self.model(recipe.base).read,
+            sources=[self._reader(source) for source in recipe.sources],
+            measured=self._measured,
+        )
 
     def _reader(self, source: Source) -> Read:
         if source.model is not None:
             return self.model(source.model).read
         recipe = source.recipe or self._candidate(source.candidate or "")
-        return _CandidateReader(self.plan(recipe), *self.readers(recipe))
+        return _CandidateReader(self.operands(recipe))
 
     def _candidate(self, wanted: str) -> MergeRecipe:
         if self.find_candidate is None:
@@ -77,17 +80,17 @@ class SourceLibrary:
 class _CandidateReader:
     """Merges another candidate's tensor when it is asked for."""
 
-    def __init__(self, plan: MergePlan, base: Read, sources: Sequence[Read]) -> None:
-        self._plan, self._base, self._sources = plan, base, sources
-        self._jobs = {job.name: job for job in plan.jobs}
+    def __init__(self, operands: Operands) -> None:
+        self._operands = operands
+        self._jobs = {job.name: job for job in operands.plan.jobs}
 
     def __call__(self, name: str) -> Tensor:
         job = self._jobs.get(name)
         if job is None:
             raise ModelError(
-                f"{self._plan.recipe.base}, the base of a source that is a recipe: "
+                f"{self._operands.plan.recipe.base}, the base of a source that is a recipe: "
                 f"has no tensor {name!r}."
             )
         out = torch.empty(job.shape, dtype=job.dtype)
-        merge_tensor(self._plan, job, self._base, self._sources, out)
+        merge_tensor(self._operands, job, out)
         return out

@@ -13,7 +13,14 @@ from evomerge.operators.parameters import Weights
 from evomerge.operators.registry import operator
 
 
-@operator(space="weight", elementwise=True)
+def _weights_do_not_cancel(weight: Weights, *, normalize: bool) -> None:
+    total = sum(weight)
+    if normalize and abs(total) < 1e-8:
+        raise MergeError(f"weight: {list(weight)} add up to {total:g}; cannot normalize")
+
+
+# Compiled loops round after the multiplication.
+@operator(space="weight", elementwise=True, fusible=False, check=_weights_do_not_cancel)
 def linear(tensors: Tensor, *, weight: Weights = (1.0,), normalize: bool = True) -> Tensor:
     """Average the sources.
 
@@ -28,12 +35,9 @@ def linear(tensors: Tensor, *, weight: Weights = (1.0,), normalize: bool = True)
     Raises:
         MergeError: The weights add up to zero and `normalize` is set.
     """
-    weights = torch.tensor(weight, dtype=tensors.dtype)
-    total = weights.sum()
-    if normalize and total.abs() < 1e-8:
-        raise MergeError(f"weight: {list(weight)} add up to {total:g}; cannot normalize")
     merged = torch.zeros_like(tensors[0])
+    weights = torch.as_tensor(weight, dtype=merged.dtype)
     for tensor, coefficient in zip(tensors, weights, strict=True):
         # One fused step per source, as in mergekit, so that both agree to the last bit.
-        merged.addcmul_(tensor, coefficient)
-    return merged.div_(total) if normalize else merged
+        merged = torch.addcmul(merged, tensor, coefficient)
+    return merged / weights.sum() if normalize else merged

@@ -15,6 +15,19 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 ParameterValue = float | bool | str
 
+INPUTS = {
+    "base": "the base model's tensor, shape `(*S,)`",
+    "draws": "random numbers of each source, M of `randomness.Draws`",
+    "measured": "what the operator's measure found",
+    "depth": "where the tensor's layer sits: 0 first, 1 last, NaN outside the layers; shape `()`",
+    "fisher": "diagonal Fisher information of each source, shape `(M, *S)`",
+    "gram": "inner products of each source's input columns, shape `(M, in, in)`; None where the "
+    "tensor is not a linear layer's weight",
+    "activation": "mean magnitude of the base model's input columns, shape `(in,)`; None where the "
+    "tensor is not a linear layer's weight",
+}
+"""Keyword arguments of an operator that are not parameters of a recipe."""
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -79,13 +92,13 @@ class Parameter:
 def read_parameters(function: Callable[..., Any]) -> Mapping[str, Parameter]:
     """Read the hyperparameters off an operator's keyword-only arguments.
 
-    The argument `rngs` is the engine's business and is left out.
+    The `INPUTS` are the engine's business and are left out.
     """
     hints = get_type_hints(function, include_extras=True)
     return {
         name: _read_parameter(name, hints[name], argument.default)
         for name, argument in inspect.signature(function).parameters.items()
-        if argument.kind is argument.KEYWORD_ONLY and name != "rngs"
+        if argument.kind is argument.KEYWORD_ONLY and name not in INPUTS
     }
 
 

@@ -1,9 +1,64 @@
-"""Random generators that are named, so that order, sharding and worker count cannot matter."""
+"""Random numbers that are named, so that order, sharding and worker count cannot matter.
+
+Those of an operator are a pure function of a seed, a tensor, a source and an entry's index: they do
+not depend on how a tensor is cut into blocks, on the number of threads or on what was drawn before.
+"""
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import torch
 from blake3 import blake3
+from torch import Tensor
+
+_BITS = 0xFFFFFFFF
+
+
+class Draws(NamedTuple):
+    """Random numbers of one tensor and one source.
+
+    Attributes:
+        key: Two numbers below 2^32 for the tensor, shape `(2,)`, int64.
+        layer_key: The same for the layer, shared by all its tensors.
+        start: Index of the first entry, of shape `()`, when the tensor is a block of a larger one.
+    """
+
+    key: Tensor
+    layer_key: Tensor
+    start: Tensor
+
+    def uniform(self, shape: tuple[int, ...], stream: int = 0) -> Tensor:
+        """Numbers in [0, 1), one per entry, float32.
+
+        Args:
+            shape: Shape of the result; entries are numbered in row-major order.
+            stream: Another number gives other, independent numbers.
+        """
+        return _uniform(self.key, self.start + torch.arange(math.prod(shape)), stream).view(shape)
+
+    def normal(self, shape: tuple[int, ...], stream: int = 0) -> Tensor:
+        """Standard normal numbers, one per entry, float32 (Box and Muller, 1958)."""
+        radius = (-2 * torch.log1p(-self.uniform(shape, 2 * stream))).sqrt()
+        return radius * torch.cos(2 * math.pi * self.uniform(shape, 2 * stream + 1))
+
+    def of_layer(self, count: int, stream: int = 0) -> Tensor:
+        """`count` numbers in [0, 1) that all tensors of the layer share, float32."""
+        return _uniform(self.layer_key, torch.arange(count), stream)
+
+
+def draws(seed: int, tensor: str, layer: str, source: str) -> Draws:
+    """The random numbers of a tensor and a source.
+
+    Args:
+        seed: The recipe's seed.
+        tensor: The tensor's name.
+        layer: What its layer is called, the same for all tensors of the layer.
+        source: The source's label.
+    """
+    start = torch.zeros((), dtype=torch.int64)
+    return Draws(_key(seed, "tensor", tensor, source), _key(seed, "layer", layer, source), start)
 
 
 def generator(seed: int, *names: str) -> torch.Generator:
@@ -12,3 +67,25 @@ def generator(seed: int, *names: str) -> torch.Generator:
     # torch's CPU generator keeps 32 bits of its seed, so more would be lost silently.
     number = int.from_bytes(blake3(text.encode()).digest(length=4), "little")
     return torch.Generator().manual_seed(number)
+
+
+def _key(seed: int, *names: str) -> Tensor:
+    digest = blake3("\0".join((str(seed), *names)).encode()).digest(length=8)
+    words = (int.from_bytes(part, "little") for part in (digest[:4], digest[4:]))
+    return torch.tensor([*words], dtype=torch.int64)
+
+
+def _uniform(key: Tensor, index: Tensor, stream: int) -> Tensor:
+    high, low = index >> 32, index & _BITS
+    hashed = _mix(_mix(low ^ key[0]) ^ key[1] ^ high ^ (stream * 0x9E3779B9 & _BITS))
+    # 24 bits are what a float32 holds without rounding up to 1.
+    return (hashed >> 8).to(torch.float32) * 2.0**-24
+
+
+def _mix(word: Tensor) -> Tensor:
+    """Mix 32 bits held in int64 (an integer hash of Wellons, 2018); products stay below 2^63."""
+    word = word ^ (word >> 16)
+    word = (word * 0x21F0AAAD) & _BITS
+    word = word ^ (word >> 15)
+    word = (word * 0x735A2D97) & _BITS
+    return word ^ (word >> 15)

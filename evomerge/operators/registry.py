@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import evomerge.operators
 from evomerge.errors import RecipeError
-from evomerge.operators.parameters import Parameter, read_parameters
+from evomerge.operators.parameters import INPUTS, Parameter, read_parameters
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from evomerge.operators.measure import Measure
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Space = Literal["weight", "delta"]
@@ -32,8 +34,13 @@ class Operator:
         function: The pure function on a stack of tensors of shape `(M, *S)`.
         space: What it takes: the sources' weights or their task vectors.
         elementwise: Each output entry depends on the same entry of the inputs alone, so a tensor
-            may be merged block by block.
-        stochastic: It draws random numbers from the generators `rngs`, one per source.
+            may be merged block by block and the operator be compiled into one loop. Its numbers
+            may then be tensors: one of shape `(M,)` per source, `()` for all; it must not branch
+            on them, and only go through the stack row by row.
+        inputs: What it takes besides the stack and its parameters, see `parameters.INPUTS`.
+        measure: Its first pass; None if it needs none.
+        check: Takes a tensor's parameters and raises MergeError if they do not go together.
+        fusible: It gives the same bits when it is compiled.
         sources: Least and greatest number of sources; None for no upper limit.
         parameters: Its hyperparameters by name.
         summary: First line of its docstring.
@@ -43,14 +50,29 @@ class Operator:
     function: Callable[..., Tensor]
     space: Space
     elementwise: bool
-    stochastic: bool
+    fusible: bool
+    inputs: frozenset[str]
+    measure: Measure | None
+    check: Callable[..., None] | None
     sources: tuple[int, int | None]
     parameters: Mapping[str, Parameter]
     summary: str
 
+    @property
+    def stochastic(self) -> bool:
+        """Whether it draws random numbers."""
+        read = self.measure.reads if self.measure else ()
+        return "draws" in self.inputs or "draws" in read
+
 
 def operator(
-    *, space: Space, elementwise: bool = False, sources: tuple[int, int | None] = (1, None)
+    *,
+    space: Space,
+    elementwise: bool = False,
+    fusible: bool = True,
+    sources: tuple[int, int | None] = (1, None),
+    measure: Measure | None = None,
+    check: Callable[..., None] | None = None,
 ) -> Callable[[Function], Function]:
     """Register a merge function under its own name and return it unchanged."""
 
@@ -63,7 +85,10 @@ def operator(
             function=function,
             space=space,
             elementwise=elementwise,
-            stochastic="rngs" in function.__annotations__,
+            fusible=fusible,
+            inputs=frozenset(INPUTS.keys() & function.__annotations__.keys()),
+            measure=measure,
+            check=check,
             sources=sources,
             parameters=read_parameters(function),
             summary=(function.__doc__ or "").partition("\n")[0],

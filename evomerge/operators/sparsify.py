@@ -7,66 +7,74 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from evomerge.operators.accumulate import absolute_sum
+from evomerge.operators.measure import measure
+from evomerge.operators.randomness import Draws
+from evomerge.operators.select import order_statistic
+
 Rescale = Literal["density", "norm", "none"]
 
 
-def trim(delta: Tensor, density: float) -> Tensor:
+@measure("source")
+def trim_threshold(delta: Tensor, *, density: float) -> Tensor:
+    """The least magnitude that `trim` keeps, shape `()`."""
+    if density >= 1 or delta.numel() == 0:
+        return torch.zeros(())
+    if density <= 0:
+        return torch.tensor(torch.inf)
+    kept = max(1, int(density * delta.numel()))
+    return order_statistic([delta.abs()], delta.numel() - kept)
+
+
+def trim(delta: Tensor, threshold: Tensor) -> Tensor:
     """Keep the entries of largest magnitude (TIES, section 4, step 1).
+
+    Entries as large as the smallest one kept are kept too, so that the result does not depend on
+    an order among equals.
 
     Args:
         delta: Task vector of one parameter, any shape.
-        density: Fraction kept, in [0, 1]; at least one entry is kept unless it is 0.
+        threshold: The least magnitude kept, see `trim_threshold`.
 
     Returns:
         A tensor shaped as `delta`, the other entries 0.
     """
-    if density >= 1 or delta.numel() == 0:
-        return delta
-    if density <= 0:
-        return torch.zeros_like(delta)
-    kept = max(1, int(density * delta.numel()))
-    magnitude = delta.abs().reshape(-1)
-    threshold = magnitude.kthvalue(delta.numel() - kept + 1).values
-    mask = magnitude >= threshold
-    if int(mask.count_nonzero()) > kept:
-        # Equal magnitudes straddle the cut. mergekit keeps those that this very call puts first;
-        # so do we, because an exported recipe must rebuild the same model there.
-        mask.zero_()[magnitude.argsort(descending=True)[:kept]] = True
-    return delta * mask.reshape(delta.shape)
+    return torch.where(delta.abs() >= threshold, delta, 0.0)
 
 
-def drop(delta: Tensor, density: float, rescale: Rescale, rng: torch.Generator) -> Tensor:
-    """Keep entries at random and scale up what is left (DARE, section 3.2).
+@measure("source")
+def drop_factor(delta: Tensor, *, density: float, rescale: Rescale, draws: Draws) -> Tensor:
+    """What makes up for the entries that `drop` takes away, shape `()` (DARE, section 3.2).
 
     Args:
         delta: Task vector of one parameter, any shape.
         density: Chance of an entry to be kept, in [0, 1].
         rescale: `density` divides by the density (the paper), `norm` restores the L1 norm
             (mergekit's default), `none` does nothing.
-        rng: Draws the mask.
+        draws: Draws the mask.
+    """
+    if rescale == "none" or density <= 0 or density >= 1:
+        return torch.ones(())
+    if rescale == "density":
+        return torch.tensor(1 / density)
+    return norm_factor(delta, drop(delta, density, draws))
+
+
+def drop(delta: Tensor, density: float | Tensor, draws: Draws) -> Tensor:
+    """Keep entries at random (DARE, section 3.2).
+
+    Args:
+        delta: Task vector of one parameter, any shape.
+        density: Chance of an entry to be kept, in [0, 1].
+        draws: Draws the mask.
 
     Returns:
         A tensor shaped as `delta`, the other entries 0.
     """
-    if density >= 1:
-        return delta
-    mask = torch.rand(delta.shape, generator=rng, dtype=torch.float32) < density
-    return rescale_kept(delta, mask, density, rescale)
+    return torch.where(draws.uniform(delta.shape) < density, delta, 0.0)
 
 
-def rescale_kept(delta: Tensor, mask: Tensor, density: float, rescale: Rescale) -> Tensor:
-    """Apply a mask and make up for what it takes away; see `drop`."""
-    kept = delta * mask
-    if rescale == "density" and density > 0:
-        return kept / density
-    if rescale == "norm":
-        before, after = _absolute_sum(delta), _absolute_sum(kept)
-        if min(before, after) >= 1e-7:
-            return kept * (before / after)
-    return kept
-
-
-def _absolute_sum(tensor: Tensor) -> float:
-    # Rows are summed by one thread each, so the result does not depend on their number.
-    rows = torch.split(tensor.abs().reshape(-1), 32_768)
-    return sum(float(row.sum(dtype=torch.float64)) for row in rows)
+def norm_factor(delta: Tensor, kept: Tensor) -> Tensor:
+    """What gives the entries kept the L1 norm of all, shape `()`; 1 if either norm is near 0."""
+    before, after = absolute_sum(delta), absolute_sum(kept)
+    return torch.tensor(before / after if min(before, after) >= 1e-7 else 1.0)

@@ -6,6 +6,8 @@ section 2.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -29,8 +31,15 @@ def task_arithmetic(
     Returns:
         Merged task vector, shape `(*S,)`, the dtype of `deltas`.
     """
+    return add_weighted(deltas, weight, scale=scale, normalize=normalize)
+
+
+def add_weighted(
+    deltas: Tensor | Sequence[Tensor], weight: Weights, *, scale: float, normalize: bool
+) -> Tensor:
+    """The sum that `task_arithmetic` describes, of M tensors of shape `(*S,)`."""
     merged = add_up((delta * w for delta, w in zip(deltas, weight, strict=True)), deltas[0])
     if normalize:
-        total = torch.tensor(weight, dtype=deltas.dtype).sum()
-        merged /= total if total.abs() >= 1e-8 else 1
-    return merged * scale if scale != 1 else merged
+        total = torch.as_tensor(weight, dtype=merged.dtype).sum()
+        merged = merged / torch.where(total.abs() >= 1e-8, total, 1.0)
+    return merged * scale

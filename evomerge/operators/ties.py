@@ -13,17 +13,18 @@ from torch import Tensor
 from evomerge.operators.accumulate import add_up
 from evomerge.operators.parameters import Densities, Scale, Weights
 from evomerge.operators.registry import operator
-from evomerge.operators.sparsify import trim
+from evomerge.operators.sparsify import trim, trim_threshold
 
 
-@operator(space="delta")
+@operator(space="delta", elementwise=True, measure=trim_threshold)
 def ties(
     deltas: Tensor,
     *,
     weight: Weights,
-    density: Densities = (1.0,),
+    density: Densities = (1.0,),  # noqa: ARG001 (is in the thresholds)
     scale: Scale = 1.0,
     normalize: bool = True,
+    measured: Tensor,
 ) -> Tensor:
     """Merge task vectors, keeping only large entries that agree with the elected sign.
 
@@ -33,12 +34,13 @@ def ties(
         density: Fraction of entries kept in each task vector, by magnitude, length M.
         scale: Factor on the merged task vector (lambda).
         normalize: Divide each entry by the sum of the weights that took part in it.
+        measured: The least magnitude kept of each task vector, shape `(M,)`.
 
     Returns:
         Merged task vector, shape `(*S,)`, the dtype of `deltas`. Entries that no task vector
         keeps are 0.
     """
-    trimmed = [trim(delta, d) for delta, d in zip(deltas, density, strict=True)]
+    trimmed = [trim(delta, least) for delta, least in zip(deltas, measured, strict=True)]
     return merge_elected(trimmed, weight, scale=scale, normalize=normalize)
 
 
@@ -64,5 +66,5 @@ def merge_elected(
         # A flag times a number would be float32 whatever the task vectors are.
         shares = (a.to(merged.dtype) * w for a, w in zip(agreeing, weight, strict=True))
         total = add_up(shares, merged)
-        merged /= torch.where(total == 0, 1.0, total)
-    return merged * scale if scale != 1 else merged
+        merged = merged / torch.where(total == 0, 1.0, total)
+    return merged * scale

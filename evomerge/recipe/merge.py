@@ -20,6 +20,7 @@ from pydantic import (
 from evomerge.layout import Component, Place
 from evomerge.recipe.digest import digest
 from evomerge.recipe.schema import Natural, Positive, Strict, Text
+from evomerge.recipe.vocabulary import ChatTemplate, TokenizerSettings
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -172,6 +173,9 @@ class MergeRecipe(Strict):
         dtype: What is stored; `base` keeps each tensor's dtype of the base. Arithmetic is in
             float32 whatever is stored.
         seed: Seeds stochastic operators; unused by the others.
+        tokenizer: How models with different vocabularies are merged. When absent, all models
+            must have the vocabulary of the base.
+        chat_template: The chat template of the result; that of its tokenizer when absent.
     """
 
     version: Literal[1] = 1
@@ -181,6 +185,30 @@ class MergeRecipe(Strict):
     parameters: Mapping[str, Setting] = Field(default_factory=dict)
     dtype: Dtype = "base"
     seed: Natural = 0
+    tokenizer: TokenizerSettings | None = None
+    chat_template: ChatTemplate | None = None
+
+    @model_validator(mode="after")
+    def _vocabularies_are_of_models(self) -> Self:
+        for index, source in enumerate(self.sources):
+            if source.recipe and (source.recipe.tokenizer or source.recipe.chat_template):
+                raise ValueError(
+                    f"sources.{index}.recipe: only the outermost recipe may have a tokenizer or "
+                    "chat_template; move it there"
+                )
+            if self.tokenizer and source.model is None:
+                raise ValueError(
+                    f"sources.{index}: is a recipe or candidate; with a tokenizer, every source "
+                    "must be a model; export it first"
+                )
+        models = [self.base, *(source.model for source in self.sources)]
+        for where, name in self.tokenizer.model_names() if self.tokenizer else ():
+            if name not in models:
+                raise ValueError(
+                    f"tokenizer.{where}: {name!r} is no model of this recipe; its models: "
+                    f"{', '.join(dict.fromkeys(map(str, models)))}"
+                )
+        return self
 
     def setting(self, parameter: str, name: str, place: Place, source: Source | None) -> Any:
         """The value of a parameter for a tensor, or None if the recipe gives none.

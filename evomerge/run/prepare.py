@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from evomerge.checkpoints import Checkpoint, Finding, check_family, resolve_reference
 from evomerge.errors import EvomergeError, RecipeError
 from evomerge.evaluation.items import TaskItems, draw_items
-from evomerge.evaluation.model import choose_device
+from evomerge.live_model import choose_device
 from evomerge.evaluation.outcome import Objective
 from evomerge.evaluation.tasks import HarnessTask, TaskSpec
 from evomerge.genome.baselines import starting_candidates

@@ -11,7 +11,7 @@ import torch
 
 from evomerge.evaluation.evaluator import ResidentEvaluator
 from evomerge.evaluation.items import TaskItems
-from evomerge.evaluation.model import load_model
+from evomerge.live_model import load_model
 from evomerge.evaluation.tasks import HarnessTask, TaskSpec
 
 if TYPE_CHECKING:

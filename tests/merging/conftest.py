@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from evomerge.merging.engine import merge_tensor
+from evomerge.merging.operands import Operands
 from evomerge.merging.plan import make_plan
 from evomerge.merging.sources import SourceLibrary
 from evomerge.operators.randomness import generator
@@ -53,7 +54,8 @@ class Bench:
         (job,) = plan.jobs
         out = torch.full(job.shape, 7, dtype=self.out_dtype or job.dtype)
         readers = [lambda _, tensor=tensor: tensor for tensor in self.sources.values()]
-        merge_tensor(plan, job, lambda _: self.base, readers, out)
+        operands = Operands(plan=plan, base=lambda _: self.base, sources=readers)
+        merge_tensor(operands, job, out)
         return out
 
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evomerge.checkpoints import tokenizer_files
 from evomerge.errors import MergeError, ModelError
-from evomerge.evaluation.model import load_model, named_weights
+from evomerge.live_model import load_model, named_weights
 from evomerge.merging import export
 from evomerge.merging.export import export_checkpoint
 from evomerge.merging.resident import ResidentWeights

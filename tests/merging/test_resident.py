@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from evomerge.checkpoints import CheckpointWriter
 from evomerge.errors import MergeError, ModelError
-from evomerge.evaluation.model import named_weights
+from evomerge.live_model import named_weights
 from evomerge.merging import engine
 from evomerge.merging.export import export_checkpoint
 from evomerge.merging.resident import ResidentWeights

@@ -1,4 +1,4 @@
-"""Loads the model skeleton that candidates are merged into."""
+"""Loads models of transformers: a skeleton to merge candidates into, or a checkpoint to run."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from evomerge.checkpoints import AdaptedModel
 from evomerge.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
     from pathlib import Path
+
+    from evomerge.checkpoints import Checkpoint
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -56,6 +59,49 @@ def load_model(folder: Path, dtype: torch.dtype, device: torch.device) -> tuple[
         cause = str(error).strip().splitlines()[0]
         raise ModelError(f"{folder}: transformers cannot load it: {cause}") from error
     return model.to(device).eval().requires_grad_(requires_grad=False), tokenizer
+
+
+def load_checkpoint(
+    checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device
+) -> tuple[Any, Any]:
+    """Load a checkpoint, adapted or not, as a causal language model with its tokenizer.
+
+    Raises:
+        ModelError: transformers cannot load it, or runs its weights in another layout.
+    """
+    model, tokenizer = load_model(checkpoint.folder, dtype, device)
+    if isinstance(checkpoint, AdaptedModel):
+        stored = stored_names(model, checkpoint.headers)
+        for name, parameter in model.named_parameters():
+            parameter.copy_(checkpoint.read(stored[name]))
+    return model, tokenizer
+
+
+def stored_names(model: Any, stored: Container[str]) -> dict[str, str]:
+    """The name in a checkpoint of each parameter of a live model, by its live name.
+
+    The two differ where a checkpoint was saved without the name of the decoder in front, or holds
+    the head of a model that ties it to the embedding.
+
+    Raises:
+        ModelError: A parameter is not in the checkpoint.
+    """
+    prefix = f"{model.base_model_prefix}."
+    sharing: dict[int, list[str]] = {}
+    for name, tensor in model.state_dict().items():
+        sharing.setdefault(tensor.data_ptr(), []).append(name)
+    names = {}
+    for name, parameter in model.named_parameters():
+        alike = [name, *sharing[parameter.data_ptr()]]
+        known = [*alike, *(each.removeprefix(prefix) for each in alike)]
+        found = next((each for each in known if each in stored), None)
+        if found is None:
+            raise ModelError(
+                f"parameter {name} of the loaded model: the checkpoint has no such tensor; "
+                "this architecture stores its weights in another layout than it runs them"
+            )
+        names[name] = found
+    return names
 
 
 def named_weights(model: Any) -> tuple[Mapping[str, Tensor], frozenset[str]]:

@@ -1,0 +1,148 @@
+"""What a merge is made of: tensors of models, and what is known about them beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from evomerge.errors import MergeError
+from evomerge.merging.plan import source_identity
+from evomerge.operators.measure import Measure, take_measure
+from evomerge.operators.randomness import draws
+
+if TYPE_CHECKING:
+    from evomerge.merging.plan import MergePlan, TensorJob
+
+Read = Callable[[str], Tensor]
+"""Gives the tensor of a name."""
+
+ReadStatistic = Callable[[str, int | None, str], Tensor | None]
+"""Gives the calibration statistic of a kind, of a source's index (None: of the base), for the
+tensor of a name; None where a tensor has none."""
+
+
+def _no_statistics(kind: str, source: int | None, name: str) -> Tensor | None:  # noqa: ARG001
+    raise MergeError(f"needs the statistic {kind!r} of calibration texts, which are not given")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Operands:
+    """Where the merge of a recipe gets its tensors from.
+
+    Attributes:
+        plan: The recipe's plan.
+        base: Gives a tensor of the base model.
+        sources: The same for each source, in the recipe's order.
+        statistic: Gives a calibration statistic.
+        measured: Keeps what first passes found, by all that it depends on.
+    """
+
+    plan: MergePlan
+    base: Read
+    sources: Sequence[Read]
+    statistic: ReadStatistic = _no_statistics
+    measured: dict[Hashable, Tensor] = field(default_factory=dict)
+
+    def stored(self, job: TensorJob) -> tuple[Tensor, list[Tensor]]:
+        """Base and sources of a tensor as they are stored.
+
+        Raises:
+            MergeError: The sources differ in shape.
+        """
+        base = self.base(job.base_tensor)
+        tensors = [self.sources[index](name) for index, name in job.source_tensors]
+        # Tensors are merged flat, where those of other shapes would pass unnoticed.
+        for (index, _), tensor in zip(job.source_tensors, tensors, strict=True):
+            if tensor.shape != job.shape:
+                label = self.plan.recipe.sources[index].label
+                found, wanted = tuple(tensor.shape), job.shape
+                raise MergeError(f"source {label} has shape {found}, the base model {wanted}")
+        return base, tensors
+
+    def stack(self, job: TensorJob) -> tuple[Tensor, Tensor]:
+        """Base and the operator's stack of a tensor, in the dtype of the arithmetic."""
+        base, tensors = self.stored(job)
+        base = base.to(job.compute)
+        stack = torch.empty(len(tensors), *job.shape, dtype=job.compute)
+        for row, tensor in zip(stack, tensors, strict=True):
+            row.copy_(tensor)
+            if self.plan.operator.space == "delta":
+                row.sub_(base)
+        return base, stack
+
+    def inputs(self, job: TensorJob) -> dict[str, Any]:
+        """What the operator and its measure take besides stack, base and parameters."""
+        operator = self.plan.operator
+        read = operator.measure.reads if operator.measure else ()
+        wanted = operator.inputs | {*read}
+        found: dict[str, Any] = {}
+        if "depth" in wanted:
+            found["depth"] = torch.tensor(job.depth)
+        if "draws" in wanted:
+            labels = (self.plan.recipe.sources[index].label for index, _ in job.source_tensors)
+            seed = self.plan.recipe.seed
+            found["draws"] = [draws(seed, job.name, job.layer, label) for label in labels]
+        if "activation" in wanted:
+            found["activation"] = self.statistic("activation", None, job.base_tensor)
+        for kind in {"fisher", "gram"} & wanted:
+            parts = [self.statistic(kind, index, name) for index, name in job.source_tensors]
+            known = [part for part in parts if part is not None]
+            found[kind] = torch.stack(known) if len(known) == len(parts) else None
+        if "measured" in operator.inputs:
+            found["measured"] = self._measure(job, found)
+        return found
+
+    def _measure(self, job: TensorJob, inputs: Mapping[str, Any]) -> Tensor:
+        measure = self.plan.operator.measure
+        assert measure is not None
+        keys = list(self._keys(measure, job))
+        if any(key not in self.measured for key in keys):
+            arguments = {**job.arguments, **inputs}
+            if measure.span == "model":
+                found = take_measure(measure, torch.empty(0), arguments, _Stacks(self))
+            else:
+                arguments["base"], stack = self.stack(job)
+                found = take_measure(measure, stack, arguments)
+            rows = found.unbind() if measure.span == "source" else [found]
+            self.measured.update(zip(keys, rows, strict=True))
+        rows = [self.measured[key] for key in keys]
+        return torch.stack(rows) if measure.span == "source" else rows[0]
+
+    def _keys(self, measure: Measure, job: TensorJob) -> Iterator[Hashable]:
+        """Everything that a first pass depends on: one key, or one per source."""
+        recipe, read = self.plan.recipe, set(measure.reads)
+        settings = [(name, job.arguments[name]) for name in sorted(read & job.arguments.keys())]
+        sources = [
+            (
+                source_identity(recipe.sources[index]),
+                name,
+                (recipe.seed, recipe.sources[index].label) if "draws" in read else None,
+            )
+            for index, name in job.source_tensors
+        ]
+        common = (measure.function.__qualname__, self.plan.operator.space, recipe.base)
+        if measure.span == "model":
+            labels = tuple((source_identity(source), source.label) for source in recipe.sources)
+            yield (*common, labels, recipe.seed, *settings)
+        elif measure.span == "tensor":
+            yield (*common, job.base_tensor, *sources, *settings)
+        else:
+            for row, source in enumerate(sources):
+                own = [(n, v[row] if isinstance(v, tuple) else v) for n, v in settings]
+                yield (*common, job.base_tensor, source, *own)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stacks:
+    """The stacks of all floating point tensors of a model, which can be gone through again."""
+
+    operands: Operands
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for job in self.operands.plan.jobs:
+            if job.dtype.is_floating_point:
+                yield self.operands.stack(job)[1]

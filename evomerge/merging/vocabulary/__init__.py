@@ -1,0 +1,1 @@
+"""Merging models whose vocabularies differ: tokens are matched by their text."""
