@@ -39,7 +39,8 @@ def trim(delta: Tensor, threshold: Tensor) -> Tensor:
     Returns:
         A tensor shaped as `delta`, the other entries 0.
     """
-    return torch.where(delta.abs() >= threshold, delta, 0.0)
+    # Written so that an entry that is no number is kept, and found out later.
+    return torch.where(delta.abs() < threshold, 0.0, delta)
 
 
 @measure("source")

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-CARDS = {file.stem: yaml.safe_load(file.read_text()) for file in Path(__file__).parent.glob("cards/*")}
+CARDS = {
+    file.stem: yaml.safe_load(file.read_text()) for file in Path(__file__).parent.glob("cards/*")
+}
 
 
 class Trial:
@@ -175,7 +177,9 @@ def test_the_numbers_computed_by_hand_come_out(name: str, index: int) -> None:
 
 
 def _claims(key: str) -> list[tuple[str, str]]:
-    return [(name, one) for name in CARDS for one in CARDS[name].get(key) or () if name in operators()]
+    return [
+        (name, one) for name in CARDS for one in CARDS[name].get(key) or () if name in operators()
+    ]
 
 
 @pytest.mark.parametrize(("name", "claim"), _claims("holds"))

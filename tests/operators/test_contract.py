@@ -7,13 +7,15 @@ import sys
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import operating
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evomerge.operators.randomness import draws
 from evomerge.operators.registry import operators
 
 if TYPE_CHECKING:
@@ -220,12 +222,25 @@ def test_an_elementwise_operator_does_not_see_how_a_tensor_is_cut(
     draw: Callable[..., Tensor],
     same_bits: Callable[[Tensor, Tensor], bool],
 ) -> None:
+    if not operator.sources[0] <= sources <= (operator.sources[1] or sources):
+        return
     stack = draw((sources, size))
-    weight = tuple(0.1 + 0.37 * row for row in range(sources))
+    inputs: dict[str, Any] = {
+        "base": draw((size,), 7),
+        "fisher": draw((sources, size), 8).square(),
+    }
+    inputs["draws"] = [draws(0, "tensor", "layer", str(row)) for row in range(sources)]
+    if operator.measure is not None:
+        inputs["measured"] = operating.measured(operator.name, stack, **inputs)
+    whole = operating.merge(operator.name, stack, **inputs)
     cuts = sorted(data.draw(st.sets(st.integers(0, size), max_size=8)) | {0, size})
-    lengths = [end - start for start, end in pairwise(cuts)]
-    blocks = [call(operator, block, weight=weight) for block in stack.split(lengths, dim=1)]
-    assert same_bits(torch.cat(blocks), call(operator, stack, weight=weight))
+    blocks = []
+    for start, end in pairwise(cuts):
+        part = {k: v[..., start:end] for k, v in inputs.items() if k in ("base", "fisher")}
+        part["draws"] = [own._replace(start=own.start + start) for own in inputs["draws"]]
+        part |= {key: inputs[key] for key in inputs.keys() & {"measured"}}
+        blocks.append(operating.merge(operator.name, stack[:, start:end], **part))
+    assert same_bits(torch.cat(blocks), whole)
 
 
 @every_operator
@@ -239,3 +254,19 @@ def test_is_documented_with_the_year_of_its_source(operator: Operator) -> None:
 def test_lives_in_a_file_named_after_its_method(operator: Operator) -> None:
     file = operator.function.__module__.rpartition(".")[2]
     assert operator.name == file or operator.name.startswith(f"{file}_")
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [each for each in operators().values() if each.elementwise and each.fusible],
+    ids=attrgetter("name"),
+)
+def test_an_elementwise_operator_can_be_compiled_into_one_loop(
+    operator: Operator,
+    draw: Callable[..., Tensor],
+    same_bits: Callable[[Tensor, Tensor], bool],
+) -> None:
+    """Its numbers are tensors then, and it is traced without looking at them."""
+    stack = draw((operator.sources[1] or 3, 300))
+    eager = operating.merge(operator.name, stack)
+    assert same_bits(operating.merge(operator.name, stack, compiled=True), eager)

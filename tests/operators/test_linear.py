@@ -9,6 +9,7 @@ import torch
 
 from evomerge.errors import MergeError
 from evomerge.operators.linear import linear
+from evomerge.operators.registry import find_operator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +53,7 @@ def test_the_average_stays_between_the_sources(draw: Callable[..., Tensor]) -> N
 @pytest.mark.parametrize("weight", [(0.0, 0.0), (1.0, -1.0)])
 def test_weights_that_add_up_to_zero_cannot_be_normalised(weight: tuple[float, ...]) -> None:
     with pytest.raises(MergeError, match=r"weight: \[.*\] add up to 0; cannot normalize"):
-        linear(torch.ones(2, 3), weight=weight)
+        find_operator("linear").check(weight=weight, normalize=True)
 
 
 def test_weights_that_add_up_to_zero_are_fine_without_normalising() -> None:

@@ -20,7 +20,7 @@ def _example(
     scale: Annotated[float, Interval(0.0, 2.0)] = 1.0,
     normalize: bool = True,
     rescale: Literal["norm", "none"] = "norm",
-    rngs: object = None,
+    draws: object = None,
 ) -> None:
     raise NotImplementedError
 

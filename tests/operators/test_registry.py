@@ -53,33 +53,17 @@ def test_registering_returns_the_function_itself() -> None:
 
 
 @pytest.mark.parametrize("name", ["dare_linear", "dare_ties"])
-def test_an_operator_that_takes_generators_is_stochastic(name: str) -> None:
+def test_an_operator_that_takes_draws_is_stochastic(name: str) -> None:
     assert find_operator(name).stochastic
 
 
 @pytest.mark.parametrize("name", ["linear", "slerp", "task_arithmetic", "ties"])
-def test_an_operator_that_takes_no_generators_is_not_stochastic(name: str) -> None:
+def test_an_operator_that_takes_no_draws_is_not_stochastic(name: str) -> None:
     assert not find_operator(name).stochastic
 
 
-def test_the_generators_are_no_parameter_of_a_recipe() -> None:
-    assert "rngs" not in find_operator("dare_ties").parameters
-
-
-@pytest.mark.parametrize("name", ["linear", "slerp"])
-def test_an_average_of_models_takes_their_weights(name: str) -> None:
-    assert find_operator(name).space == "weight"
-
-
-@pytest.mark.parametrize("name", ["dare_linear", "dare_ties", "task_arithmetic", "ties"])
-def test_a_sum_of_changes_takes_task_vectors(name: str) -> None:
-    assert find_operator(name).space == "delta"
-
-
-def test_slerp_takes_two_sources_and_the_others_any_number() -> None:
-    counts = {name: each.sources for name, each in operators().items()}
-    assert counts.pop("slerp") == (2, 2)
-    assert set(counts.values()) == {(1, None)}
+def test_the_draws_are_no_parameter_of_a_recipe() -> None:
+    assert "draws" not in find_operator("dare_ties").parameters
 
 
 def test_importing_the_registry_alone_does_not_import_torch() -> None:
