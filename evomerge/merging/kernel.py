@@ -83,14 +83,14 @@ class Kernel:
     def _compile(
         self, base: Tensor, sources: Sequence[Tensor], arguments: Mapping[str, Any], out: Tensor
     ) -> None:
-        import torch._dynamo
+        from torch._dynamo import config, exc
 
         # A loop for each operator, number of sources and dtype of theirs is no accident here.
-        torch._dynamo.config.recompile_limit = max(256, torch._dynamo.config.recompile_limit)
+        config.recompile_limit = max(256, config.recompile_limit)
         compiled = torch.compile(self._loop, dynamic=True, fullgraph=True)
         try:
             compiled(base, sources, arguments, out)
-        except torch._dynamo.exc.TorchDynamoException as error:
+        except exc.TorchDynamoException as error:
             _LOG.info("merging without compiled loops: %s", str(error).partition("\n")[0])
             return
         where = slice(0, BLOCK)

@@ -92,13 +92,11 @@ class Operands:
             parts = [self.statistic(kind, index, name) for index, name in job.source_tensors]
             known = [part for part in parts if part is not None]
             found[kind] = torch.stack(known) if len(known) == len(parts) else None
-        if "measured" in operator.inputs:
-            found["measured"] = self._measure(job, found)
+        if operator.measure is not None:
+            found["measured"] = self._measure(operator.measure, job, found)
         return found
 
-    def _measure(self, job: TensorJob, inputs: Mapping[str, Any]) -> Tensor:
-        measure = self.plan.operator.measure
-        assert measure is not None
+    def _measure(self, measure: Measure, job: TensorJob, inputs: Mapping[str, Any]) -> Tensor:
         keys = list(self._keys(measure, job))
         if any(key not in self.measured for key in keys):
             arguments = {**job.arguments, **inputs}

@@ -19,9 +19,9 @@ Rescale = Literal["density", "norm", "none"]
 def trim_threshold(delta: Tensor, *, density: float) -> Tensor:
     """The least magnitude that `trim` keeps, shape `()`."""
     if density >= 1 or delta.numel() == 0:
-        return torch.zeros(())
+        return delta.new_zeros(())
     if density <= 0:
-        return torch.tensor(torch.inf)
+        return delta.new_tensor(torch.inf)
     kept = max(1, int(density * delta.numel()))
     return order_statistic([delta.abs()], delta.numel() - kept)
 
@@ -55,9 +55,9 @@ def drop_factor(delta: Tensor, *, density: float, rescale: Rescale, draws: Draws
         draws: Draws the mask.
     """
     if rescale == "none" or density <= 0 or density >= 1:
-        return torch.ones(())
+        return delta.new_ones(())
     if rescale == "density":
-        return torch.tensor(1 / density)
+        return delta.new_tensor(1 / density)
     return norm_factor(delta, drop(delta, density, draws))
 
 
@@ -78,4 +78,4 @@ def drop(delta: Tensor, density: float | Tensor, draws: Draws) -> Tensor:
 def norm_factor(delta: Tensor, kept: Tensor) -> Tensor:
     """What gives the entries kept the L1 norm of all, shape `()`; 1 if either norm is near 0."""
     before, after = absolute_sum(delta), absolute_sum(kept)
-    return torch.tensor(before / after if min(before, after) >= 1e-7 else 1.0)
+    return delta.new_tensor(before / after if min(before, after) >= 1e-7 else 1.0)

@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
+import operating
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evomerge.operators.dare import dare_linear, dare_ties
-from evomerge.operators.randomness import generator
-from evomerge.operators.task_arithmetic import task_arithmetic
-from evomerge.operators.ties import ties
+from evomerge.operators.randomness import draws
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
 
-both = pytest.mark.parametrize("dare", [dare_linear, dare_ties], ids=lambda f: f.__name__)
-
-
-def _rngs(count: int, seed: int = 0) -> list[torch.Generator]:
-    return [generator(seed, "tensor", str(index)) for index in range(count)]
+both = pytest.mark.parametrize("dare", ["dare_linear", "dare_ties"])
+merge = functools.partial(operating.merge, scale=1.0)
 
 
 def _published(
     deltas: list[list[float]], weight: list[float], density: list[float]
 ) -> list[float]:
-    """Section 3.2 and a weighted sum, entry by entry, with the engine's masks."""
+    """Section 3.2 of the paper and a weighted sum, entry by entry, with the engine's masks."""
     merged = [0.0] * len(deltas[0])
-    for delta, w, d, rng in zip(deltas, weight, density, _rngs(len(deltas)), strict=True):
-        chances = torch.rand(len(delta), generator=rng).tolist()
+    for row, (delta, w, d) in enumerate(zip(deltas, weight, density, strict=True)):
+        chances = draws(0, "tensor", "layer", str(row)).uniform((len(delta),)).tolist()
         for index, (entry, chance) in enumerate(zip(delta, chances, strict=True)):
             if d == 1 or chance < d:
                 merged[index] += w * entry / d
@@ -48,52 +44,42 @@ def test_dare_linear_is_what_the_paper_says(data: st.DataObject, sources: int, s
     density = data.draw(st.lists(st.integers(1, 64).map(lambda n: n / 64), **per_source))
     row = st.lists(st.floats(-10, 10), min_size=size, max_size=size)
     deltas = data.draw(st.lists(row, **per_source))
-    merged = dare_linear(
-        torch.tensor(deltas, dtype=torch.float64),
-        weight=tuple(weight),
-        density=tuple(density),
-        rngs=_rngs(sources),
-    )
+    stack = torch.tensor(deltas, dtype=torch.float64)
+    merged = merge("dare_linear", stack, weight=weight, density=density)
     assert merged.tolist() == pytest.approx(_published(deltas, weight, density), abs=1e-9)
 
 
 @pytest.mark.parametrize(
     ("dare", "plain"),
-    [(dare_linear, task_arithmetic), (dare_ties, ties)],
-    ids=["dare_linear", "dare_ties"],
+    [("dare_linear", "task_arithmetic"), ("dare_ties", "ties")],
 )
 @pytest.mark.parametrize("normalize", [False, True])
 def test_density_one_is_the_same_merge_without_dropping(
-    dare: Callable[..., Tensor],
-    plain: Callable[..., Tensor],
+    dare: str,
+    plain: str,
     normalize: bool,
     draw: Callable[..., Tensor],
 ) -> None:
     deltas = draw((3, 200))
     settings: dict[str, Any] = {"weight": (0.5, 0.3, 0.9), "normalize": normalize, "scale": 0.7}
-    dropped = dare(deltas, density=(1.0,) * 3, rngs=_rngs(3), **settings)
-    assert torch.equal(dropped, plain(deltas, **settings, **_whole(plain)))
-
-
-def _whole(plain: Callable[..., Tensor]) -> dict[str, Any]:
-    return {"density": (1.0,) * 3} if plain is ties else {}
+    dropped = operating.merge(dare, deltas, density=1.0, **settings)
+    whole = {"density": 1.0} if plain == "ties" else {}
+    assert torch.equal(dropped, operating.merge(plain, deltas, **settings, **whole))
 
 
 @both
-def test_density_below_one_drops_something(
-    dare: Callable[..., Tensor], draw: Callable[..., Tensor]
-) -> None:
-    merged = dare(draw((1, 200)), weight=(1.0,), density=(0.5,), rngs=_rngs(1))
+def test_density_below_one_drops_something(dare: str, draw: Callable[..., Tensor]) -> None:
+    merged = merge(dare, draw((1, 200)), weight=1.0, density=0.5)
     assert 0 < merged.count_nonzero() < 200
 
 
 @both
-def test_each_source_is_thinned_by_a_generator_of_its_own(
-    dare: Callable[..., Tensor], draw: Callable[..., Tensor]
+def test_each_source_is_thinned_by_numbers_of_its_own(
+    dare: str, draw: Callable[..., Tensor]
 ) -> None:
     deltas = draw((1, 200)).repeat(2, 1)
-    first = dare(deltas, weight=(1.0, 0.0), density=(0.5, 0.5), rngs=_rngs(2))
-    second = dare(deltas, weight=(0.0, 1.0), density=(0.5, 0.5), rngs=_rngs(2))
+    first = merge(dare, deltas, weight=(1.0, 0.0), density=0.5)
+    second = merge(dare, deltas, weight=(0.0, 1.0), density=0.5)
     assert not torch.equal(first, second)
 
 
@@ -102,10 +88,9 @@ def test_dare_linear_averages_to_the_plain_sum_over_seeds(
     size: int, draw: Callable[..., Tensor]
 ) -> None:
     deltas, seeds = draw((2, size), dtype=torch.float64), 1500
-    settings: dict[str, Any] = {"weight": (1.0, 1.0)}
     total = torch.zeros(size, dtype=torch.float64)
     for seed in range(seeds):
-        total += dare_linear(deltas, density=(0.5, 0.5), rngs=_rngs(2, seed), **settings)
+        total += merge("dare_linear", deltas, weight=1.0, density=0.5, seed=seed)
     # At density 1/2 an entry's variance is its square.
     error = deltas.square().sum(0).div(seeds).sqrt()
-    assert ((total / seeds - task_arithmetic(deltas, **settings)).abs() <= 5 * error).all()
+    assert ((total / seeds - deltas.sum(0)).abs() <= 5 * error).all()

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from evomerge.operators.registry import find_operator
-from evomerge.operators.sparsify import trim
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,9 +106,3 @@ def test_a_source_of_weight_zero_takes_no_part(
         assert torch.allclose(
             call(operator, stack, weight=(0.5, 0.0)), call(operator, stack[:1], weight=0.5)
         )
-
-
-def test_trimming_one_tensor_does_not_see_another(draw: Callable[..., Tensor]) -> None:
-    """Unlike the paper, which trims all tensors of a model together."""
-    small, large = draw((50,)), draw((50,), seed=1) * 100
-    assert trim(small, 0.5).count_nonzero() == trim(large, 0.5).count_nonzero() == 25

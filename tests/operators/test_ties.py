@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
+import operating
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evomerge.operators.ties import ties
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
+
+ties = functools.partial(operating.merge, "ties", scale=1.0)
 
 TOY = torch.tensor([[4.0, -1.0, 0.5, -3.0], [2.0, 3.0, -0.2, -1.0]])
 
@@ -53,7 +55,7 @@ def _published(
 def test_the_toys_of_the_specification_come_out(
     density: float, weight: tuple[float, ...], expected: list[float]
 ) -> None:
-    """methods.md 4.2."""
+    """Section 4; the toy is two task vectors of four entries."""
     merged = ties(TOY, weight=weight, density=(density, density))
     assert merged.tolist() == pytest.approx(expected)
 
@@ -99,6 +101,11 @@ def test_duplicating_all_sources_changes_nothing(draw: Callable[..., Tensor]) ->
 def test_entries_that_no_source_keeps_are_zero() -> None:
     merged = ties(TOY, weight=(1.0, 1.0), density=(0.25, 0.25))
     assert merged.tolist() == [4.0, 3.0, 0.0, 0.0]
+
+
+def test_entries_as_large_as_the_smallest_one_kept_are_kept_too() -> None:
+    merged = ties([[2.0, -1.0, 1.0, 0.5]], weight=1.0, density=0.5)
+    assert merged.tolist() == [2.0, -1.0, 1.0, 0.0]
 
 
 @given(
