@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from evomerge.errors import MergeError
 from evomerge.merging.kernel import kernel
 from evomerge.operators.apply import apply
+from evomerge.operators.parameters import PER_ENTRY
 
 if TYPE_CHECKING:
     from evomerge.merging.operands import Operands
@@ -49,20 +50,21 @@ def merge_tensor(operands: Operands, job: TensorJob, out: Tensor) -> None:
 def _merge_entries(operands: Operands, job: TensorJob, out: Tensor) -> None:
     operator = operands.plan.operator
     base, tensors = operands.stored(job)
-    arguments: dict[str, Any] = operands.inputs(job)
-    if "fisher" in arguments:
-        arguments["fisher"] = arguments["fisher"].reshape(len(tensors), -1)
+    entries = {
+        "base": [base.reshape(-1)],
+        "sources": [tensor.reshape(-1) for tensor in tensors],
+    }
+    arguments = {k: v for k, v in operands.inputs(job).items() if k in operator.inputs}
+    for name in arguments.keys() & PER_ENTRY:
+        entries[name] = [row.reshape(-1) for row in arguments.pop(name)]
     constants = []
     for name, parameter in operator.parameters.items():
         if parameter.interval is None:
             constants.append((name, job.arguments[name]))
         else:
             arguments[name] = torch.tensor(job.arguments[name], dtype=job.compute)
-    read = operator.parameters.keys() | operator.inputs
-    arguments = {name: value for name, value in arguments.items() if name in read}
     merge = kernel(operator.name, tuple(constants), job.compute, job.dtype, len(tensors))
-    flat = [tensor.reshape(-1) for tensor in tensors]
-    merge(base.reshape(-1), flat, arguments, out.view(-1))
+    merge(entries, arguments, out.view(-1))
 
 
 def _merge_whole(operands: Operands, job: TensorJob, out: Tensor) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,8 +12,10 @@ import torch
 from torch import Tensor
 
 from evomerge.errors import MergeError
-from evomerge.merging.plan import source_identity
-from evomerge.operators.measure import Measure, take_measure
+from evomerge.layout import Component, locate
+from evomerge.merging.plan import base_identity, source_identity
+from evomerge.operators.chunks import Chunks
+from evomerge.operators.measure import Measure, measure_source, take_measure
 from evomerge.operators.randomness import draws
 
 if TYPE_CHECKING:
@@ -53,8 +57,8 @@ class Operands:
         Raises:
             MergeError: The sources differ in shape.
         """
-        base = self.base(job.base_tensor)
         tensors = [self.sources[index](name) for index, name in job.source_tensors]
+        base = tensors[0] if job.base_tensor is None else self.base(job.base_tensor)
         # Tensors are merged flat, where those of other shapes would pass unnoticed.
         for (index, _), tensor in zip(job.source_tensors, tensors, strict=True):
             if tensor.shape != job.shape:
@@ -70,9 +74,13 @@ class Operands:
         stack = torch.empty(len(tensors), *job.shape, dtype=job.compute)
         for row, tensor in zip(stack, tensors, strict=True):
             row.copy_(tensor)
-            if self.plan.operator.space == "delta":
+            if self._takes_deltas:
                 row.sub_(base)
         return base, stack
+
+    @property
+    def _takes_deltas(self) -> bool:
+        return self.plan.operator.space == "delta"
 
     def inputs(self, job: TensorJob) -> dict[str, Any]:
         """What the operator and its measure take besides stack, base and parameters."""
@@ -80,14 +88,21 @@ class Operands:
         read = operator.measure.reads if operator.measure else ()
         wanted = operator.inputs | {*read}
         found: dict[str, Any] = {}
-        if "depth" in wanted:
-            found["depth"] = torch.tensor(job.depth)
+        numbers = {
+            "depth": job.depth,
+            "component": list(Component).index(locate(job.name).component),
+            "row_length": job.shape[-1] if len(job.shape) > 1 else 1,
+        }
+        found |= {key: torch.tensor(value) for key, value in numbers.items() if key in wanted}
+        if "offset" in wanted:
+            found["offset"] = torch.tensor(self._offset(job))
         if "draws" in wanted:
             labels = (self.plan.recipe.sources[index].label for index, _ in job.source_tensors)
             seed = self.plan.recipe.seed
             found["draws"] = [draws(seed, job.name, job.layer, label) for label in labels]
         if "activation" in wanted:
-            found["activation"] = self.statistic("activation", None, job.base_tensor)
+            name = job.base_tensor or job.name
+            found["activation"] = self.statistic("activation", None, name)
         for kind in {"fisher", "gram"} & wanted:
             parts = [self.statistic(kind, index, name) for index, name in job.source_tensors]
             known = [part for part in parts if part is not None]
@@ -96,19 +111,31 @@ class Operands:
             found["measured"] = self._measure(operator.measure, job, found)
         return found
 
+    def _offset(self, job: TensorJob) -> int:
+        """Entries of the floating point tensors that come before."""
+        before = itertools.takewhile(lambda other: other is not job, self.plan.jobs)
+        return sum(math.prod(other.shape) for other in before if other.dtype.is_floating_point)
+
     def _measure(self, measure: Measure, job: TensorJob, inputs: Mapping[str, Any]) -> Tensor:
         keys = list(self._keys(measure, job))
-        if any(key not in self.measured for key in keys):
-            arguments = {**job.arguments, **inputs}
-            if measure.span == "model":
-                found = take_measure(measure, torch.empty(0), arguments, _Stacks(self))
-            else:
-                arguments["base"], stack = self.stack(job)
-                found = take_measure(measure, stack, arguments)
-            rows = found.unbind() if measure.span == "source" else [found]
-            self.measured.update(zip(keys, rows, strict=True))
+        missing = [row for row, key in enumerate(keys) if key not in self.measured]
+        arguments = {**job.arguments, **inputs}
+        if missing and measure.of_source:
+            base, tensors = self.stored(job)
+            for row in missing:
+                source = Chunks(tensors[row], base if self._takes_deltas else None, job.compute)
+                whole = source if measure.span == "chunks" else source.whole()
+                found = measure_source(measure, whole, row, {**arguments, "base": base})
+                self.measured[keys[row]] = found
+        elif missing and measure.span == "model":
+            self.measured[keys[0]] = take_measure(
+                measure, torch.empty(0), arguments, _Stacks(self)
+            )
+        elif missing:
+            arguments["base"], stack = self.stack(job)
+            self.measured[keys[0]] = take_measure(measure, stack, arguments)
         rows = [self.measured[key] for key in keys]
-        return torch.stack(rows) if measure.span == "source" else rows[0]
+        return torch.stack(rows) if measure.of_source else rows[0]
 
     def _keys(self, measure: Measure, job: TensorJob) -> Iterator[Hashable]:
         """Everything that a first pass depends on: one key, or one per source."""
@@ -122,7 +149,7 @@ class Operands:
             )
             for index, name in job.source_tensors
         ]
-        common = (measure.function.__qualname__, self.plan.operator.space, recipe.base)
+        common = (measure.function.__qualname__, self.plan.operator.space, base_identity(recipe))
         if measure.span == "model":
             labels = tuple((source_identity(source), source.label) for source in recipe.sources)
             yield (*common, labels, recipe.seed, *settings)

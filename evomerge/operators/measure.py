@@ -7,14 +7,17 @@ recipe; the merge itself then needs each entry only once.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from evomerge.operators.chunks import Chunks
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
     from torch import Tensor
 
-Span = Literal["source", "tensor", "model"]
+Span = Literal["source", "chunks", "tensor", "model"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,8 +28,9 @@ class Measure:
         function: What it calls. Its keyword arguments are parameters of the operator that it
             depends on, and perhaps `draws` or `base`, which mean what they mean to an operator.
         span: What the function sees: `source` one source's tensor of shape `(*S,)`, with that
-            source's parameters; `tensor` the stack of shape `(M, *S)`; `model` an iterable,
-            which may be gone through several times, of the stacks of all floating point tensors.
+            source's parameters; `chunks` the same as `Chunks`, which need less memory; `tensor`
+            the stack of shape `(M, *S)`; `model` an iterable, which may be gone through several
+            times, of the stacks of all floating point tensors.
         reads: Names of its keyword arguments.
     """
 
@@ -34,12 +38,17 @@ class Measure:
     span: Span
     reads: tuple[str, ...]
 
+    @property
+    def of_source(self) -> bool:
+        """Whether each source is measured by itself."""
+        return self.span in ("source", "chunks")
+
 
 def measure(span: Span) -> Callable[[Callable[..., Tensor]], Measure]:
     """Make a function the first pass of operators: `@operator(..., measure=function)`.
 
     The function returns a small tensor of any shape. The operator is given it as `measured`; from
-    a measure of sources it is stacked, one row per source.
+    a measure of single sources it is stacked, one row per source.
     """
 
     def wrap(function: Callable[..., Tensor]) -> Measure:
@@ -51,7 +60,10 @@ def measure(span: Span) -> Callable[[Callable[..., Tensor]], Measure]:
 
 
 def take_measure(
-    of: Measure, stack: Tensor, arguments: dict[str, Any], stacks: Any = None
+    of: Measure,
+    stack: Tensor,
+    arguments: Mapping[str, Any],
+    stacks: Iterable[Tensor] | None = None,
 ) -> Tensor:
     """Measure one tensor, or a model.
 
@@ -68,9 +80,26 @@ def take_measure(
         return of.function(stack, **read)
     if of.span == "model":
         return of.function([stack] if stacks is None else stacks, **read)
-    rows = [{k: v if k == "base" else _row(v, row) for k, v in read.items()} for row in range(len(stack))]
-    return torch.stack([of.function(one, **own) for one, own in zip(stack, rows, strict=True)])
+    sources = [stack_row(of, row) for row in stack]
+    return torch.stack([measure_source(of, one, row, read) for row, one in enumerate(sources)])
 
 
-def _row(value: Any, row: int) -> Any:
-    return value[row] if isinstance(value, (tuple, list)) else value
+def stack_row(of: Measure, row: Tensor) -> Tensor | Chunks:
+    """One source's tensor as a measure of sources takes it."""
+    return Chunks(row, None, row.dtype) if of.span == "chunks" else row
+
+
+def measure_source(
+    of: Measure, source: Tensor | Chunks, row: int, arguments: Mapping[str, Any]
+) -> Tensor:
+    """Measure one source.
+
+    Args:
+        of: A measure of single sources.
+        source: Its tensor.
+        row: Its place among the sources.
+        arguments: The operator's arguments, a sequence for those per source.
+    """
+    read = {name: arguments[name] for name in of.reads}
+    own = {k: v[row] if isinstance(v, (tuple, list)) else v for k, v in read.items()}
+    return of.function(source, **own)

@@ -20,6 +20,11 @@ INPUTS = {
     "draws": "random numbers of each source, M of `randomness.Draws`",
     "measured": "what the operator's measure found",
     "depth": "where the tensor's layer sits: 0 first, 1 last, NaN outside the layers; shape `()`",
+    "component": "number of the tensor's component among those of a model, shape `()`, int64",
+    "row_length": "entries along the tensor's last axis, 1 if it has none; shape `()`, int64",
+    "offset": "entries that come before in the flattened model, shape `()`, int64",
+    "ranks": "ranks of each source's magnitudes within their rows, shape `(M, *S)`, integers; may be "
+    "left out",
     "fisher": "diagonal Fisher information of each source, shape `(M, *S)`",
     "gram": "inner products of each source's input columns, shape `(M, in, in)`; None where the "
     "tensor is not a linear layer's weight",
@@ -27,6 +32,9 @@ INPUTS = {
     "tensor is not a linear layer's weight",
 }
 """Keyword arguments of an operator that are not parameters of a recipe."""
+
+PER_ENTRY = {"fisher"}
+"""Inputs with a value per source and entry."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Random numbers that are named, so that order, sharding and worker count cannot matter.
 
-Those of an operator are a pure function of a seed, a tensor, a source and an entry's index: they do
-not depend on how a tensor is cut into blocks, on the number of threads or on what was drawn before.
+Those of an operator are a pure function of a seed, a tensor, a source and an entry's index: they
+do not depend on how a tensor is cut into blocks, on the number of threads or on what was drawn
+before.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import NamedTuple
 import torch
 from blake3 import blake3
 from torch import Tensor
+
+from evomerge.operators.probit import probit
 
 _BITS = 0xFFFFFFFF
 
@@ -38,12 +41,31 @@ class Draws(NamedTuple):
         """
         return _uniform(self.key, self.start + torch.arange(math.prod(shape)), stream).view(shape)
 
-    def normal(self, shape: tuple[int, ...], stream: int = 0) -> Tensor:
-        """Standard normal numbers, one per entry, float32 (Box and Muller, 1958)."""
-        radius = (-2 * torch.log1p(-self.uniform(shape, 2 * stream))).sqrt()
-        return radius * torch.cos(2 * math.pi * self.uniform(shape, 2 * stream + 1))
+    def after(self, entries: int) -> Draws:
+        """The random numbers of a block that begins so many entries later."""
+        return self._replace(start=self.start + entries)
 
-    def of_layer(self, count: int, stream: int = 0) -> Tensor:
+    def normal(self, shape: tuple[int, ...], stream: int = 0) -> Tensor:
+        """Standard normal numbers, one per entry, float32: those of `uniform`, transformed."""
+        return probit(self.uniform(shape, stream))
+
+    def of_rows(self, shape: tuple[int, ...], length: Tensor, stream: int = 0) -> Tensor:
+        """Numbers in [0, 1) that the entries of a row share, float32.
+
+        Args:
+            shape: Shape of the result.
+            length: Entries of a row, shape `()`, int64.
+            stream: Another number gives other, independent numbers.
+        """
+        index = self.start + torch.arange(math.prod(shape))
+        rows = torch.div(index, length, rounding_mode="floor")
+        return _uniform(self.key, rows, stream).view(shape)
+
+    def of_tensor(self, count: int, stream: int = 0) -> Tensor:
+        """`count` numbers in [0, 1) that all blocks of the tensor share, float32."""
+        return _uniform(self.key, torch.arange(count), stream)
+
+    def of_layer(self, count: int, stream: int | Tensor = 0) -> Tensor:
         """`count` numbers in [0, 1) that all tensors of the layer share, float32."""
         return _uniform(self.layer_key, torch.arange(count), stream)
 
@@ -75,7 +97,7 @@ def _key(seed: int, *names: str) -> Tensor:
     return torch.tensor([*words], dtype=torch.int64)
 
 
-def _uniform(key: Tensor, index: Tensor, stream: int) -> Tensor:
+def _uniform(key: Tensor, index: Tensor, stream: int | Tensor) -> Tensor:
     high, low = index >> 32, index & _BITS
     hashed = _mix(_mix(low ^ key[0]) ^ key[1] ^ high ^ (stream * 0x9E3779B9 & _BITS))
     # 24 bits are what a float32 holds without rounding up to 1.

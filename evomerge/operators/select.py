@@ -12,25 +12,26 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from evomerge.operators.chunks import CHUNK, Chunks
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-CHUNK = 1 << 18
-"""Entries looked at in one go: few enough for the cache."""
 
 SAMPLE = 1 << 14
 """About how many entries the bracket is read off."""
 
 
-def order_statistic(tensors: Iterable[Tensor], rank: int) -> Tensor:
+def order_statistic(tensors: Iterable[Tensor] | Chunks, rank: int) -> Tensor:
     """The entry that `rank` others come before when all are sorted in rising order.
 
     Args:
         tensors: Parts of what is looked at, of any shapes; gone through up to three times.
+            Of `Chunks` it is the magnitudes that are looked at.
         rank: From 0 to the number of entries less one.
 
     Returns:
         Shape `()`, the dtype of the tensors; the same for any order and any cut of the parts.
+        Entries that are no numbers come before all others.
     """
     low, high = _bracket(tensors, rank)
     below, inside = _count(tensors, low, high)
@@ -38,19 +39,25 @@ def order_statistic(tensors: Iterable[Tensor], rank: int) -> Tensor:
     if not below <= rank < below + found:
         # The sample misled us, which is rare; then nothing is left out.
         below, inside = _count(tensors, -math.inf, math.inf)
-    return torch.cat(inside).kthvalue(rank - below + 1).values
+    candidates = torch.cat(inside)
+    if rank < below:
+        return candidates.new_tensor(torch.nan)
+    return candidates.kthvalue(rank - below + 1).values
 
 
-def _bracket(tensors: Iterable[Tensor], rank: int) -> tuple[float, float]:
-    sizes = [tensor.numel() for tensor in tensors]
-    total = sum(sizes)
+def _bracket(tensors: Iterable[Tensor] | Chunks, rank: int) -> tuple[float, float]:
+    total = _size(tensors)
     if total <= SAMPLE:
         return -math.inf, math.inf
-    step = total // SAMPLE
     # An odd step does not fall in step with rows and columns.
-    sample = torch.cat([tensor.reshape(-1)[:: step | 1] for tensor in tensors]).sort().values
+    step = total // SAMPLE | 1
+    if isinstance(tensors, Chunks):
+        sample = tensors.take(slice(None, None, step)).abs()
+    else:
+        sample = torch.cat([tensor.reshape(-1)[::step] for tensor in tensors])
+    sample = sample.sort().values
     place = rank / total * len(sample)
-    slack = 4 * math.sqrt(len(sample) * 0.25)
+    slack = 2 * math.sqrt(len(sample))  # four standard deviations in the middle
     low, high = int(place - slack), int(place + slack) + 1
     return (
         float(sample[low]) if low >= 0 else -math.inf,
@@ -58,16 +65,27 @@ def _bracket(tensors: Iterable[Tensor], rank: int) -> tuple[float, float]:
     )
 
 
-def _count(tensors: Iterable[Tensor], low: float, high: float) -> tuple[int, list[Tensor]]:
+def _count(
+    tensors: Iterable[Tensor] | Chunks, low: float, high: float
+) -> tuple[int, list[Tensor]]:
     """How many entries lie below the bracket, and the entries inside it, ends included."""
     below, inside = 0, []
-    for chunk in _chunks(tensors):
+    for chunk in _pieces(tensors):
         above = chunk >= low
         below += chunk.numel() - int(above.count_nonzero())
         inside.append(chunk[above & (chunk <= high)])
     return below, inside
 
 
-def _chunks(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
+def _size(tensors: Iterable[Tensor] | Chunks) -> int:
+    if isinstance(tensors, Chunks):
+        return tensors.entries
+    return sum(tensor.numel() for tensor in tensors)
+
+
+def _pieces(tensors: Iterable[Tensor] | Chunks) -> Iterator[Tensor]:
+    if isinstance(tensors, Chunks):
+        yield from (chunk.abs_() for chunk in tensors)
+        return
     for tensor in tensors:
         yield from torch.split(tensor.reshape(-1), CHUNK)

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from evomerge.operators.accumulate import absolute_sum
+from evomerge.operators.chunks import Chunks
+from evomerge.operators.fuse import Entries, FusedLoop
 from evomerge.operators.measure import measure
 from evomerge.operators.randomness import Draws
 from evomerge.operators.select import order_statistic
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LARGE = 1 << 20
+"""Entries of a piece that a compiled loop is given."""
+
 Rescale = Literal["density", "norm", "none"]
 
 
-@measure("source")
-def trim_threshold(delta: Tensor, *, density: float) -> Tensor:
+@measure("chunks")
+def trim_threshold(delta: Chunks, *, density: float) -> Tensor:
     """The least magnitude that `trim` keeps, shape `()`."""
-    if density >= 1 or delta.numel() == 0:
-        return delta.new_zeros(())
+    if density >= 1 or delta.entries == 0:
+        return torch.zeros((), dtype=delta.dtype)
     if density <= 0:
-        return delta.new_tensor(torch.inf)
-    kept = max(1, int(density * delta.numel()))
-    return order_statistic([delta.abs()], delta.numel() - kept)
+        return torch.tensor(torch.inf, dtype=delta.dtype)
+    kept = max(1, int(density * delta.entries))
+    return order_statistic(delta, delta.entries - kept)
 
 
 def trim(delta: Tensor, threshold: Tensor) -> Tensor:
@@ -43,22 +53,60 @@ def trim(delta: Tensor, threshold: Tensor) -> Tensor:
     return torch.where(delta.abs() < threshold, 0.0, delta)
 
 
-@measure("source")
-def drop_factor(delta: Tensor, *, density: float, rescale: Rescale, draws: Draws) -> Tensor:
+def entry_count(stacks: Iterable[Tensor]) -> int:
+    """How many entries a model has, whose sources' tensors are stacked, each `(M, *S)`."""
+    return sum(stack[0].numel() for stack in stacks)
+
+
+def model_threshold(stacks: Iterable[Tensor], row: int, kept: int) -> Tensor:
+    """The least magnitude that `trim` keeps of all tensors of a model together, shape `()`.
+
+    Args:
+        stacks: The task vectors, tensor by tensor, each of shape `(M, *S)`.
+        row: Which source is looked at.
+        kept: How many of its entries are kept, if no two are of equal magnitude.
+    """
+    dropped = entry_count(stacks) - kept
+    if dropped <= 0:
+        return torch.zeros(())
+    return order_statistic(_Magnitudes(stacks, row), dropped) if kept else torch.tensor(torch.inf)
+
+
+@dataclass(frozen=True, slots=True)
+class _Magnitudes:
+    """Those of one source, which can be gone through again without holding the model."""
+
+    stacks: Iterable[Tensor]
+    row: int
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for stack in self.stacks:
+            yield stack[self.row].abs()
+
+
+@measure("chunks")
+def drop_factor(delta: Chunks, *, density: float, rescale: Rescale, draws: Draws) -> Tensor:
     """What makes up for the entries that `drop` takes away, shape `()` (DARE, section 3.2).
 
     Args:
-        delta: Task vector of one parameter, any shape.
+        delta: Task vector of one parameter.
         density: Chance of an entry to be kept, in [0, 1].
         rescale: `density` divides by the density (the paper), `norm` restores the L1 norm
             (mergekit's default), `none` does nothing.
         draws: Draws the mask.
     """
     if rescale == "none" or density <= 0 or density >= 1:
-        return delta.new_ones(())
+        return torch.ones((), dtype=delta.dtype)
     if rescale == "density":
-        return delta.new_tensor(1 / density)
-    return norm_factor(delta, drop(delta, density, draws))
+        return torch.tensor(1 / density, dtype=delta.dtype)
+    before = after = 0.0
+    chance, first = torch.tensor(density, dtype=delta.dtype), 0
+    for chunk in delta.pieces(LARGE):
+        kept = torch.empty_like(chunk)
+        _dropping({"delta": [chunk]}, {"density": chance, "draws": [draws.after(first)]}, kept)
+        before, after = before + absolute_sum(chunk), after + absolute_sum(kept)
+        first += chunk.numel()
+    return torch.tensor(norm_ratio(before, after), dtype=delta.dtype)
 
 
 def drop(delta: Tensor, density: float | Tensor, draws: Draws) -> Tensor:
@@ -75,7 +123,17 @@ def drop(delta: Tensor, density: float | Tensor, draws: Draws) -> Tensor:
     return torch.where(draws.uniform(delta.shape) < density, delta, 0.0)
 
 
+@FusedLoop
+def _dropping(entries: Entries, arguments: Mapping[str, Any], out: Tensor) -> None:
+    (delta,), (draws,) = entries["delta"], arguments["draws"]
+    out.copy_(drop(delta, arguments["density"], draws))
+
+
 def norm_factor(delta: Tensor, kept: Tensor) -> Tensor:
     """What gives the entries kept the L1 norm of all, shape `()`; 1 if either norm is near 0."""
-    before, after = absolute_sum(delta), absolute_sum(kept)
-    return delta.new_tensor(before / after if min(before, after) >= 1e-7 else 1.0)
+    return delta.new_tensor(norm_ratio(absolute_sum(delta), absolute_sum(kept)))
+
+
+def norm_ratio(before: float, after: float) -> float:
+    """One norm by another; 1 if either is near 0."""
+    return before / after if min(before, after) >= 1e-7 else 1.0

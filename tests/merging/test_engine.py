@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from evomerge.errors import MergeError
-from evomerge.merging import kernel
+from evomerge.operators import fuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +78,7 @@ def test_the_size_of_a_block_does_not_matter(
     base, one, two = (draw((13, 17), seed, torch.bfloat16) for seed in range(3))
     case = bench(base, {"one": one, "two": two})
     whole = case.merge(operator, parameters={"weight": 0.3})
-    monkeypatch.setattr(kernel, "BLOCK", block)
+    monkeypatch.setattr(fuse, "BLOCK", block)
     assert same_bits(case.merge(operator, parameters={"weight": 0.3}), whole)
 
 

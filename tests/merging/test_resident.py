@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM
 from evomerge.checkpoints import CheckpointWriter
 from evomerge.errors import MergeError, ModelError
 from evomerge.live_model import named_weights
-from evomerge.merging import kernel
 from evomerge.merging.export import export_checkpoint
 from evomerge.merging.resident import ResidentWeights
 from evomerge.merging.sources import SourceLibrary
+from evomerge.operators import fuse
 from evomerge.recipe.merge import MergeRecipe
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def test_the_number_of_threads_and_the_size_of_a_block_do_not_matter(
     first, second = _parameters(library), _parameters(library)
     ResidentWeights(first, library).merge(merge)
     threads(count)
-    monkeypatch.setattr(kernel, "BLOCK", block)
+    monkeypatch.setattr(fuse, "BLOCK", block)
     ResidentWeights(second, library).merge(merge)
     _assert_same(first, second)
 
@@ -172,7 +172,7 @@ def test_the_merge_after_a_failure_is_right(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Small blocks, and a few entries that overflow: the tensor is half written when it fails.
-    monkeypatch.setattr(kernel, "BLOCK", 16)
+    monkeypatch.setattr(fuse, "BLOCK", 16)
     held = _parameters(library)
     resident = ResidentWeights(held, library)
     good = recipe("one", operator="task_arithmetic", parameters={"weight": 0.5})

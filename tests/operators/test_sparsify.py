@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evomerge.operators import sparsify
+from evomerge.operators.measure import take_measure
 from evomerge.operators.randomness import draws
-from evomerge.operators.sparsify import drop, norm_factor
+from evomerge.operators.sparsify import drop, drop_factor, norm_factor, trim_threshold
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,13 +29,18 @@ quick = settings(max_examples=100)
 
 def trim(delta: Tensor, density: float) -> Tensor:
     """Measure the threshold, then trim."""
-    return sparsify.trim(delta, sparsify.trim_threshold.function(delta, density=density))
+    return sparsify.trim(delta, take_measure(trim_threshold, delta[None], {"density": (density,)})[0])
 
 
 def rescaled(delta: Tensor, density: float, rescale: Rescale, own: Draws = MASK) -> Tensor:
     """Drop, then make up for it."""
-    factor = sparsify.drop_factor.function(delta, density=density, rescale=rescale, draws=own)
-    return drop(delta, density, own) * factor
+    return drop(delta, density, own) * factor(delta, density, rescale, own)
+
+
+def factor(delta: Tensor, density: float, rescale: Rescale, own: Draws = MASK) -> Tensor:
+    """What makes up for dropped entries."""
+    arguments = {"density": (density,), "rescale": rescale, "draws": [own]}
+    return take_measure(drop_factor, delta[None], arguments)[0]
 
 
 @given(size=st.integers(1, 300), density=st.floats(0, 1, exclude_max=True))
@@ -82,10 +88,7 @@ def test_the_norm_is_restored_by_one_factor() -> None:
 
 
 def test_dividing_by_the_density_makes_up_for_what_is_dropped_on_average() -> None:
-    factor = sparsify.drop_factor.function(
-        torch.ones(4), density=0.5, rescale="density", draws=MASK
-    )
-    assert factor.item() == 2
+    assert factor(torch.ones(4), 0.5, "density").item() == 2
 
 
 @pytest.mark.parametrize("size", [20, 1000, 100_000])

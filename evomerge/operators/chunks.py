@@ -1,0 +1,54 @@
+"""Tensors a piece at a time, so that first passes need no room for a whole task vector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+    from torch import Tensor
+
+CHUNK = 1 << 16
+"""Entries of a piece: few enough for the cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """The entries of one source's tensor, made from what is stored when they are asked for.
+
+    Attributes:
+        source: The source's tensor, of any shape and dtype.
+        base: What is taken away from it, of the same shape; None for nothing.
+        dtype: The dtype of the pieces.
+    """
+
+    source: Tensor
+    base: Tensor | None
+    dtype: torch.dtype
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return self.pieces(CHUNK)
+
+    def pieces(self, size: int) -> Iterator[Tensor]:
+        """The entries, flat, so many at a time."""
+        for start in range(0, self.entries, size):
+            yield self.take(slice(start, start + size))
+
+    @property
+    def entries(self) -> int:
+        """Number of entries."""
+        return self.source.numel()
+
+    def take(self, where: slice) -> Tensor:
+        """Some entries, counted in row-major order, flat; a copy."""
+        part = self.source.reshape(-1)[where].to(self.dtype, copy=True)
+        return (
+            part if self.base is None else part.sub_(self.base.reshape(-1)[where].to(self.dtype))
+        )
+
+    def whole(self) -> Tensor:
+        """All entries, in the tensor's shape; a copy."""
+        return self.take(slice(None)).view(self.source.shape)

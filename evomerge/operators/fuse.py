@@ -1,0 +1,95 @@
+"""Loops over entries that are compiled into one pass once that is worth its time.
+
+Eager torch goes through memory once per arithmetic operation. Where a C++ compiler is at hand, a
+loop that is used much is compiled; it gives the same bits, which is checked before it is trusted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+BLOCK = 1 << 16
+"""Entries that eager torch is given at a time, so that all operands stay in the cache."""
+
+WORTH_COMPILING = 1 << 28
+"""Input entries after which a loop is compiled: some seconds of eager work."""
+
+Entries = Mapping[str, Sequence[Tensor]]
+"""Flat tensors with one value per entry."""
+
+Loop = Callable[[Entries, Mapping[str, Any], Tensor], None]
+"""Computes from entries, and from arguments that hold for all of them, a flat tensor of results.
+
+The argument `draws` is a sequence of random numbers, which know where their first entry is.
+"""
+
+_LOG = logging.getLogger(__name__)
+
+
+class FusedLoop:
+    """A loop that is run block by block at first and compiled when it has done some work.
+
+    Args:
+        loop: What to run; each result depends on the same entry of the inputs alone.
+        fusible: Whether it may be compiled.
+    """
+
+    def __init__(self, loop: Loop, *, fusible: bool = True) -> None:
+        self._loop = loop
+        self._compiled: Loop | None = None
+        self._until_compiled = WORTH_COMPILING if fusible else None
+
+    def __call__(self, entries: Entries, arguments: Mapping[str, Any], out: Tensor) -> None:
+        """Run the loop.
+
+        Args:
+            entries: The inputs.
+            arguments: What holds for all entries: numbers as tensors, flags, random numbers.
+            out: Where the results go, shape `(n,)`.
+        """
+        size = out.numel()
+        if size > BLOCK and self._until_compiled is not None:
+            self._until_compiled -= size * sum(map(len, entries.values()))
+            if self._until_compiled <= 0:
+                self._until_compiled = None
+                self._compile(entries, arguments, out)
+        if size > BLOCK and self._compiled is not None:
+            self._compiled(entries, arguments, out)
+            return
+        for start in range(0, size, BLOCK):
+            where = slice(start, min(start + BLOCK, size))
+            self._loop(_cut(entries, where), _shifted(arguments, start), out[where])
+
+    def _compile(self, entries: Entries, arguments: Mapping[str, Any], out: Tensor) -> None:
+        from torch._dynamo import config, exc
+
+        # A loop for each operator, number of sources and dtype of theirs is no accident here.
+        config.recompile_limit = max(256, config.recompile_limit)
+        compiled = torch.compile(self._loop, dynamic=True, fullgraph=True)
+        try:
+            compiled(entries, arguments, out)
+        except exc.TorchDynamoException as error:
+            _LOG.info("loops are not compiled: %s", str(error).partition("\n")[0])
+            return
+        where = slice(0, BLOCK)
+        eager = torch.empty_like(out[where])
+        self._loop(_cut(entries, where), arguments, eager)
+        if torch.equal(eager, out[where]):
+            self._compiled = compiled
+
+
+def _shifted(arguments: Mapping[str, Any], start: int) -> dict[str, Any]:
+    """Arguments for a block whose first entry is another one."""
+    moved = dict(arguments)
+    if "draws" in moved:
+        moved["draws"] = [own.after(start) for own in moved["draws"]]
+    return moved
+
+
+def _cut(entries: Entries, where: slice) -> Entries:
+    return {name: [value[where] for value in values] for name, values in entries.items()}
