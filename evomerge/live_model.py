@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from evomerge.checkpoints import AdaptedModel
 from evomerge.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping
+    from collections.abc import Container
     from pathlib import Path
 
     from evomerge.checkpoints import Checkpoint
@@ -104,11 +105,47 @@ def stored_names(model: Any, stored: Container[str]) -> dict[str, str]:
     return names
 
 
-def named_weights(model: Any) -> tuple[Mapping[str, Tensor], frozenset[str]]:
-    """The model's tensors by the names they have in a checkpoint, and the names of repeats.
+def named_weights(model: Any, stored: Container[str]) -> dict[str, Tensor]:
+    """A live model's weights by the names that a checkpoint stores them under.
 
-    A repeat, such as a head that is tied to the embedding, shares its memory with another tensor.
+    transformers renames tensors and fuses experts when it loads some architectures; what is
+    returned are views of the live tensors, so that writing to them changes the model. Of names
+    that share memory, such as a head that is tied to the embedding, only one is returned; stored
+    tensors that the model does not use are left out.
+
+    Args:
+        model: The model, as `from_pretrained` gave it.
+        stored: Names of the checkpoint's tensors.
+
+    Raises:
+        ModelError: A parameter is not made of stored tensors alone.
     """
-    weights = dict(model.state_dict())
-    owners = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
-    return weights, frozenset(weights) - owners
+    from transformers.core_model_loading import revert_weight_conversion
+
+    with _KeepViews():
+        views = revert_weight_conversion(model, dict(model.state_dict()))
+    # Base models are stored without the name of the decoder in front.
+    prefix = f"{model.base_model_prefix}."
+    views |= {name.removeprefix(prefix): view for name, view in views.items()}
+    own = dict(model.named_parameters())
+    weights: dict[tuple[int, torch.Size], tuple[str, Tensor]] = {}
+    for name in sorted(views, key=lambda name: (name not in own, name)):
+        if name in stored:
+            weights.setdefault((views[name].data_ptr(), views[name].shape), (name, views[name]))
+    reached = {view.untyped_storage().data_ptr() for _, view in weights.values()}
+    for name, parameter in own.items():
+        if parameter.untyped_storage().data_ptr() not in reached:
+            raise ModelError(
+                f"parameter {name} of the loaded model: the checkpoint has no such tensor; "
+                "this architecture stores its weights in another layout than it runs them"
+            )
+    return dict(weights.values())
+
+
+class _KeepViews(TorchFunctionMode):
+    """Leaves out the copies that transformers makes when it takes a fused tensor apart."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.contiguous:
+            return args[0]
+        return func(*args, **(kwargs or {}))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from evomerge.store.records import Entry
 
 OPTIMUM = 0.7
+TENSOR = "model.layers.{}.mlp.up_proj.weight"
 OBJECTIVE = Objective(weights={"planted": 1.0}, higher_is_better={"planted": True})
 
 
@@ -30,7 +31,7 @@ def planted_genome(layer_groups: int = 2) -> Genome:
         base="base",
         sources=[Source(model="a", name="a"), Source(model="b", name="b")],
         space=GenomeSpace(layer_groups=layer_groups),
-        layers=4,
+        tensors=[TENSOR.format(layer) for layer in range(4)],
         dtype="base",
         seed=0,
     )
@@ -41,7 +42,7 @@ def planted_score(recipe: MergeRecipe) -> float:
     distance = 0.0
     for layer in range(4):
         for source in recipe.sources:
-            name = f"model.layers.{layer}.mlp.up_proj.weight"
+            name = TENSOR.format(layer)
             weight = recipe.setting("weight", name, Place(layer, "mlp"), source)  # type: ignore[arg-type]
             distance += (float(1.0 if weight is None else weight) - OPTIMUM) ** 2
     return 1 - distance / 8

@@ -1,4 +1,4 @@
-"""A tensor's place is told from its name, in every common family of decoders."""
+"""A tensor's place is told from its name, in every common family."""
 
 from __future__ import annotations
 
@@ -140,9 +140,55 @@ OTHERS = [
     ("0.attn.weight", 0, A),
     ("", None, X),
 ]
+EXPERTS = [
+    ("experts.3.w1.weight", None, M),
+    ("model.experts.3.up_proj.weight", None, M),
+    ("model.layers.5.mlp.experts.3.up_proj.weight", 5, M),
+    ("model.layers.5.self_attention.experts.3.weight", 5, A),
+    ("model.layers.5.mlp.router.weight", 5, M),
+    ("backbone.layers.5.mixer.experts.3.up_proj.weight", 5, M),
+    ("backbone.layers.5.mixer.gate.weight", 5, M),
+    ("backbone.layers.5.mixer.q_proj.weight", 5, A),
+    ("model.layers.5.block_sparse_moe.router.layer.weight", 5, M),
+]
+BERT = [
+    ("bert.embeddings.LayerNorm.weight", None, N),
+    ("bert.embeddings.token_type_embeddings.weight", None, E),
+    ("bert.encoder.layer.3.attention.self.query.bias", 3, A),
+    ("bert.encoder.layer.3.attention.output.dense.weight", 3, A),
+    ("bert.encoder.layer.3.attention.output.LayerNorm.bias", 3, N),
+    ("bert.encoder.layer.3.intermediate.dense.weight", 3, M),
+    ("bert.encoder.layer.3.output.dense.weight", 3, M),
+    ("bert.pooler.dense.weight", None, H),
+    ("cls.predictions.transform.dense.weight", None, H),
+    ("cls.predictions.bias", None, H),
+    ("classifier.0.weight", None, H),
+    ("vocab_projector.bias", None, H),
+]
+T5 = [
+    ("shared.weight", None, E),
+    ("encoder.block.4.layer.0.SelfAttention.q.weight", 4, A),
+    ("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", 0, A),
+    ("encoder.block.4.layer.1.DenseReluDense.wi_0.weight", 4, M),
+    ("decoder.block.4.layer.1.EncDecAttention.v.weight", 4, A),
+    ("decoder.block.4.layer.2.layer_norm.weight", 4, N),
+    ("decoder.final_layer_norm.weight", None, N),
+]
+BESIDE_THE_LANGUAGE_MODEL = [
+    ("vision_tower.vision_model.encoder.layers.3.mlp.fc1.weight", None, X),
+    ("model.vision_tower.encoder.layers.3.layer_norm1.weight", None, X),
+    ("model.visual.blocks.3.attn.qkv.weight", None, X),
+    ("visual.merger.mlp.0.weight", None, X),
+    ("model.multi_modal_projector.linear_1.weight", None, X),
+    ("mm_projector.2.weight", None, X),
+    ("audio_tower.layers.3.fc1.weight", None, X),
+    ("mtp.layers.0.mlp.up_proj.weight", None, X),
+    ("model.layers.3.mlp.vision_moe.experts.0.up_proj.weight", 3, M),
+]
 FAMILIES = (
     *(LLAMA, QWEN, GEMMA, MIXTRAL, PHI, OLMO2, INTERNLM2, DEEPSEEK),
     *(GPT2, GPT_NEOX, FALCON_AND_BLOOM, OPT, MPT_AND_DBRX, OTHERS),
+    *(EXPERTS, BERT, T5, BESIDE_THE_LANGUAGE_MODEL),
 )
 
 

@@ -59,6 +59,11 @@ class MappedFile:
         values = torch.frombuffer(mapped, dtype=header.dtype, count=count, offset=header.start)
         return values.reshape(header.shape)
 
+    def release(self) -> None:
+        """Give back the pages that reads have brought in; they come back when they are used."""
+        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
     def fingerprint(self) -> str:
         """Return what identifies the file as it was when opened: name, stamp and header."""
         return f"{self.file.name}:{self._stamp}:{self._header_digest}"

@@ -101,6 +101,11 @@ class AdaptedModel:
         b, a = (self._file.read(h).to(torch.float32, copy=True) for h in self._pair(module))
         return b, a, self._settings.scaling(module)
 
+    def release(self) -> None:
+        """Give back the memory of what was read; tensors read before stay valid."""
+        self.base.release()
+        self._file.release()
+
     def identity(self) -> str:
         """Return a fingerprint of the base and of the adapter's files, as when opened."""
         parts = [self.base.identity(), self._config_digest, self._file.fingerprint()]

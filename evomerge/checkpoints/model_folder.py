@@ -65,6 +65,11 @@ class ModelFolder:
             raise ModelError(f"{self.reference}: has no tensor {name!r}.")
         return self._files[header.file].read(header)
 
+    def release(self) -> None:
+        """Give back the memory of what was read; tensors read before stay valid."""
+        for file in self._files.values():
+            file.release()
+
     def identity(self) -> str:
         """Return a fingerprint of config.json, headers and file stamps, as when opened."""
         files = sorted(file.fingerprint() for file in self._files.values())

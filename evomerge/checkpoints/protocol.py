@@ -48,6 +48,10 @@ class Checkpoint(Protocol):
         """
         ...
 
+    def release(self) -> None:
+        """Give back the memory of what was read; tensors read before stay valid."""
+        ...
+
     def identity(self) -> str:
         """Return a cheap fingerprint that changes when a file of the checkpoint is replaced.
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 COMMANDS = {
+    "inspect": "inspect",
     "search": "search",
     "resume": "search",
     "leaderboard": "leaderboard",

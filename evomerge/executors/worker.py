@@ -11,8 +11,8 @@ import torch
 
 from evomerge.errors import EvomergeError
 from evomerge.evaluation.evaluator import ResidentEvaluator
-from evomerge.live_model import choose_device, choose_dtype, load_model, named_weights
 from evomerge.evaluation.outcome import Evaluated, Failed, Outcome, Split, Timing
+from evomerge.live_model import choose_device, choose_dtype, load_model, named_weights
 from evomerge.merging.resident import ResidentWeights
 from evomerge.merging.sources import SourceLibrary
 
@@ -57,10 +57,9 @@ class Worker:
             torch.set_num_threads(settings.threads)
         device = choose_device(settings.device)
         library = SourceLibrary(Path(settings.root))
-        folder = library.model(settings.base).folder
-        model, tokenizer = load_model(folder, choose_dtype(settings.dtype, device), device)
-        weights, repeated = named_weights(model)
-        self._weights = ResidentWeights(weights, library, repeated)
+        base = library.model(settings.base)
+        model, tokenizer = load_model(base.folder, choose_dtype(settings.dtype, device), device)
+        self._weights = ResidentWeights(named_weights(model, base.headers), library)
         self._evaluator = ResidentEvaluator(
             model, tokenizer, settings.tasks, settings.items, settings.batch_tokens
         )

@@ -7,13 +7,13 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from evomerge.errors import RecipeError
-from evomerge.layout import Component
+from evomerge.layout import Component, layer_count, locate
 from evomerge.operators.registry import Operator, find_operator
 from evomerge.recipe.check import check_operator
 from evomerge.recipe.merge import Dtype, MergeRecipe, Rule, Setting, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from evomerge.operators.parameters import Parameter
     from evomerge.recipe.search import GenomeSpace
@@ -23,6 +23,9 @@ DECIMALS = 5
 
 Genotype = tuple[float, ...]
 """A point in the unit cube, one coordinate per gene."""
+
+Part = tuple[int, Component | None]
+"""Tensors that share genes: a layer group, and a component or None for all without their own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +50,8 @@ class Gene:
 
     def value(self, coordinate: float) -> float:
         """The parameter's value at a coordinate in [0, 1]."""
-        value = round(self.low + coordinate * (self.high - self.low), DECIMALS)
+        # Adding zero makes 0.0 of -0.0, which would be written differently.
+        value = round(self.low + coordinate * (self.high - self.low), DECIMALS) + 0.0
         return min(max(value, self.low), self.high)
 
 
@@ -56,14 +60,15 @@ class Genome:
     """Which recipe each point of the unit cube stands for.
 
     Tensors outside the layers share the genes of a neighbour: the embedding those of the first
-    layer group, the final norm and the head those of the last.
+    layer group, all others those of the last.
 
     Attributes:
         base: The base model.
         sources: The sources, in the order of the search recipe.
         space: Operator, groups and ranges.
-        layers: Number of layers of the model.
-        genes: The coordinates, in order.
+        rules: The rules that tell the parts of the model apart, in the order in which they are
+            tried, yet without their values.
+        genes: The coordinates, in order; each drives some tensor.
         dtype: What recipes store.
         seed: Seed of stochastic operators.
     """
@@ -71,7 +76,7 @@ class Genome:
     base: str
     sources: tuple[Source, ...]
     space: GenomeSpace
-    layers: int
+    rules: tuple[tuple[Part, Rule], ...]
     genes: tuple[Gene, ...]
     dtype: Dtype
     seed: int
@@ -111,33 +116,13 @@ class Genome:
                 if name == parameter and of == source
             }
             if mine:
-                settings[parameter] = self._rules(mine)
+                settings[parameter] = self._setting(mine)
         return settings
 
-    def _rules(self, values: Mapping[tuple[int, Component | None], float]) -> Setting:
+    def _setting(self, values: Mapping[Part, float]) -> Setting:
         if len(set(values.values())) == 1:
             return next(iter(values.values()))
-        bounds = layer_bounds(self.layers, self.space.layer_groups)
-        inside = [
-            Rule(value=value, layers=bounds[group], component=component)
-            for (group, component), value in values.items()
-            if component not in _OUTSIDE
-        ]
-        outside = [
-            Rule(value=values[group % len(bounds), component], component=component)
-            for component, group in (_OUTSIDE | _PARTLY_OUTSIDE).items()
-            if component in self.space.components
-        ]
-        if Component.EMBEDDING not in self.space.components:
-            outside.append(Rule(value=values[0, None], component=Component.EMBEDDING))
-        return (*inside, *outside, Rule(value=values[len(bounds) - 1, None]))
-
-
-_OUTSIDE = {Component.EMBEDDING: 0, Component.HEAD: -1}
-"""Components outside the layers, and the layer group each goes with."""
-
-_PARTLY_OUTSIDE = {Component.NORM: -1, Component.OTHER: -1}
-"""Components inside and outside the layers, and the layer group that those outside go with."""
+        return tuple(rule.model_copy(update={"value": values[p]}) for p, rule in self.rules)
 
 
 def build_genome(
@@ -145,7 +130,7 @@ def build_genome(
     base: str,
     sources: Sequence[Source],
     space: GenomeSpace,
-    layers: int,
+    tensors: Iterable[str],
     dtype: Dtype,
     seed: int,
 ) -> Genome:
@@ -153,16 +138,28 @@ def build_genome(
 
     Every number among the operator's parameters that has a search range, or is given one in the
     recipe, gets one gene per layer group and component, and per source where it differs by source.
+    A component gets none in a group where the model has no such tensor: a head that is tied to
+    the embedding has no gene.
+
+    Args:
+        base: The base model.
+        sources: The models to merge.
+        space: Which merges the search can reach.
+        tensors: Names of the tensors that are merged.
+        dtype: What recipes store.
+        seed: Seeds stochastic operators.
 
     Raises:
         RecipeError: The space does not fit the operator, the sources or the layers, or there is
             nothing to search.
     """
     operator = find_operator(space.operator)
-    _check_space(space, layers)
+    names = list(tensors)
+    _check_space(space, layer_count(names))
     _check_values(space, operator)
     _check_sources(sources)
-    components = (*space.components, None)
+    rules = _rules(space, names)
+    parts = {part for part, _ in rules}
     genes = tuple(
         Gene(
             parameter=parameter.name,
@@ -175,8 +172,8 @@ def build_genome(
         for parameter, (low, high) in _searched(space, operator)
         for source in (range(len(sources)) if parameter.per_source else (None,))
         for group in range(space.layer_groups)
-        for component in components
-        if component not in _OUTSIDE or group == _OUTSIDE[component] % space.layer_groups
+        for component in (*space.components, None)
+        if (group, component) in parts
     )
     if not genes:
         raise RecipeError("genome: every parameter is fixed, so there is nothing to search")
@@ -184,7 +181,7 @@ def build_genome(
         base=base,
         sources=tuple(sources),
         space=space,
-        layers=layers,
+        rules=rules,
         genes=genes,
         dtype=dtype,
         seed=seed,
@@ -198,6 +195,25 @@ def layer_bounds(layers: int, groups: int) -> list[tuple[int, int]]:
     """Cut layers into runs whose lengths differ by at most one, as half-open ranges."""
     cuts = [round(index * layers / groups) for index in range(groups + 1)]
     return list(pairwise(cuts))
+
+
+def _rules(space: GenomeSpace, tensors: Sequence[str]) -> tuple[tuple[Part, Rule], ...]:
+    """The rules that some tensor needs, and the part of the model that each speaks about."""
+    bounds = layer_bounds(layer_count(tensors), space.layer_groups)
+    components = (*space.components, None)
+    last = len(bounds) - 1
+    inside = [((group, c), layers, c) for group, layers in enumerate(bounds) for c in components]
+    outside = [((0 if c is Component.EMBEDDING else last, c), None, c) for c in space.components]
+    shared = [((0, None), None, Component.EMBEDDING), ((last, None), None, None)]
+    rules = [
+        (part, Rule(value=0.0, layers=layers, component=component))
+        for part, layers, component in (*inside, *outside, *shared)
+    ]
+    needed = {
+        next(index for index, (_, rule) in enumerate(rules) if rule.applies("", place))
+        for place in set(map(locate, tensors))
+    }
+    return tuple(rules[index] for index in sorted(needed))
 
 
 def _searched(
@@ -223,8 +239,6 @@ def _check_space(space: GenomeSpace, layers: int) -> None:
     for index, component in enumerate(space.components):
         if component in space.components[:index]:
             raise RecipeError(f"genome.components: {component.value} is listed twice")
-    if len(space.components) == len(Component):
-        raise RecipeError("genome.components: lists every part; leave one to the shared genes")
 
 
 def _check_values(space: GenomeSpace, operator: Operator) -> None:

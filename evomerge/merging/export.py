@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import torch
 
-from evomerge.checkpoints import Checkpoint, CheckpointWriter, tokenizer_files
+from evomerge.checkpoints import CheckpointWriter, tokenizer_files
+from evomerge.merging.config import config_file
 from evomerge.merging.engine import merge_tensor
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from evomerge.recipe.merge import MergeRecipe
 
 SHARD_BYTES = 5_000_000_000
+
+RELEASE_BYTES = 200_000_000
+"""After reading about so much, the pages of the models are given back."""
 
 
 def export_checkpoint(
@@ -48,21 +52,26 @@ def export_checkpoint(
     plan = operands.plan
     donor = library.model(recipe.base)
     tensors = {job.name: (job.dtype, job.shape) for job in plan.jobs}
-    with CheckpointWriter(out, tensors, max_shard_bytes=max_shard_bytes) as writer:
+    with (
+        CheckpointWriter(out, tensors, max_shard_bytes=max_shard_bytes) as writer,
+        ThreadPoolExecutor(1, "evomerge-write") as background,
+    ):
+        written: Future[None] | None = None
+        unreleased = 0
         for job in plan.jobs:
             merged = torch.empty(job.shape, dtype=job.dtype)
             merge_tensor(operands, job, merged)
-            writer.write(job.name, merged)
-            del merged  # before the next one is made
-        writer.add_file("config.json", _config(donor, recipe))
+            if written is not None:
+                written.result()
+            written = background.submit(writer.write, job.name, merged)
+            unreleased += merged.nbytes * (1 + len(job.source_tensors))
+            if unreleased > RELEASE_BYTES:
+                library.release()
+                unreleased = 0
+        if written is not None:
+            written.result()
+        writer.add_file("config.json", config_file(recipe, library))
         for file in tokenizer_files(donor.folder):
             writer.add_file(file.name, file.read_bytes())
         for name, content in (files or {}).items():
             writer.add_file(name, content)
-
-
-def _config(donor: Checkpoint, recipe: MergeRecipe) -> bytes:
-    if recipe.dtype == "base":
-        return (donor.folder / "config.json").read_bytes()
-    config = {key: value for key, value in donor.config.items() if key != "torch_dtype"}
-    return json.dumps(config | {"dtype": recipe.dtype}, indent=2).encode() + b"\n"

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from evomerge.errors import MergeError
-from evomerge.layout import Place, layer_count, locate
 from evomerge.recipe.check import check_operator
 from evomerge.recipe.digest import digest
+from evomerge.recipe.origins import trace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from evomerge.operators.parameters import Parameter
     from evomerge.operators.registry import Operator
     from evomerge.recipe.merge import MergeRecipe, Source
+    from evomerge.recipe.origins import Origin
 
 Signature = tuple[torch.dtype, tuple[int, ...]]
 
@@ -33,7 +34,7 @@ class TensorJob:
         dtype: What it is stored in.
         compute: What the arithmetic is in.
         arguments: A value for each of the operator's parameters, a tuple for those per source.
-        base_tensor: Its name in the base model.
+        base_tensor: Its name in the base model; None if that has no such tensor.
         source_tensors: The sources that take part, as index in the recipe and name there.
         depth: Where its layer sits: 0 for the first, 1 for the last, NaN outside the layers.
         layer: What its layer is called in names of random numbers.
@@ -46,7 +47,7 @@ class TensorJob:
     dtype: torch.dtype
     compute: torch.dtype
     arguments: Mapping[str, Any]
-    base_tensor: str
+    base_tensor: str | None
     source_tensors: tuple[tuple[int, str], ...]
     depth: float
     layer: str
@@ -62,74 +63,124 @@ class MergePlan:
     jobs: tuple[TensorJob, ...]
 
 
-def make_plan(recipe: MergeRecipe, tensors: Mapping[str, Signature]) -> MergePlan:
+def make_plan(
+    recipe: MergeRecipe,
+    tensors: Mapping[str, Signature],
+    sources: Sequence[Mapping[str, Signature]] = (),
+) -> MergePlan:
     """Expand a recipe into tensor jobs.
 
     Args:
         recipe: The recipe.
         tensors: Stored dtype and shape of each of the base model's tensors, by name.
+        sources: The same for each source; that of the base if absent. They matter to recipes
+            that stack layers, and to those that do as mergekit does.
 
     Raises:
         RecipeError: The recipe does not fit its operator.
-        MergeError: A parameter has no value for some tensor, or its values do not go together.
+        MergeError: A parameter has no value for some tensor, its values do not go together, or
+            layers are asked for that a model does not have.
     """
     operator = check_operator(recipe)
-    layers = layer_count(tensors)
-    jobs = (_make_job(recipe, operator, name, tensors[name], layers) for name in sorted(tensors))
-    return MergePlan(recipe=recipe, operator=operator, jobs=tuple(jobs))
+    planner = _Planner(recipe, operator, tensors, sources or [tensors] * len(recipe.sources))
+    origins = trace(recipe, tensors, sources)
+    layers = 1 + max((o.place.layer for o in origins if o.place.layer is not None), default=-1)
+    jobs = tuple(planner.job(origin, layers) for origin in origins)
+    if operator.measure is not None and operator.measure.span == "model":
+        planner.refuse_different_members(jobs)
+    return MergePlan(recipe=recipe, operator=operator, jobs=jobs)
 
 
-def _make_job(
-    recipe: MergeRecipe, operator: Operator, name: str, signature: Signature, layers: int
-) -> TensorJob:
-    stored, shape = signature
-    place = locate(name)
-    arguments = {
-        parameter.name: _argument(recipe, parameter, name, place)
-        for parameter in operator.parameters.values()
-    }
-    if operator.check is not None:
-        try:
-            operator.check(**arguments)
-        except MergeError as error:
-            raise MergeError(f"tensor {name}: {error}") from None
-    keep = recipe.dtype == "base" or not stored.is_floating_point
-    dtype = stored if keep else getattr(torch, recipe.dtype)
-    identities = tuple(source_identity(source) for source in recipe.sources)
-    draws = (recipe.seed, *(s.label for s in recipe.sources)) if operator.stochastic else ()
-    return TensorJob(
-        name=name,
-        shape=shape,
-        dtype=dtype,
-        compute=torch.float64 if dtype == torch.float64 else torch.float32,
-        arguments=arguments,
-        base_tensor=name,
-        source_tensors=tuple((index, name) for index in range(len(recipe.sources))),
-        depth=math.nan if place.layer is None else place.layer / max(1, layers - 1),
-        layer=place.component.value if place.layer is None else str(place.layer),
-        key=(operator.name, tuple(arguments.items()), dtype, recipe.base, identities, draws),
-    )
+@dataclass(frozen=True, slots=True)
+class _Planner:
+    recipe: MergeRecipe
+    operator: Operator
+    base: Mapping[str, Signature]
+    sources: Sequence[Mapping[str, Signature]]
 
-
-def _argument(recipe: MergeRecipe, parameter: Parameter, name: str, place: Place) -> object:
-    if not parameter.per_source:
-        return _value(recipe, parameter, name, place, None)
-    return tuple(_value(recipe, parameter, name, place, source) for source in recipe.sources)
-
-
-def _value(
-    recipe: MergeRecipe, parameter: Parameter, name: str, place: Place, source: Source | None
-) -> object:
-    value = recipe.setting(parameter.name, name, place, source)
-    if value is None:
-        value = parameter.default
-    if value is None:
-        of = f" of source {source.label}" if source else ""
-        raise MergeError(
-            f"parameters.{parameter.name}{of}: no rule gives a value for tensor {name}; "
-            "end the list with a rule that has only a value"
+    def job(self, origin: Origin, layers: int) -> TensorJob:
+        stored, shape = self._signature(origin)
+        members = [(self.recipe.sources[index], name) for index, name in origin.sources]
+        arguments = {
+            parameter.name: self._argument(parameter, origin, members)
+            for parameter in self.operator.parameters.values()
+        }
+        if self.operator.check is not None:
+            try:
+                self.operator.check(**arguments)
+            except MergeError as error:
+                raise MergeError(f"tensor {origin.name}: {error}") from None
+        keep = self.recipe.dtype == "base" or not stored.is_floating_point
+        dtype = stored if keep else getattr(torch, self.recipe.dtype)
+        layer = origin.place.layer
+        return TensorJob(
+            name=origin.name,
+            shape=shape,
+            dtype=dtype,
+            compute=torch.float64 if dtype == torch.float64 else torch.float32,
+            arguments=arguments,
+            base_tensor=origin.base,
+            source_tensors=origin.sources,
+            depth=math.nan if layer is None else layer / max(1, layers - 1),
+            layer=origin.place.component.value if layer is None else str(layer),
+            key=(
+                self.operator.name,
+                tuple(arguments.items()),
+                dtype,
+                base_identity(self.recipe),
+                origin.base,
+                tuple((source_identity(source), name) for source, name in members),
+                (self.recipe.seed, *(source.label for source, _ in members))
+                if self.operator.stochastic
+                else (),
+                # There, random numbers depend on all tensors before.
+                digest(self.recipe) if self.recipe.mergekit_compat else None,
+            ),
         )
-    return value
+
+    def _signature(self, origin: Origin) -> Signature:
+        if origin.base is not None:
+            return self.base[origin.base]
+        if self.operator.space == "delta" or "base" in self.operator.inputs:
+            raise MergeError(
+                f"tensor {origin.name}: {self.operator.name} needs the base model, which has no "
+                "such layer; give the base's layers in the stack"
+            )
+        index, name = origin.sources[0]
+        return self.sources[index][name]
+
+    def refuse_different_members(self, jobs: Sequence[TensorJob]) -> None:
+        if len({tuple(index for index, _ in job.source_tensors) for job in jobs}) > 1:
+            raise MergeError(
+                f"stack: {self.operator.name} looks at the whole model, so every slab must have "
+                "the same sources"
+            )
+
+    def _argument(
+        self, parameter: Parameter, origin: Origin, members: Sequence[tuple[Source, str]]
+    ) -> object:
+        if not parameter.per_source:
+            return self._value(parameter, origin, origin.name, None)
+        return tuple(self._value(parameter, origin, name, source) for source, name in members)
+
+    def _value(
+        self, parameter: Parameter, origin: Origin, name: str, source: Source | None
+    ) -> object:
+        value = self.recipe.setting(parameter.name, name, origin.place, source)
+        if value is None:
+            value = parameter.default
+        if value is None:
+            of = f" of source {source.label}" if source else ""
+            raise MergeError(
+                f"parameters.{parameter.name}{of}: no rule gives a value for tensor "
+                f"{origin.name}; end the list with a rule that has only a value"
+            )
+        return value
+
+
+def base_identity(recipe: MergeRecipe) -> str:
+    """What tells one base from another: its model reference, or the digest of its recipe."""
+    return recipe.base if recipe.base_recipe is None else digest(recipe.base_recipe)
 
 
 def source_identity(source: Source) -> str:

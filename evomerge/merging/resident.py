@@ -22,20 +22,15 @@ class ResidentWeights:
     """The parameters of a live model, and which merge each of them holds.
 
     Args:
-        parameters: The model's tensors by name; written in place, whatever their dtype or device.
+        parameters: The model's tensors by the names that the base model's checkpoint has for
+            them; written in place, whatever their dtype or device. Other tensors of the
+            checkpoint are not merged.
         library: Opens the models.
-        repeated: Names of tensors that share their memory with another one; never written.
     """
 
-    def __init__(
-        self,
-        parameters: Mapping[str, Tensor],
-        library: SourceLibrary,
-        repeated: frozenset[str] = frozenset(),
-    ) -> None:
+    def __init__(self, parameters: Mapping[str, Tensor], library: SourceLibrary) -> None:
         self._parameters = parameters
         self._library = library
-        self._repeated = repeated
         self._held: dict[str, tuple[object, ...]] = {}
 
     def merge(self, recipe: MergeRecipe) -> int:
@@ -46,10 +41,14 @@ class ResidentWeights:
 
         Raises:
             MergeError: A tensor cannot be merged or is not finite.
-            ModelError: The live model lacks a tensor of the checkpoint.
+            ModelError: A tensor has another shape in the live model.
         """
+        if recipe.stack is not None:
+            raise ModelError(
+                "stack: a model that stays loaded keeps its layers; export the merge and load that"
+            )
         operands = self._library.operands(recipe)
-        jobs = (job for job in operands.plan.jobs if job.name not in self._repeated)
+        jobs = (job for job in operands.plan.jobs if job.name in self._parameters)
         stale = [job for job in jobs if self._held.get(job.name) != job.key]
         for job in stale:
             parameter = self._parameter(job)
@@ -65,11 +64,11 @@ class ResidentWeights:
         return len(stale)
 
     def _parameter(self, job: TensorJob) -> Tensor:
-        parameter = self._parameters.get(job.name)
-        if parameter is None or parameter.shape != job.shape:
-            found = "no such parameter" if parameter is None else f"shape {tuple(parameter.shape)}"
+        parameter = self._parameters[job.name]
+        if parameter.shape != job.shape:
             raise ModelError(
-                f"tensor {job.name} of shape {job.shape}: the loaded model has {found}; "
-                "this architecture stores its weights in another layout than it runs them"
+                f"tensor {job.name} of shape {job.shape}: the loaded model has shape "
+                f"{tuple(parameter.shape)}; this architecture stores its weights in another "
+                "layout than it runs them"
             )
         return parameter

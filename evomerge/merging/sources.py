@@ -46,28 +46,52 @@ class SourceLibrary:
         return self._open[reference]
 
     def plan(self, recipe: MergeRecipe) -> MergePlan:
-        """Make the plan of a recipe from its base model's headers."""
-        return make_plan(recipe, self.signatures(recipe.base))
+        """Make the plan of a recipe from its models' headers."""
+        base = self._merged_signatures(recipe.base_recipe) or self.signatures(recipe.base)
+        if recipe.stack is None and recipe.mergekit_compat is None:
+            return make_plan(recipe, base)
+        return make_plan(recipe, base, [self._source_signatures(each) for each in recipe.sources])
+
+    def release(self) -> None:
+        """Give back the memory of what was read; it can be read again."""
+        for checkpoint in self._open.values():
+            checkpoint.release()
 
     def signatures(self, reference: str) -> dict[str, Signature]:
         """Stored dtype and shape of each tensor of a model."""
         headers = self.model(reference).headers
         return {name: (header.dtype, header.shape) for name, header in headers.items()}
 
+    def _source_signatures(self, source: Source) -> dict[str, Signature]:
+        if source.model is not None:
+            return self.signatures(source.model)
+        return self._merged_signatures(self._recipe(source))
+
+    def _merged_signatures(self, recipe: MergeRecipe | None) -> dict[str, Signature]:
+        jobs = self.plan(recipe).jobs if recipe else ()
+        return {job.name: (job.dtype, job.shape) for job in jobs}
+
     def operands(self, recipe: MergeRecipe) -> Operands:
         """The plan of a recipe, and readers of its base and of its sources."""
         return Operands(
             plan=self.plan(recipe),
-            base=self.model(recipe.base).read,
+            base=self._base_reader(recipe),
             sources=[self._reader(source) for source in recipe.sources],
             measured=self._measured,
         )
 
+    def _base_reader(self, recipe: MergeRecipe) -> Read:
+        if recipe.base_recipe is not None:
+            return _CandidateReader(self.operands(recipe.base_recipe))
+        return self.model(recipe.base).read
+
     def _reader(self, source: Source) -> Read:
         if source.model is not None:
             return self.model(source.model).read
-        recipe = source.recipe or self._candidate(source.candidate or "")
-        return _CandidateReader(self.operands(recipe))
+        return _CandidateReader(self.operands(self._recipe(source)))
+
+    def _recipe(self, source: Source) -> MergeRecipe:
+        return source.recipe or self._candidate(source.candidate or "")
 
     def _candidate(self, wanted: str) -> MergeRecipe:
         if self.find_candidate is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,14 +9,15 @@ import torch
 from torch import Tensor
 
 from evomerge.operators.accumulate import absolute_sum
-from evomerge.operators.chunks import Chunks
 from evomerge.operators.fuse import Entries, FusedLoop
 from evomerge.operators.measure import measure
-from evomerge.operators.randomness import Draws
 from evomerge.operators.select import order_statistic
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from evomerge.operators.chunks import Chunks
+    from evomerge.operators.randomness import Draws
 
 LARGE = 1 << 20
 """Entries of a piece that a compiled loop is given."""
@@ -59,17 +59,22 @@ def entry_count(stacks: Iterable[Tensor]) -> int:
 
 
 def model_threshold(stacks: Iterable[Tensor], row: int, kept: int) -> Tensor:
-    """The least magnitude that `trim` keeps of all tensors of a model together, shape `()`.
+    """The least magnitude that `trim` keeps of all tensors of a model together.
 
     Args:
         stacks: The task vectors, tensor by tensor, each of shape `(M, *S)`.
         row: Which source is looked at.
         kept: How many of its entries are kept, if no two are of equal magnitude.
+
+    Returns:
+        Shape `()`, float64, for tensors of a model may differ in dtype.
     """
     dropped = entry_count(stacks) - kept
     if dropped <= 0:
-        return torch.zeros(())
-    return order_statistic(_Magnitudes(stacks, row), dropped) if kept else torch.tensor(torch.inf)
+        return torch.zeros((), dtype=torch.float64)
+    if kept == 0:
+        return torch.tensor(torch.inf, dtype=torch.float64)
+    return order_statistic(_Magnitudes(stacks, row), dropped).double()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,12 @@
 
 Yadav et al., "TIES-Merging", 2023, https://arxiv.org/abs/2306.01708, section 4. Each tensor is
 trimmed by itself and the weighted task vectors elect the sign, both as in mergekit; the paper
-trims all tensors of a model together and gives every model one vote.
+trims all tensors of a model together and gives every model one vote, see `ties_global`.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +16,8 @@ from evomerge.operators.accumulate import add_up
 from evomerge.operators.parameters import Densities, Scale, Weights
 from evomerge.operators.registry import operator
 from evomerge.operators.sparsify import trim, trim_threshold
+
+Elect = Literal["sum", "count"]
 
 
 @operator(space="delta", elementwise=True, measure=trim_threshold)
@@ -44,8 +48,31 @@ def ties(
     return merge_elected(trimmed, weight, scale=scale, normalize=normalize)
 
 
+@operator(space="delta", elementwise=True, measure=trim_threshold)
+def ties_count(
+    deltas: Tensor,
+    *,
+    weight: Weights,
+    density: Densities = (1.0,),  # noqa: ARG001 (is in the thresholds)
+    scale: Scale = 1.0,
+    normalize: bool = True,
+    measured: Tensor,
+) -> Tensor:
+    """Merge task vectors as `ties` does, but let large and small entries vote alike.
+
+    Takes and returns what `ties` does.
+    """
+    trimmed = [trim(delta, least) for delta, least in zip(deltas, measured, strict=True)]
+    return merge_elected(trimmed, weight, scale=scale, normalize=normalize, elect="count")
+
+
 def merge_elected(
-    deltas: list[Tensor], weight: Weights, *, scale: float, normalize: bool
+    deltas: list[Tensor],
+    weight: Weights,
+    *,
+    scale: float,
+    normalize: bool,
+    elect: Elect = "sum",
 ) -> Tensor:
     """Elect a sign per entry and add up what agrees with it (section 4, steps 2 and 3).
 
@@ -54,12 +81,13 @@ def merge_elected(
         weight: Mixing coefficient of each source, length M.
         scale: Factor on the merged task vector.
         normalize: Divide each entry by the sum of the weights that took part in it.
+        elect: What votes: the weighted entries, or their signs.
 
     Returns:
         Merged task vector, shape `(*S,)`. A vote that ends in a draw elects plus.
     """
     weighted = [delta * w for delta, w in zip(deltas, weight, strict=True)]
-    elected = torch.where(add_up(weighted, deltas[0]) >= 0, 1.0, -1.0).to(deltas[0].dtype)
+    elected = torch.where(count_votes(weighted, elect) >= 0, 1.0, -1.0).to(deltas[0].dtype)
     agreeing = [delta.sign() == elected for delta in weighted]
     merged = add_up((d * a for d, a in zip(weighted, agreeing, strict=True)), deltas[0])
     if normalize:
@@ -68,3 +96,8 @@ def merge_elected(
         total = add_up(shares, merged)
         merged = merged / torch.where(total == 0, 1.0, total)
     return merged * scale
+
+
+def count_votes(deltas: list[Tensor], elect: Elect) -> Tensor:
+    """What decides the sign of each entry: the sum of the entries, or of their signs."""
+    return add_up(deltas if elect == "sum" else (delta.sign() for delta in deltas), deltas[0])

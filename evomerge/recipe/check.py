@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from evomerge.errors import RecipeError
 from evomerge.operators.registry import Operator, find_operator
+from evomerge.recipe.origins import slab_members
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,17 +36,19 @@ def _all_findings(recipe: MergeRecipe, path: str) -> Iterator[str]:
         yield f"{path}operator: {error}"
     else:
         yield from (path + finding for finding in _findings(recipe, operator))
+    if recipe.base_recipe is not None:
+        yield from _all_findings(recipe.base_recipe, f"{path}base_recipe.")
     for index, source in enumerate(recipe.sources):
         if source.recipe is not None:
             yield from _all_findings(source.recipe, f"{path}sources.{index}.recipe.")
 
 
 def _findings(recipe: MergeRecipe, operator: Operator) -> Iterator[str]:
-    count = len(recipe.sources)
     least, most = operator.sources
-    if count < least or (most is not None and count > most):
-        wanted = f"{least}" if least == most else f"{least} to {most or 'any number of'}"
-        yield f"operator: {operator.name} takes {wanted} sources, found {count}"
+    for where, count in _source_counts(recipe):
+        if count < least or (most is not None and count > most):
+            wanted = f"{least}" if least == most else f"{least} to {most or 'any number of'}"
+            yield f"{where}: {operator.name} takes {wanted} sources, found {count}"
     for name, setting in recipe.parameters.items():
         yield from _problems(operator, name, setting, f"parameters.{name}")
     for index, source in enumerate(recipe.sources):
@@ -53,6 +56,14 @@ def _findings(recipe: MergeRecipe, operator: Operator) -> Iterator[str]:
             where = f"sources.{index}.parameters.{name}"
             yield from _problems(operator, name, setting, where, of_source=True)
     yield from _missing(recipe, operator)
+
+
+def _source_counts(recipe: MergeRecipe) -> Iterator[tuple[str, int]]:
+    """How many sources are merged, wherever that may differ."""
+    if recipe.stack is None:
+        yield "operator", len(recipe.sources)
+    for index, slab in enumerate(recipe.stack or ()):
+        yield f"stack.{index}", len(slab_members(recipe, slab))
 
 
 def _problems(

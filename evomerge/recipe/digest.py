@@ -30,4 +30,6 @@ def digest(recipe: MergeRecipe) -> str:
         if source.recipe is not None:
             del entry["recipe"]
             entry["candidate"] = digest(source.recipe)
+    if recipe.base_recipe is not None:
+        document["base_recipe"] = digest(recipe.base_recipe)
     return blake3(canonical_json(document).encode()).hexdigest()

@@ -20,6 +20,7 @@ from pydantic import (
 from evomerge.layout import Component, Place
 from evomerge.recipe.digest import digest
 from evomerge.recipe.schema import Natural, Positive, Strict, Text
+from evomerge.recipe.stack import BASE, Stack
 from evomerge.recipe.vocabulary import ChatTemplate, TokenizerSettings
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ Value = Annotated[
 ]
 """A parameter's value: a finite number, a flag or a word."""
 
-Dtype = Literal["base", "float32", "bfloat16", "float16"]
+Dtype = Literal["base", "float32", "bfloat16", "float16", "float64"]
 LayerRange = tuple[Natural, Positive]
 
 
@@ -161,12 +162,24 @@ Sources = Annotated[
 """At least one source; a bare text stands for a model."""
 
 
+class MergekitCompat(Strict):
+    """Asks for mergekit's arithmetic, random numbers and dtypes instead of ours.
+
+    Attributes:
+        dtype: What every tensor is converted to when it is read; when absent, the tensors of a
+            merge are promoted to one dtype.
+    """
+
+    dtype: Literal["float32", "bfloat16", "float16", "float64"] | None = None
+
+
 class MergeRecipe(Strict):
     """Everything needed to rebuild one merged model, bit for bit.
 
     Attributes:
         version: Version of this format.
         base: The model task vectors are measured from; also gives config and tokenizer.
+        base_recipe: A merge that task vectors are measured from, instead of the base.
         sources: The models to merge; their order is part of the recipe.
         operator: Name of the merge operator.
         parameters: Operator parameters for all sources.
@@ -176,10 +189,14 @@ class MergeRecipe(Strict):
         tokenizer: How models with different vocabularies are merged. When absent, all models
             must have the vocabulary of the base.
         chat_template: The chat template of the result; that of its tokenizer when absent.
+        stack: Which layers the result is built from, bottom up; those of the base when absent.
+            The layers of rules are those of the result.
+        mergekit_compat: Rebuilds what mergekit 0.1.5 makes, bit for bit.
     """
 
     version: Literal[1] = 1
     base: Text
+    base_recipe: MergeRecipe | None = None
     sources: Sources
     operator: Text
     parameters: Mapping[str, Setting] = Field(default_factory=dict)
@@ -187,15 +204,41 @@ class MergeRecipe(Strict):
     seed: Natural = 0
     tokenizer: TokenizerSettings | None = None
     chat_template: ChatTemplate | None = None
+    stack: Stack | None = None
+    mergekit_compat: MergekitCompat | None = None
+
+    @model_validator(mode="after")
+    def _stack_names_sources(self) -> Self:
+        labels = {source.label for source in self.sources}
+        for index, slab in enumerate(self.stack or ()):
+            unknown = sorted(slab.labels() - labels)
+            if unknown:
+                known = ", ".join(sorted({BASE, *labels}))
+                raise ValueError(
+                    f"stack.{index}.layers: {unknown[0]!r} is no source; known: {known}"
+                )
+        if self.stack and BASE in labels:
+            raise ValueError(
+                "sources: one is called 'base', which means the base model in a stack; give it "
+                "another 'name'"
+            )
+        return self
 
     @model_validator(mode="after")
     def _vocabularies_are_of_models(self) -> Self:
-        for index, source in enumerate(self.sources):
-            if source.recipe and (source.recipe.tokenizer or source.recipe.chat_template):
+        inner = {f"sources.{i}.recipe": source.recipe for i, source in enumerate(self.sources)}
+        for where, recipe in {**inner, "base_recipe": self.base_recipe}.items():
+            if recipe and (recipe.tokenizer or recipe.chat_template):
                 raise ValueError(
-                    f"sources.{index}.recipe: only the outermost recipe may have a tokenizer or "
-                    "chat_template; move it there"
+                    f"{where}: only the outermost recipe may have a tokenizer or chat_template; "
+                    "move it there"
                 )
+        if self.tokenizer and self.base_recipe:
+            raise ValueError(
+                "base_recipe: is a recipe; with a tokenizer, the base must be a model; export it "
+                "first"
+            )
+        for index, source in enumerate(self.sources):
             if self.tokenizer and source.model is None:
                 raise ValueError(
                     f"sources.{index}: is a recipe or candidate; with a tokenizer, every source "

@@ -78,29 +78,36 @@ def parse(text: str, name: str) -> Document:
     Raises:
         RecipeError: The text is not plain YAML data; the message has name, line and cause.
     """
+    return _parse(text, name, most=1)[0]
+
+
+def parse_all(text: str, name: str) -> list[Document]:
+    """Parse one or more YAML documents; see `parse`."""
+    return _parse(text, name, most=MAX_NODES)
+
+
+def _parse(text: str, name: str, most: int) -> list[Document]:
     if len(text) > MAX_BYTES:
         raise RecipeError(f"{name}: larger than {MAX_BYTES:,} bytes; not a recipe")
     try:
-        return _read(YAML(typ="safe", pure=True).parse(text), name)
+        return _read(YAML(typ="safe", pure=True).parse(text), name, most)
     except YAMLError as error:
         raise RecipeError(f"{name}{_explain(error, text)}") from None
 
 
-def _read(events: Iterator[Any], name: str) -> Document:
-    documents = 0
-    document = None
-    reader = _Reader(name, events)
+def _read(events: Iterator[Any], name: str, most: int) -> list[Document]:
+    documents: list[Document] = []
     for event in events:
         if not isinstance(event, DocumentStartEvent):
             continue
-        documents += 1
-        if documents > 1:
+        if len(documents) == most:
             line = event.start_mark.line + 1
             raise RecipeError(f"{name}:{line}: a second document starts here; give one")
-        document = Document(reader.read(next(events), ()), reader.lines, name)
-    if document is None:
+        reader = _Reader(name, events)
+        documents.append(Document(reader.read(next(events), ()), reader.lines, name))
+    if not documents:
         raise RecipeError(f"{name}: is empty")
-    return document
+    return documents
 
 
 def _explain(error: YAMLError, text: str) -> str:

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, TypeVar
 from evomerge.checkpoints import Checkpoint, Finding, check_family, resolve_reference
 from evomerge.errors import EvomergeError, RecipeError
 from evomerge.evaluation.items import TaskItems, draw_items
-from evomerge.live_model import choose_device
 from evomerge.evaluation.outcome import Objective
 from evomerge.evaluation.tasks import HarnessTask, TaskSpec
 from evomerge.genome.baselines import starting_candidates
 from evomerge.genome.genome import Genome, build_genome
-from evomerge.layout import layer_count
+from evomerge.live_model import choose_device
 from evomerge.merging.sources import SourceLibrary
 
 if TYPE_CHECKING:
@@ -207,7 +206,8 @@ def _genome(recipe: SearchRecipe, base: Checkpoint) -> Genome:
         base=recipe.base,
         sources=recipe.sources,
         space=recipe.genome,
-        layers=layer_count(base.headers),
+        # Integers are copied, not merged.
+        tensors=[n for n, header in base.headers.items() if header.dtype.is_floating_point],
         dtype=recipe.dtype,
         seed=recipe.search.seed,
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from blake3 import blake3
 from filelock import FileLock
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from evomerge.checkpoints import CheckpointWriter, read_headers
@@ -33,8 +33,8 @@ class StoredTensors(Mapping[str, Tensor]):
     """The tensors of one safetensors file, each read when it is looked up."""
 
     def __init__(self, file: Path) -> None:
-        self._content = safe_open(file, framework="pt")
         self._names = tuple(read_headers(file))
+        self._content = safe_open(file, framework="pt")
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._names:
@@ -109,7 +109,7 @@ def _write(entry: Path, shapes: Shapes, tensors: Iterable[tuple[str, Tensor]]) -
     with CheckpointWriter(entry, specs, max_shard_bytes=max(1, size)) as writer:
         for name, tensor in tensors:
             writer.write(name, tensor)
-            content.update(_bytes(tensor))
+            _digest(content, name, tensor)
         about = {"version": 1, "blake3": content.hexdigest()}
         writer.add_file(ABOUT, json.dumps(about).encode())
 
@@ -120,16 +120,17 @@ def _open(entry: Path) -> StoredTensors | None:
         about = json.loads((entry / ABOUT).read_bytes())
         tensors = StoredTensors(entry / WEIGHTS)
         content = blake3()
-        for tensor in tensors.values():
-            content.update(_bytes(tensor))
-    except (OSError, ValueError, ModelError):
+        for name, tensor in tensors.items():
+            _digest(content, name, tensor)
+    except (OSError, ValueError, ModelError, SafetensorError):
         return None
     is_sound = isinstance(about, dict) and about.get("blake3") == content.hexdigest()
     return tensors if is_sound else None
 
 
-def _bytes(tensor: Tensor) -> memoryview:
-    return tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+def _digest(content: blake3, name: str, tensor: Tensor) -> None:
+    content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+    content.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _last_use(entry: Path) -> float:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 
-from evomerge.errors import CompatibilityError
+from evomerge.errors import CompatibilityError, ModelError
 from evomerge.sensitivity.groups import by_layer
 from evomerge.sensitivity.moments import DeltaMoments, add_up, measure_deltas
 
@@ -61,7 +61,7 @@ def measure_family(
 
     Raises:
         CompatibilityError: No tensor is the same in name and shape in all models.
-        ModelError: A tensor cannot be read.
+        ModelError: A tensor cannot be read, or is not finite.
     """
     names = [name for name in base.headers if _is_shared(name, base, sources)]
     if not names:
@@ -97,4 +97,15 @@ def _measure_tensor(name: str, base: Checkpoint, sources: Sequence[Checkpoint]) 
         origin = flat_base[where].double()
         deltas = torch.stack([flat[where].double() for flat in flats]) - origin
         parts.append(measure_deltas(origin, deltas))
-    return add_up(parts)
+    moments = add_up(parts)
+    if not torch.isfinite(moments.products).all():
+        _refuse_nonfinite(name, [base, *sources])
+    return moments
+
+
+def _refuse_nonfinite(name: str, models: Sequence[Checkpoint]) -> NoReturn:
+    found = [m.reference for m in models if not torch.isfinite(m.read(name)).all()]
+    raise ModelError(
+        f"{found[0]}: tensor {name} has NaN or infinite entries; no merge with it can work, so "
+        "leave the model out or fetch it again"
+    )

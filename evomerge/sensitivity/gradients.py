@@ -51,7 +51,8 @@ def sensitivity(model: Any, names: Sequence[str], texts: Iterable[Tensor]) -> di
     sums = {name: torch.zeros((), dtype=torch.float64, device=model.device) for name in names}
 
     def add(name: str, parameter: Tensor, gradient: Tensor) -> None:
-        sums[name] += (parameter * gradient).abs().sum(dtype=torch.float64)
+        product = parameter.float() * gradient.float()
+        sums[name] += product.abs().sum(dtype=torch.float64)
 
     count = _accumulate(model, names, texts, add)
     return {name: (total / count).float() for name, total in sums.items()}

@@ -11,8 +11,8 @@ import torch
 
 from evomerge.evaluation.evaluator import ResidentEvaluator
 from evomerge.evaluation.items import TaskItems
-from evomerge.live_model import load_model
 from evomerge.evaluation.tasks import HarnessTask, TaskSpec
+from evomerge.live_model import load_model
 
 if TYPE_CHECKING:
     from pathlib import Path

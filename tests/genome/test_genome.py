@@ -16,7 +16,7 @@ from evomerge.layout import Component, locate
 from evomerge.operators.registry import operators
 from evomerge.recipe.check import check_operator
 from evomerge.recipe.digest import digest
-from evomerge.recipe.merge import MergeRecipe, Source
+from evomerge.recipe.merge import MergeRecipe, Rule, Source
 from evomerge.recipe.search import GenomeSpace
 
 if TYPE_CHECKING:
@@ -35,13 +35,17 @@ TENSORS = [
     *(part.format(layer) for part in (QUERY, UP, NORM, ODD) for layer in range(LAYERS)),
 ]
 
+TIED = [name for name in TENSORS if name != HEAD]
 
-def _genome(*, sources: int = 2, layers: int = LAYERS, seed: int = 0, **space: Any) -> Genome:
+
+def _genome(
+    *, sources: int = 2, tensors: Sequence[str] = TENSORS, seed: int = 0, **space: Any
+) -> Genome:
     return build_genome(
         base="base",
         sources=[Source(model=f"m{number}") for number in range(sources)],
         space=GenomeSpace(**space),
-        layers=layers,
+        tensors=tensors,
         dtype="base",
         seed=seed,
     )
@@ -81,6 +85,8 @@ GENOMES = {
     "components": _genome(components=(Component.ATTENTION, Component.MLP)),
     "all components but one": _genome(components=tuple(Component)[1:], layer_groups=2),
     "all components but one, one group": _genome(components=tuple(Component)[:-1], layer_groups=1),
+    "all components": _genome(components=tuple(Component), layer_groups=2),
+    "tied": _genome(tensors=TIED, components=(Component.HEAD, Component.MLP)),
 }
 every_genome = pytest.mark.parametrize("genome", GENOMES.values(), ids=GENOMES)
 
@@ -204,6 +210,36 @@ def test_equal_values_are_written_as_one_number(groups: int) -> None:
     assert [source.parameters for source in recipe.sources] == [{"weight": 0.25}] * 2
 
 
+def test_a_tied_head_has_no_gene() -> None:
+    genome = _genome(tensors=TIED, sources=1, layer_groups=1, components=(Component.HEAD,))
+    assert [gene.component for gene in genome.genes] == [None]
+
+
+def test_parts_that_the_model_lacks_have_neither_genes_nor_rules() -> None:
+    tensors = [QUERY.format(0), QUERY.format(1), UP.format(2), UP.format(3)]
+    genome = _genome(tensors=tensors, sources=1, layer_groups=2, components=tuple(Component))
+    halves = [(0, Component.ATTENTION), (1, Component.MLP)]
+    assert [(gene.group, gene.component) for gene in genome.genes] == halves
+    rules = genome.decode([0.25, 0.75]).sources[0].parameters["weight"]
+    assert rules == (
+        Rule(value=0.25, layers=(0, 2), component=Component.ATTENTION),
+        Rule(value=0.75, layers=(2, 4), component=Component.MLP),
+    )
+
+
+def test_attention_outside_the_layers_goes_with_that_of_the_last_group() -> None:
+    shared = "encoder.relative_attention_bias.weight"
+    genome = _genome(
+        tensors=[*TENSORS, shared], sources=1, layer_groups=2, components=(Component.ATTENTION,)
+    )
+    recipe = genome.decode([0.1, 0.2, 0.3, 0.4])
+    assert _weights(recipe, shared) == _weights(recipe, QUERY.format(LAYERS - 1)) == (0.3,)
+
+
+def test_zero_has_one_sign() -> None:
+    assert math.copysign(1, _gene(-1.0, 1.0).value(0.4999999)) == 1
+
+
 def test_genes_drive_the_layers_of_their_group() -> None:
     genome = _genome(sources=1, layer_groups=3)
     recipe = genome.decode([0.1, 0.2, 0.3])
@@ -302,7 +338,7 @@ def _build(sources: Sequence[Source], **space: Any) -> None:
         base="base",
         sources=sources,
         space=GenomeSpace(**space),
-        layers=LAYERS,
+        tensors=TENSORS,
         dtype="base",
         seed=0,
     )
@@ -316,10 +352,6 @@ def _build(sources: Sequence[Source], **space: Any) -> None:
         (
             {"components": ("mlp", "norm", "mlp")},
             r"genome\.components: mlp is listed twice",
-        ),
-        (
-            {"components": tuple(Component)},
-            r"genome\.components: lists every part; leave one to the shared genes",
         ),
         ({"ranges": {"wight": (0, 1)}}, r"genome\.ranges\.wight: task_arithmetic has only: wei"),
         ({"fixed": {"density": 1}}, r"genome\.fixed\.density: task_arithmetic has only: weight, "),

@@ -118,7 +118,7 @@ def test_a_base_without_the_decoders_name_still_gives_peft_its_modules(adapted, 
 
 def test_adapters_of_different_bases_are_refused(adapted, family, tmp_path):
     other = AdaptedModel(ModelFolder(family / "one"), family / "other")
-    with pytest.raises(ModelError, match="different bases cannot be merged: .*base.*one"):
+    with pytest.raises(ModelError, match=r"different bases cannot be merged: .*base.*one"):
         export_adapter([adapted[0], other], tmp_path / "out", weights=[1.0, 1.0])
     assert not (tmp_path / "out").exists()
 

@@ -35,9 +35,6 @@ RECIPE = MergeRecipe.model_validate(
     }
 )
 
-OTHER_LAYOUT = ("GPTNeoX", "Mixtral", "Qwen2Moe", "Qwen3Moe", "GraniteMoe", "Olmoe")
-"""Architectures that transformers stores under other names or shapes than it runs."""
-
 
 def _save_family(architecture: Architecture, root: Path) -> dict[str, Tensor]:
     """Write a base and two noisy siblings; return the parameters of their merge."""
@@ -79,34 +76,57 @@ def _assert_live_model_follows(architecture: Architecture, root: Path) -> None:
     library = SourceLibrary(root)
     export_checkpoint(RECIPE, library, root / "out")
     live = _load(architecture, root / "base").requires_grad_(requires_grad=False)
-    weights, repeated = named_weights(live)
-    ResidentWeights(weights, library, repeated).merge(RECIPE)
+    ResidentWeights(named_weights(live, library.signatures("base")), library).merge(RECIPE)
     held = dict(live.named_parameters())
     for name, tensor in _load(architecture, root / "out").named_parameters():
         assert torch.equal(held[name], tensor), name
 
 
-@pytest.mark.parametrize("name", [name for name in CAUSAL if name not in OTHER_LAYOUT])
-def test_a_live_model_holds_what_is_exported(name: str, tmp_path: Path) -> None:
-    _save_family(CAUSAL[name], tmp_path)
-    _assert_live_model_follows(CAUSAL[name], tmp_path)
+@pytest.mark.parametrize(
+    "architecture", [*CAUSAL.values(), *OTHERS.values()], ids=[*CAUSAL, *OTHERS]
+)
+def test_a_live_model_holds_what_is_exported(architecture: Architecture, tmp_path: Path) -> None:
+    _save_family(architecture, tmp_path)
+    _assert_live_model_follows(architecture, tmp_path)
 
 
-@pytest.mark.parametrize("name", OTHER_LAYOUT)
-def test_a_live_model_that_runs_another_layout_than_is_stored_is_explained(
-    name: str, tmp_path: Path
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+
+
+@pytest.mark.parametrize("stored", [{EMBEDDING}, {HEAD}, {EMBEDDING, HEAD}], ids=str)
+def test_a_tied_head_is_merged_whatever_name_it_is_stored_under(
+    stored: set[str], tmp_path: Path
 ) -> None:
-    _save_family(CAUSAL[name], tmp_path)
-    with pytest.raises(ModelError, match=r"^tensor \S+ of shape .*: .* another layout [^\n]*$"):
-        _assert_live_model_follows(CAUSAL[name], tmp_path)
-
-
-def test_a_tied_head_that_is_stored_beside_the_embedding_follows_it(tmp_path: Path) -> None:
     architecture = CAUSAL["Llama tied"]
     _save_family(architecture, tmp_path)
     for folder in ("base", "one", "two"):
         file = tmp_path / folder / "model.safetensors"
         tensors = load_file(file)
-        copy = {"lm_head.weight": tensors["model.embed_tokens.weight"].clone()}
-        save_file(tensors | copy, file, metadata={"format": "pt"})
+        matrix = tensors.pop(EMBEDDING)
+        tensors |= {name: matrix.clone() for name in stored}
+        save_file(tensors, file, metadata={"format": "pt"})
     _assert_live_model_follows(architecture, tmp_path)
+
+
+def test_a_causal_model_is_merged_from_checkpoints_of_its_decoder(tmp_path: Path) -> None:
+    _, config, values = CAUSAL["GPT2"]
+    _save_family(("GPT2Model", config, values), tmp_path)
+    assert "wte.weight" in SourceLibrary(tmp_path).signatures("base")
+    _assert_live_model_follows(CAUSAL["GPT2"], tmp_path)
+
+
+def test_stored_tensors_that_the_model_does_not_use_are_left_alone(tmp_path: Path) -> None:
+    architecture = CAUSAL["Llama"]
+    _save_family(architecture, tmp_path)
+    for folder in ("base", "one", "two"):
+        file = tmp_path / folder / "model.safetensors"
+        unused = {"model.layers.2.self_attn.q_proj.weight": torch.ones(2)}
+        save_file(load_file(file) | unused, file, metadata={"format": "pt"})
+    _assert_live_model_follows(architecture, tmp_path)
+
+
+def test_a_parameter_that_no_stored_tensor_makes_is_explained() -> None:
+    model = build(*CAUSAL["Llama"])
+    stored = set(model.state_dict()) - {HEAD}
+    with pytest.raises(ModelError, match=f"parameter {HEAD} of the loaded model: the checkpoint"):
+        named_weights(model, stored)

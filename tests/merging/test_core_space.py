@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operating
 import pytest
 import torch
 from hypothesis import given, settings
@@ -66,20 +67,16 @@ def test_a_linear_merge_equals_the_one_in_full(shape):
     assert b.dtype == a.dtype == torch.float32
 
 
-@pytest.mark.parametrize("operator", ["tsv_m", "iso_c", "wudi"])
-def test_an_operator_that_knows_no_axes_gives_what_it_gives_in_full(operator):
-    import operating
-
+@pytest.mark.parametrize(
+    ("operator", "arguments"), [("tsv_m", {}), ("iso_c", {}), ("wudi", {"cutoff": 1e-6})]
+)
+def test_an_operator_that_knows_no_axes_gives_what_it_gives_in_full(operator, arguments):
     # Two directions for each of two sources: in full, too, a source may keep them all.
     factors = updates(2, 2, rows=6, columns=5)
-    b, a = merge_in_core_space(factors, [1.0, 1.0], operator, {})
-    full = operating.merge(
-        operator, torch.stack(written_out(factors)), weight=1.0, scale=1.0, **CUTOFF[operator]
-    )
+    b, a = merge_in_core_space(factors, [1.0, 1.0], operator, arguments)
+    stack = torch.stack(written_out(factors))
+    full = operating.merge(operator, stack, weight=1.0, scale=1.0, **arguments)
     assert torch.allclose((b @ a).double(), full, rtol=0, atol=1e-4)
-
-
-CUTOFF = {"tsv_m": {}, "iso_c": {}, "wudi": {"cutoff": 1e-6}}
 
 
 def test_an_operator_that_counts_entries_counts_those_of_the_cores():

@@ -133,20 +133,15 @@ def test_transformers_loads_it_and_gets_the_logits_of_the_resident_model(
     merge, out = recipe("one", "base+lora", **fields), tmp_path / "out"
     export_checkpoint(merge, library, out, max_shard_bytes=max_shard_bytes)
     skeleton, _ = load_model(family / "base", torch.float32, torch.device("cpu"))
-    ResidentWeights(*_with_library(skeleton, library)).merge(merge)
+    ResidentWeights(named_weights(skeleton, library.signatures("base")), library).merge(merge)
     loaded = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
     tokens = AutoTokenizer.from_pretrained(out)("the red cat", return_tensors="pt")
     with torch.inference_mode():
         assert torch.equal(loaded(**tokens).logits, skeleton(**tokens).logits)
 
 
-def _with_library(model: Any, library: SourceLibrary) -> tuple[Any, SourceLibrary, frozenset[str]]:
-    weights, repeated = named_weights(model)
-    return weights, library, repeated
-
-
 @pytest.mark.parametrize("operator", ["linear", "task_arithmetic", "ties", "dare_linear"])
-def test_at_most_one_merged_tensor_is_alive(
+def test_one_merged_tensor_is_written_while_the_next_is_merged(
     operator: str,
     library: SourceLibrary,
     recipe: Callable[..., MergeRecipe],
@@ -170,7 +165,7 @@ def test_at_most_one_merged_tensor_is_alive(
     finally:
         gc.enable()
     assert len(counts) == len(library.signatures("base"))
-    assert set(counts) == {1}
+    assert max(counts) <= 2
 
 
 def test_a_merge_that_fails_leaves_nothing_behind(

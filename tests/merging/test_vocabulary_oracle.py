@@ -126,7 +126,7 @@ def test_mergekit_and_we_give_every_token_the_same_rows(name, models):
     out = models / f"theirs {name}"
     theirs, saved = load_file(out / "model.safetensors"), out / "tokenizer.json"
     their_ids = tokens_of(json.loads(saved.read_text()))
-    our_ids = ours.plan.vocabulary
+    our_ids = ours.plan.vocabulary()
     assert our_ids.keys() == their_ids.keys()
     assert len(ours.plan.tokens) == json.loads((out / "config.json").read_text())["vocab_size"]
     for tensor in ("model.embed_tokens.weight", "lm_head.weight"):

@@ -30,6 +30,8 @@ class Memory:
     tensors: dict[str, Tensor]
     vocab_size: int
 
+    is_released: bool = False
+
     folder = Path("nowhere")
 
     @property
@@ -47,6 +49,9 @@ class Memory:
 
     def read(self, name: str) -> Tensor:
         return self.tensors[name]
+
+    def release(self) -> None:
+        self.is_released = True
 
     def identity(self) -> str:
         return f"{self.reference} {[tensor.tolist() for tensor in self.tensors.values()]}"
@@ -125,6 +130,12 @@ def test_other_tensors_are_as_they_were():
     found = remap(MODELS, VOCABULARIES, source="union")
     assert found["one"].read(NORM) is MODELS["one"].tensors[NORM]
     assert found["one"].headers[NORM] == MODELS["one"].headers[NORM]
+
+
+def test_memory_is_given_back_by_the_checkpoint_that_was_read():
+    models = {"base": model("base", [1]), "one": model("one", [1])}
+    remap(models, {"base": {"a": 0}, "one": {"a": 0}})["one"].release()
+    assert [each.is_released for each in models.values()] == [False, True]
 
 
 def test_headers_tell_the_new_shape_and_the_stored_dtype():

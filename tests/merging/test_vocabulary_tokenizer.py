@@ -29,7 +29,7 @@ def union_of(first: dict[str, Any], *others: dict[str, Any], **settings: Any) ->
     tokenizers = {"base": first} | {str(n): other for n, other in enumerate(others)}
     vocabularies = {name: tokens_of(tokenizer) for name, tokenizer in tokenizers.items()}
     plan = plan_vocabulary(vocabularies, "base", TokenizerSettings.model_validate(settings))
-    return plan.vocabulary
+    return plan.vocabulary()
 
 
 def rewrite(

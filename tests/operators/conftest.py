@@ -8,7 +8,6 @@ import operating
 import pytest
 import torch
 
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 

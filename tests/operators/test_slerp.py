@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING
 
+import operating
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from evomerge.operators.slerp import slerp
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
 
+slerp = functools.partial(operating.merge, "slerp")
 entries = st.floats(-10, 10).filter(lambda entry: entry == 0 or abs(entry) > 1e-3)
 
 

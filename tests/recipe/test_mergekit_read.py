@@ -36,7 +36,7 @@ TIES = "merge_method: ties\nbase_model: base\n"
 
 
 def read(text: str) -> MergeRecipe:
-    return from_mergekit(yaml.parse(text, "m.yaml"), LAYERS)
+    return from_mergekit(yaml.parse_all(text, "m.yaml"), lambda _: LAYERS).recipe
 
 
 def value(recipe: MergeRecipe, parameter: str, name: str, source: int | None = None) -> Any:

@@ -61,9 +61,8 @@ class VocabularyPlan:
     added: tuple[str, ...]
     dropped: tuple[str, ...]
 
-    @property
     def vocabulary(self) -> dict[str, int]:
-        """The result's tokens and their ids."""
+        """Return the result's tokens and their ids."""
         return {token: new for new, token in enumerate(self.tokens) if token is not None}
 
 
@@ -84,7 +83,8 @@ def plan_vocabulary(
         settings: What the recipe asks for.
 
     Raises:
-        MergeError: A token is to get an embedding that the named model does not have.
+        MergeError: A token is to get an embedding that the named model does not have, or no token
+            is left.
     """
     tokenizer = base if settings.source in {"base", "union", "intersection"} else settings.source
     tokens: list[str | None] = list(_kept(vocabularies, vocabularies[tokenizer], settings))
@@ -93,6 +93,10 @@ def plan_vocabulary(
         if token not in known:
             tokens.append(token)
             known.add(token)
+    if not known:
+        raise MergeError(
+            "tokenizer.source: the models have no token in common; write union or base"
+        )
     everything = {token: None for each in vocabularies.values() for token in each}
     tokens += [None] * (-len(tokens) % (settings.pad_to_multiple_of or 1))
     ids = {

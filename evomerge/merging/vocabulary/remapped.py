@@ -169,6 +169,10 @@ class Remapped:
             return self._embeddings.read(self._model, name)
         return self._checkpoint.read(name)
 
+    def release(self) -> None:
+        """Give back the memory of what was read; tensors read before stay valid."""
+        self._checkpoint.release()
+
     def identity(self) -> str:
         """Return a fingerprint of the checkpoint and of the vocabulary."""
         both = f"{self._checkpoint.identity()} {self._embeddings.identity()}"

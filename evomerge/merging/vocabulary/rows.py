@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 _NOT_TOKENS = re.compile(
     r"(?:^|\.)(?:wpe|embed_positions|position_embeddings?|token_type_embeddings?)(?:\.|$)"
 )
-_TOKENS = re.compile(r"(?:^|\.)(?:embed_tokens\w*|wte|word_embeddings|tok_embeddings)\.weight$")
+_TOKENS = re.compile(
+    r"(?:^|\.)(?:embed_tokens\w*|wte|word_embeddings|tok_embeddings|lm_head|embed_out)\.weight$"
+)
 
 
 def vocabulary_size(checkpoint: Checkpoint) -> int:
@@ -39,21 +41,21 @@ def vocabulary_tensors(checkpoint: Checkpoint) -> frozenset[str]:
     """Names of the tensors whose first axis counts tokens: embedding, head and its bias.
 
     Raises:
-        ModelError: There is none, or an embedding of tokens has another number of rows than
-            config.json says.
+        ModelError: There is none, or an embedding of tokens or a head has another layout, or
+            another number of rows than config.json says.
     """
     size = vocabulary_size(checkpoint)
     found = set()
     for name, header in checkpoint.headers.items():
-        component = locate(name).component
-        if component not in {Component.EMBEDDING, Component.HEAD} or _NOT_TOKENS.search(name):
+        is_candidate = locate(name).component in {Component.EMBEDDING, Component.HEAD}
+        if not is_candidate or _NOT_TOKENS.search(name):
             continue
         if header.shape[:1] == (size,):
             found.add(name)
-        elif _TOKENS.search(name) or component is Component.HEAD:
+        elif _TOKENS.search(name) or size in header.shape:
             raise ModelError(
                 f"{checkpoint.reference}: tensor {name!r} has shape {header.shape}, config.json "
-                f"has vocab_size {size}; correct vocab_size, or merge without a tokenizer"
+                f"has vocab_size {size}; only tensors with one row per token can be matched"
             )
     if not found:
         raise ModelError(

@@ -8,6 +8,7 @@ rules for new tokens come after the old ones, so texts without new tokens stay a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from evomerge.errors import MergeError
@@ -35,8 +36,8 @@ def rewrite_tokenizer(first: Json, others: Sequence[Json], ids: Mapping[str, int
         MergeError: The tokenizers are of different kinds, or `first` needs a token that is not
             in `ids`.
     """
-    new = [token for token in ids if token not in vocabulary_of(first)]
-    donors = [other for other in others if any(token in _table(other) for token in new)]
+    new = ids.keys() - vocabulary_of(first)
+    donors = [other for other in others if not new.isdisjoint(_table(other))]
     added = _added_tokens(first, others, ids, new)
     return {
         **first,
@@ -62,7 +63,7 @@ def _table(tokenizer: Json) -> dict[str, tuple[int, float]]:
 
 
 def _added_tokens(
-    first: Json, others: Iterable[Json], ids: Mapping[str, int], new: Sequence[str]
+    first: Json, others: Iterable[Json], ids: Mapping[str, int], new: AbstractSet[str]
 ) -> list[Json]:
     found = {entry["content"]: entry for entry in first["added_tokens"]}
     for other in others:
@@ -77,7 +78,7 @@ def _added_tokens(
 
 
 def _model(
-    first: Json, donors: Sequence[Json], ids: Mapping[str, int], new: Sequence[str]
+    first: Json, donors: Sequence[Json], ids: Mapping[str, int], new: AbstractSet[str]
 ) -> Json:
     model = first["model"]
     kind = _kind(first)
@@ -94,7 +95,7 @@ def _model(
         return _unigram(first, donors, ids)
     changed = {**model, "vocab": ids}
     if kind == "BPE":
-        changed["merges"] = _merges(model, [donor["model"] for donor in donors], ids, set(new))
+        changed["merges"] = _merges(model, [donor["model"] for donor in donors], ids, new)
     return changed
 
 
@@ -120,7 +121,7 @@ def _unigram(first: Json, donors: Sequence[Json], ids: Mapping[str, int]) -> Jso
 
 
 def _merges(
-    model: Json, donors: Sequence[Json], ids: Mapping[str, int], new: set[str]
+    model: Json, donors: Sequence[Json], ids: Mapping[str, int], new: AbstractSet[str]
 ) -> list[list[str]]:
     kept = [pair for pair, merged in _rules(model) if {*pair, merged} <= ids.keys()]
     known = set(kept)
