@@ -20,15 +20,23 @@ if TYPE_CHECKING:
     from evomerge.checkpoints.protocol import Checkpoint
 
 
-def check_family(base: Checkpoint, sources: Sequence[Checkpoint]) -> list[Finding]:
-    """Return everything that speaks against merging `sources` over `base`, model by model."""
+def check_family(
+    base: Checkpoint, sources: Sequence[Checkpoint], *, one_tokenizer: bool = True
+) -> list[Finding]:
+    """Return everything that speaks against merging `sources` over `base`, model by model.
+
+    Args:
+        base: The base model.
+        sources: What is merged over it.
+        one_tokenizer: Whether tokenizers must be the same.
+    """
     findings = list(_check_declared_base(base))
     for number, source in enumerate(sources):
         findings += _check_repetition(source, [base, *sources[:number]])
         findings += _check_declared_base(source)
         findings += compare_configs(base, source)
         findings += compare_tensors(base, source)
-        findings += compare_tokenizers(base, source)
+        findings += compare_tokenizers(base, source) if one_tokenizer else ()
     return findings
 
 

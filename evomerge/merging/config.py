@@ -47,7 +47,12 @@ def config_file(recipe: MergeRecipe, library: SourceLibrary) -> bytes:
     """Return the content of config.json; a copy byte for byte of the base's if nothing changes."""
     if recipe.base_recipe is None and recipe.stack is None and recipe.dtype == "base":
         return (library.model(recipe.base).folder / "config.json").read_bytes()
-    return json.dumps(merged_config(recipe, library), indent=2).encode() + b"\n"
+    return as_json(merged_config(recipe, library))
+
+
+def as_json(config: Mapping[str, Any]) -> bytes:
+    """A config as it is written to a file."""
+    return json.dumps(config, indent=2).encode() + b"\n"
 
 
 def _layers(

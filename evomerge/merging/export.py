@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import torch
 
-from evomerge.checkpoints import CheckpointWriter, tokenizer_files
-from evomerge.merging.config import config_file
+from evomerge.checkpoints import CheckpointWriter
+from evomerge.merging.config import as_json, config_file
 from evomerge.merging.engine import merge_tensor
+from evomerge.merging.vocabulary.alignment import align, result_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from evomerge.merging.sources import SourceLibrary
+    from evomerge.merging.vocabulary.plan import VocabularyPlan
     from evomerge.recipe.merge import MergeRecipe
 
 SHARD_BYTES = 5_000_000_000
@@ -31,11 +34,11 @@ def export_checkpoint(
     *,
     files: Mapping[str, bytes] | None = None,
     max_shard_bytes: int = SHARD_BYTES,
-) -> None:
+) -> VocabularyPlan | None:
     """Write the merged model that a recipe describes.
 
-    The folder is complete or absent. Config comes from the base model, tokenizer files are copied
-    from it byte for byte.
+    The folder is complete or absent. Config and tokenizer come from the base model, byte for byte
+    unless the recipe asks for something else.
 
     Args:
         recipe: The recipe.
@@ -44,13 +47,21 @@ def export_checkpoint(
         files: Further files to put beside the weights, by name.
         max_shard_bytes: Largest size of one weight file.
 
+    Returns:
+        The vocabulary of the merged model, if the recipe asks for one.
+
     Raises:
         MergeError: A tensor cannot be merged or is not finite.
         ModelError: A model cannot be read, or `out` cannot be written.
     """
+    alignment = align(recipe, library.model) if recipe.tokenizer else None
+    own_files = result_files(recipe, library.model, alignment)
+    config = config_file(recipe, library)
+    if alignment is not None:
+        config = as_json(alignment.config(json.loads(config)))
+        library = library.with_models(alignment.models)
     operands = library.operands(recipe)
     plan = operands.plan
-    donor = library.model(recipe.base)
     tensors = {job.name: (job.dtype, job.shape) for job in plan.jobs}
     with (
         CheckpointWriter(out, tensors, max_shard_bytes=max_shard_bytes) as writer,
@@ -70,8 +81,6 @@ def export_checkpoint(
                 unreleased = 0
         if written is not None:
             written.result()
-        writer.add_file("config.json", config_file(recipe, library))
-        for file in tokenizer_files(donor.folder):
-            writer.add_file(file.name, file.read_bytes())
-        for name, content in (files or {}).items():
+        for name, content in {"config.json": config, **own_files, **(files or {})}.items():
             writer.add_file(name, content)
+    return alignment.plan if alignment else None

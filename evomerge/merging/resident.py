@@ -47,6 +47,11 @@ class ResidentWeights:
             raise ModelError(
                 "stack: a model that stays loaded keeps its layers; export the merge and load that"
             )
+        if recipe.tokenizer is not None:
+            raise ModelError(
+                "tokenizer: a model that stays loaded keeps its vocabulary; export the merge and "
+                "load that"
+            )
         operands = self._library.operands(recipe)
         jobs = (job for job in operands.plan.jobs if job.name in self._parameters)
         stale = [job for job in jobs if self._held.get(job.name) != job.key]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from evomerge.merging.operands import Operands, Read
 from evomerge.merging.plan import MergePlan, Signature, make_plan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping
     from pathlib import Path
 
     from evomerge.recipe.merge import MergeRecipe, Source
@@ -44,6 +44,10 @@ class SourceLibrary:
         if reference not in self._open:
             self._open[reference] = open_checkpoint(reference, root=self.root)
         return self._open[reference]
+
+    def with_models(self, models: Mapping[str, Checkpoint]) -> SourceLibrary:
+        """A library that has these models under their names, and knows nothing else of them."""
+        return SourceLibrary(self.root, self.find_candidate, dict(models))
 
     def plan(self, recipe: MergeRecipe) -> MergePlan:
         """Make the plan of a recipe from its models' headers."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from vocabulary_family import BASE, ONE, TWO, build_model, build_models, tokens_of
 
 from evomerge.checkpoints import open_checkpoint, tokenizer_files
 from evomerge.errors import MergeError, ModelError, RecipeError
-from evomerge.merging.engine import merge_tensor
+from evomerge.merging.export import export_checkpoint
 from evomerge.merging.sources import SourceLibrary
 from evomerge.merging.vocabulary.alignment import Alignment, align, result_files
 from evomerge.merging.vocabulary.token_ids import (
@@ -44,22 +42,6 @@ def config_of(alignment: Alignment) -> dict[str, Any]:
     return alignment.config(alignment.models["base"].config)
 
 
-def merge(recipe: MergeRecipe, root: Path, out: Path) -> Alignment:
-    """Write the merged model of a recipe."""
-    alignment = align(recipe, opener(root))
-    operands = SourceLibrary(root, None, dict(alignment.models)).operands(recipe)
-    tensors = {}
-    for job in operands.plan.jobs:
-        tensors[job.name] = torch.empty(job.shape, dtype=job.dtype)
-        merge_tensor(operands, job, tensors[job.name])
-    out.mkdir()
-    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
-    (out / "config.json").write_text(json.dumps(config_of(alignment)))
-    for name, content in result_files(recipe, opener(root), alignment).items():
-        (out / name).write_bytes(content)
-    return alignment
-
-
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `base`, `one` and `two`; never write to it."""
@@ -81,7 +63,7 @@ def test_with_all_the_weight_on_a_source_the_merge_computes_as_it_does(models, t
     sources = [{"model": "one", "parameters": {"weight": 1}}, "two"]
     settings = {"source": source, "pad_to_multiple_of": 32}
     recipe = recipe_of(*sources, parameters={"weight": 0}, tokenizer=settings)
-    merge(recipe, models, tmp_path / "out")
+    export_checkpoint(recipe, SourceLibrary(models), tmp_path / "out")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     own = AutoTokenizer.from_pretrained(models / "one")
     words = ["<|im_start|>", "cat", "Ġwo", "he", "<|end|>"]
