@@ -103,7 +103,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--mergekit", default=str(Path(sys.executable).with_name("mergekit-yaml")))
     parser.add_argument("--only-ours", action="store_true")
+    parser.add_argument("--build", choices=FAMILIES, help="only build this family")
     arguments = parser.parse_args()
+    if arguments.build:
+        build(FAMILIES[arguments.build], arguments.folder / arguments.build)
+        return
     print("family  method            floor s    ours s  mergekit s   times  ours/floor  ours MB")
     for family in arguments.family:
         build(FAMILIES[family], arguments.folder / family)

@@ -8,6 +8,7 @@ import torch
 
 from evomerge.operators.apply import apply
 from evomerge.operators.measure import take_measure
+from evomerge.operators.parameters import OF_SOURCES
 from evomerge.operators.randomness import draws, generator
 from evomerge.operators.registry import find_operator
 
@@ -29,6 +30,21 @@ def ordinary(parameter: Parameter) -> ParameterValue:
         return (parameter.search.low + parameter.search.high) / 2
     assert parameter.default is not None
     return parameter.default
+
+
+def source_input(
+    name: str, shape: tuple[int, ...], dtype: torch.dtype = torch.float32
+) -> Tensor | None:
+    """A statistic of sources whose stack has this shape; positive numbers."""
+    count = shape[0]
+    shapes = {
+        "fisher": shape,
+        "fisher_norm": (count,),
+        "sensitivity": (count, 4),
+        "importance": (count, 4),
+        "distance": (count, count),
+    }
+    return draw(shapes[name], 98, dtype).square() if name in shapes else None
 
 
 def merge(
@@ -94,9 +110,9 @@ def _prepare(
         "base": draw(tuple(stack.shape[1:]), 99, stack.dtype),
         "depth": torch.tensor(0.5),
         "component": torch.tensor(0),
-        "row_length": torch.tensor(stack.shape[-1] if stack.ndim > 1 else 1),
+        "row_length": torch.tensor(stack.shape[-1] if stack.ndim > 2 else 1),
         "offset": torch.tensor(0),
-        "fisher": draw(tuple(stack.shape), 98, stack.dtype).square(),
+        **{name: source_input(name, tuple(stack.shape), stack.dtype) for name in OF_SOURCES},
         "gram": None,
         "activation": None,
     }

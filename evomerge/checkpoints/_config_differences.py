@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from evomerge.checkpoints.protocol import Checkpoint
 
 # One row per fact; families use different names for it.
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _SIZES = (
     ("hidden_size", "n_embd", "d_model"),
-    ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
+    _LAYERS,
     ("num_attention_heads", "n_head", "n_heads", "num_heads"),
     ("num_key_value_heads",),
     ("head_dim",),
@@ -41,8 +42,13 @@ _NOT_SCALING = {"rope_theta", "rope_type", "type", "partial_rotary_factor"}
 _TOLERATED = (("max_position_embeddings", "n_positions", "max_seq_len"), ("sliding_window",))
 
 
-def compare_configs(base: Checkpoint, source: Checkpoint) -> Iterator[Finding]:
-    """Yield what differs in architecture, sizes, numerics and positions."""
+def compare_configs(
+    base: Checkpoint, source: Checkpoint, *, one_depth: bool = True
+) -> Iterator[Finding]:
+    """Yield what differs in architecture, sizes, numerics and positions.
+
+    The number of layers counts if `one_depth` is set.
+    """
     ours, theirs = base.config.get("architectures"), source.config.get("architectures")
     if ours != theirs:
         yield Finding(
@@ -51,12 +57,15 @@ def compare_configs(base: Checkpoint, source: Checkpoint) -> Iterator[Finding]:
             message=f"architectures differ: {theirs} against {ours} in {base.reference}",
             remedy="merge models of one architecture, or leave this one out",
         )
-    yield from _compare_settings(base, source)
+    yield from _compare_settings(base, source, one_depth=one_depth)
 
 
-def _compare_settings(base: Checkpoint, source: Checkpoint) -> Iterator[Finding]:
+def _compare_settings(
+    base: Checkpoint, source: Checkpoint, *, one_depth: bool
+) -> Iterator[Finding]:
     ours, theirs = _decoder(base.config), _decoder(source.config)
-    for names in (*_SIZES, *_NUMERICS, *_TOLERATED):
+    sizes = _SIZES if one_depth else [names for names in _SIZES if names is not _LAYERS]
+    for names in (*sizes, *_NUMERICS, *_TOLERATED):
         name, x, y = names[0], _first(ours, names), _first(theirs, names)
         if x is not None and y is not None and x != y:
             yield _difference(base, source, name, (x, y), is_error=names not in _TOLERATED)

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 
 def check_family(
-    base: Checkpoint, sources: Sequence[Checkpoint], *, one_tokenizer: bool = True
+    base: Checkpoint,
+    sources: Sequence[Checkpoint],
+    *,
+    one_tokenizer: bool = True,
+    one_depth: bool = True,
 ) -> list[Finding]:
     """Return everything that speaks against merging `sources` over `base`, model by model.
 
@@ -29,13 +33,14 @@ def check_family(
         base: The base model.
         sources: What is merged over it.
         one_tokenizer: Whether tokenizers must be the same.
+        one_depth: Whether layers must be the same, in number and tensors.
     """
     findings = list(_check_declared_base(base))
     for number, source in enumerate(sources):
         findings += _check_repetition(source, [base, *sources[:number]])
         findings += _check_declared_base(source)
-        findings += compare_configs(base, source)
-        findings += compare_tensors(base, source)
+        findings += compare_configs(base, source, one_depth=one_depth)
+        findings += compare_tensors(base, source) if one_depth else ()
         findings += compare_tokenizers(base, source) if one_tokenizer else ()
     return findings
 

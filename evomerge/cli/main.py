@@ -26,6 +26,7 @@ COMMANDS = {
     "export": "export",
     "merge": "merge",
     "check": "check",
+    "operators": "operators",
     "schema": "schema",
 }
 """Commands in the order of a user's work, and the module of this package each is in."""

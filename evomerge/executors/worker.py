@@ -15,6 +15,7 @@ from evomerge.evaluation.outcome import Evaluated, Failed, Outcome, Split, Timin
 from evomerge.live_model import choose_device, choose_dtype, load_model, named_weights
 from evomerge.merging.resident import ResidentWeights
 from evomerge.merging.sources import SourceLibrary
+from evomerge.sensitivity.provider import Calibrator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +57,8 @@ class Worker:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         device = choose_device(settings.device)
-        library = SourceLibrary(Path(settings.root))
+        calibrator = Calibrator(device=settings.device)
+        library = SourceLibrary(Path(settings.root), calibrate=calibrator)
         base = library.model(settings.base)
         model, tokenizer = load_model(base.folder, choose_dtype(settings.dtype, device), device)
         self._weights = ResidentWeights(named_weights(model, base.headers), library)

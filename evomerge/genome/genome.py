@@ -71,6 +71,7 @@ class Genome:
         genes: The coordinates, in order; each drives some tensor.
         dtype: What recipes store.
         seed: Seed of stochastic operators.
+        calibration: The recipes' texts, for operators that measure models.
     """
 
     base: str
@@ -80,6 +81,7 @@ class Genome:
     genes: tuple[Gene, ...]
     dtype: Dtype
     seed: int
+    calibration: CalibrationSettings | None = None
 
     def decode(self, genotype: Sequence[float]) -> MergeRecipe:
         """The merge recipe that a genotype stands for."""
@@ -99,6 +101,7 @@ class Genome:
             parameters={**self.space.fixed, **self._settings(values, parameters, None)},
             dtype=self.dtype,
             seed=self.seed,
+            calibration=self.calibration,
         )
 
     def _settings(
@@ -133,6 +136,7 @@ def build_genome(
     tensors: Iterable[str],
     dtype: Dtype,
     seed: int,
+    calibration: CalibrationSettings | None = None,
 ) -> Genome:
     """Lay out the genes of a search space.
 
@@ -148,6 +152,7 @@ def build_genome(
         tensors: Names of the tensors that are merged.
         dtype: What recipes store.
         seed: Seeds stochastic operators.
+        calibration: The recipes' texts, for operators that measure models.
 
     Raises:
         RecipeError: The space does not fit the operator, the sources or the layers, or there is
@@ -185,6 +190,7 @@ def build_genome(
         genes=genes,
         dtype=dtype,
         seed=seed,
+        calibration=calibration,
     )
     # What all recipes of a genome have in common, such as the number of sources.
     check_operator(genome.decode([0.5] * len(genes)))

@@ -37,17 +37,25 @@ def merged_config(recipe: MergeRecipe, library: SourceLibrary) -> Config:
         config = merged_config(recipe.base_recipe, library)
     if recipe.stack is not None:
         config = _stacked(config, list(_layers(recipe, library, config)))
-    if recipe.dtype != "base":
+    dtype = _dtype(recipe)
+    if dtype is not None:
         config = {key: value for key, value in config.items() if key != "torch_dtype"}
-        config["dtype"] = recipe.dtype
+        config["dtype"] = dtype
     return config
 
 
 def config_file(recipe: MergeRecipe, library: SourceLibrary) -> bytes:
     """Return the content of config.json; a copy byte for byte of the base's if nothing changes."""
-    if recipe.base_recipe is None and recipe.stack is None and recipe.dtype == "base":
+    if recipe.base_recipe is None and recipe.stack is None and _dtype(recipe) is None:
         return (library.model(recipe.base).folder / "config.json").read_bytes()
     return as_json(merged_config(recipe, library))
+
+
+def _dtype(recipe: MergeRecipe) -> str | None:
+    """What a recipe says about the dtype of the result."""
+    if recipe.dtype == "base" and recipe.mergekit_compat is not None:
+        return recipe.mergekit_compat.dtype
+    return None if recipe.dtype == "base" else recipe.dtype
 
 
 def as_json(config: Mapping[str, Any]) -> bytes:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from evomerge.errors import MergeError
 from evomerge.merging.kernel import kernel
+from evomerge.merging.mergekit_compat.merge import merge_as_mergekit
 from evomerge.operators.apply import apply
 from evomerge.operators.parameters import PER_ENTRY
 
@@ -38,7 +39,9 @@ def merge_tensor(operands: Operands, job: TensorJob, out: Tensor) -> None:
         if not job.dtype.is_floating_point:
             _copy_if_equal(*operands.stored(job), out)
             return
-        if operands.plan.operator.elementwise:
+        if operands.plan.recipe.mergekit_compat is not None:
+            merge_as_mergekit(operands, job, out)
+        elif operands.plan.operator.elementwise:
             _merge_entries(operands, job, out)
         else:
             _merge_whole(operands, job, out)

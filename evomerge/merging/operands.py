@@ -16,6 +16,7 @@ from evomerge.layout import Component, locate
 from evomerge.merging.plan import base_identity, source_identity
 from evomerge.operators.chunks import Chunks
 from evomerge.operators.measure import Measure, measure_source, take_measure
+from evomerge.operators.parameters import OF_SOURCES
 from evomerge.operators.randomness import draws
 
 if TYPE_CHECKING:
@@ -29,7 +30,12 @@ ReadStatistic = Callable[[str, int | None, str], Tensor | None]
 tensor of a name; None where a tensor has none."""
 
 
-def _no_statistics(kind: str, source: int | None, name: str) -> Tensor | None:  # noqa: ARG001
+def no_statistics(kind: str, source: int | None, name: str) -> Tensor | None:  # noqa: ARG001
+    """A `ReadStatistic` where nothing is measured.
+
+    Raises:
+        MergeError: Always.
+    """
     raise MergeError(f"needs the statistic {kind!r} of calibration texts, which are not given")
 
 
@@ -48,7 +54,7 @@ class Operands:
     plan: MergePlan
     base: Read
     sources: Sequence[Read]
-    statistic: ReadStatistic = _no_statistics
+    statistic: ReadStatistic = no_statistics
     measured: dict[Hashable, Tensor] = field(default_factory=dict)
 
     def stored(self, job: TensorJob) -> tuple[Tensor, list[Tensor]]:
@@ -103,13 +109,23 @@ class Operands:
         if "activation" in wanted:
             name = job.base_tensor or job.name
             found["activation"] = self.statistic("activation", None, name)
-        for kind in {"fisher", "gram"} & wanted:
-            parts = [self.statistic(kind, index, name) for index, name in job.source_tensors]
-            known = [part for part in parts if part is not None]
-            found[kind] = torch.stack(known) if len(known) == len(parts) else None
+        found |= {kind: self._of_sources(kind, job) for kind in sorted(OF_SOURCES & wanted)}
         if operator.measure is not None:
             found["measured"] = self._measure(operator.measure, job, found)
         return found
+
+    def _of_sources(self, kind: str, job: TensorJob) -> Tensor | None:
+        """A statistic of the sources of a tensor, one row per source."""
+        parts = [self.statistic(kind, index, name) for index, name in job.source_tensors]
+        known = [part for part in parts if part is not None]
+        if len({part.shape for part in known}) > 1:
+            raise MergeError(f"the {kind} of the sources differ in shape; they are no siblings")
+        if len(known) < len(parts):
+            # Where no gradient is known, as of a tied head that is stored, none counts more.
+            return torch.ones(()).expand(len(parts), *job.shape) if kind == "fisher" else None
+        rows = torch.stack(known)
+        members = [index for index, _ in job.source_tensors]
+        return rows[:, members] if kind == "distance" else rows
 
     def _offset(self, job: TensorJob) -> int:
         """Entries of the floating point tensors that come before."""
@@ -149,7 +165,12 @@ class Operands:
             )
             for index, name in job.source_tensors
         ]
-        common = (measure.function.__qualname__, self.plan.operator.space, base_identity(recipe))
+        common = (
+            measure.function.__qualname__,
+            self.plan.operator.space,
+            base_identity(recipe),
+            self.plan.texts,
+        )
         if measure.span == "model":
             labels = tuple((source_identity(source), source.label) for source in recipe.sources)
             yield (*common, labels, recipe.seed, *settings)

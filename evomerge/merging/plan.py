@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -56,17 +57,26 @@ class TensorJob:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MergePlan:
-    """A recipe and its tensor jobs, sorted by name."""
+    """A recipe and its tensor jobs, sorted by name.
+
+    Attributes:
+        recipe: The recipe.
+        operator: Its operator.
+        jobs: The tensor jobs.
+        texts: Fingerprint of the texts that models are measured on; None if they are not.
+    """
 
     recipe: MergeRecipe
     operator: Operator
     jobs: tuple[TensorJob, ...]
+    texts: str | None = None
 
 
 def make_plan(
     recipe: MergeRecipe,
     tensors: Mapping[str, Signature],
     sources: Sequence[Mapping[str, Signature]] = (),
+    texts: str | None = None,
 ) -> MergePlan:
     """Expand a recipe into tensor jobs.
 
@@ -75,6 +85,7 @@ def make_plan(
         tensors: Stored dtype and shape of each of the base model's tensors, by name.
         sources: The same for each source; that of the base if absent. They matter to recipes
             that stack layers, and to those that do as mergekit does.
+        texts: Fingerprint of the texts that models are measured on; None if they are not.
 
     Raises:
         RecipeError: The recipe does not fit its operator.
@@ -82,13 +93,14 @@ def make_plan(
             layers are asked for that a model does not have.
     """
     operator = check_operator(recipe)
-    planner = _Planner(recipe, operator, tensors, sources or [tensors] * len(recipe.sources))
+    headers = sources or [tensors] * len(recipe.sources)
+    planner = _Planner(recipe, operator, tensors, headers, texts)
     origins = trace(recipe, tensors, sources)
     layers = 1 + max((o.place.layer for o in origins if o.place.layer is not None), default=-1)
     jobs = tuple(planner.job(origin, layers) for origin in origins)
     if operator.measure is not None and operator.measure.span == "model":
         planner.refuse_different_members(jobs)
-    return MergePlan(recipe=recipe, operator=operator, jobs=jobs)
+    return MergePlan(recipe=recipe, operator=operator, jobs=jobs, texts=texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +109,7 @@ class _Planner:
     operator: Operator
     base: Mapping[str, Signature]
     sources: Sequence[Mapping[str, Signature]]
+    texts: str | None
 
     def job(self, origin: Origin, layers: int) -> TensorJob:
         stored, shape = self._signature(origin)
@@ -110,14 +123,13 @@ class _Planner:
                 self.operator.check(**arguments)
             except MergeError as error:
                 raise MergeError(f"tensor {origin.name}: {error}") from None
-        keep = self.recipe.dtype == "base" or not stored.is_floating_point
-        dtype = stored if keep else getattr(torch, self.recipe.dtype)
+        dtype, compute = self._dtypes(origin, stored)
         layer = origin.place.layer
         return TensorJob(
             name=origin.name,
             shape=shape,
             dtype=dtype,
-            compute=torch.float64 if dtype == torch.float64 else torch.float32,
+            compute=compute,
             arguments=arguments,
             base_tensor=origin.base,
             source_tensors=origin.sources,
@@ -135,6 +147,7 @@ class _Planner:
                 else (),
                 # There, random numbers depend on all tensors before.
                 digest(self.recipe) if self.recipe.mergekit_compat else None,
+                self.texts,
             ),
         )
 
@@ -148,6 +161,31 @@ class _Planner:
             )
         index, name = origin.sources[0]
         return self.sources[index][name]
+
+    def _dtypes(self, origin: Origin, stored: torch.dtype) -> tuple[torch.dtype, torch.dtype]:
+        """What a tensor is stored in and what the arithmetic is in."""
+        compat, chosen = self.recipe.mergekit_compat, self.recipe.dtype
+        if not stored.is_floating_point:
+            return stored, torch.float32
+        if compat is None:
+            dtype = stored if chosen == "base" else getattr(torch, chosen)
+            return dtype, torch.float64 if dtype == torch.float64 else torch.float32
+        if compat.dtype is not None:
+            compute: torch.dtype = getattr(torch, compat.dtype)
+        else:
+            read = [self.sources[index][name][0] for index, name in origin.sources]
+            if origin.base is not None and self._measures_from_base():
+                read.append(self.base[origin.base][0])
+            compute = functools.reduce(torch.promote_types, read)
+        if chosen != "base":
+            return getattr(torch, chosen), compute
+        # mergekit stores what its arithmetic gives.
+        wide = self.operator.name in ("arcee_fusion", "ramplus_tl")
+        return torch.promote_types(compute, torch.float32) if wide else compute, compute
+
+    def _measures_from_base(self) -> bool:
+        around = self.recipe.parameters.get("around", "base") == "base"
+        return self.operator.space == "delta" or ("base" in self.operator.inputs and around)
 
     def refuse_different_members(self, jobs: Sequence[TensorJob]) -> None:
         if len({tuple(index for index, _ in job.source_tensors) for job in jobs}) > 1:

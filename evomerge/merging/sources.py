@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from evomerge.checkpoints import Checkpoint, open_checkpoint
-from evomerge.errors import ModelError
+from evomerge.errors import MergeError, ModelError
 from evomerge.merging.engine import merge_tensor
-from evomerge.merging.operands import Operands, Read
+from evomerge.merging.operands import Operands, Read, no_statistics
 from evomerge.merging.plan import MergePlan, Signature, make_plan
+from evomerge.operators.parameters import OF_BASE, OF_SOURCES
+from evomerge.recipe.check import check_operator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
@@ -21,17 +23,31 @@ if TYPE_CHECKING:
     from evomerge.recipe.merge import MergeRecipe, Source
 
 
+class Statistics(Protocol):
+    """What the models of one recipe do on its calibration texts; see `operands.ReadStatistic`."""
+
+    def __call__(self, kind: str, source: int | None, name: str, /) -> Tensor | None:
+        """Return a statistic of a tensor."""
+        ...
+
+    def texts(self) -> str:
+        """Return a fingerprint of the texts."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class SourceLibrary:
     """Opens each model once and shares it among recipes.
 
     Attributes:
-        root: Folder that relative model paths start from.
+        root: Folder that relative paths start from.
         find_candidate: Looks up a merge recipe by its digest.
+        calibrate: Measures the models of a recipe, which are opened by the library, on its texts.
     """
 
     root: Path
     find_candidate: Callable[[str], MergeRecipe] | None = None
+    calibrate: Callable[[MergeRecipe, SourceLibrary], Statistics] | None = None
     _open: dict[str, Checkpoint] = field(default_factory=dict)
     _measured: dict[Hashable, Tensor] = field(default_factory=dict)
 
@@ -47,14 +63,30 @@ class SourceLibrary:
 
     def with_models(self, models: Mapping[str, Checkpoint]) -> SourceLibrary:
         """A library that has these models under their names, and knows nothing else of them."""
-        return SourceLibrary(self.root, self.find_candidate, dict(models))
+        return SourceLibrary(self.root, self.find_candidate, _open=dict(models))
 
     def plan(self, recipe: MergeRecipe) -> MergePlan:
         """Make the plan of a recipe from its models' headers."""
+        return self._plan(recipe, self._statistics(recipe))
+
+    def _plan(self, recipe: MergeRecipe, statistics: Statistics | None) -> MergePlan:
+        texts = statistics.texts() if statistics else None
         base = self._merged_signatures(recipe.base_recipe) or self.signatures(recipe.base)
         if recipe.stack is None and recipe.mergekit_compat is None:
-            return make_plan(recipe, base)
-        return make_plan(recipe, base, [self._source_signatures(each) for each in recipe.sources])
+            return make_plan(recipe, base, texts=texts)
+        sources = [self._source_signatures(each) for each in recipe.sources]
+        return make_plan(recipe, base, sources, texts)
+
+    def _statistics(self, recipe: MergeRecipe) -> Statistics | None:
+        """What a recipe's operator must know of its models; None if it needs nothing."""
+        if not check_operator(recipe).takes & (OF_BASE | OF_SOURCES):
+            return None
+        if self.calibrate is None:
+            raise MergeError(
+                f"{recipe.operator} measures models on texts, which nobody does here; give the "
+                "library a calibrator"
+            )
+        return self.calibrate(recipe, self)
 
     def release(self) -> None:
         """Give back the memory of what was read; it can be read again."""
@@ -77,10 +109,12 @@ class SourceLibrary:
 
     def operands(self, recipe: MergeRecipe) -> Operands:
         """The plan of a recipe, and readers of its base and of its sources."""
+        statistics = self._statistics(recipe)
         return Operands(
-            plan=self.plan(recipe),
+            plan=self._plan(recipe, statistics),
             base=self._base_reader(recipe),
             sources=[self._reader(source) for source in recipe.sources],
+            statistic=statistics or no_statistics,
             measured=self._measured,
         )
 

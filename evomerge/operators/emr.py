@@ -31,7 +31,7 @@ def rescalers(stacks: Iterable[Tensor]) -> Tensor:
     """
     sums = torch.stack([_norms_before_and_after(stack) for stack in stacks]).sum(0)
     before, after = sums.unbind()
-    return torch.where(after > 0, before / torch.where(after > 0, after, 1.0), 1.0)
+    return torch.where(after > 0, before / after, 1.0)
 
 
 def _norms_before_and_after(stack: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def evolver(
         crossover: Chance of an entry to move (Cr).
         granularity: What moves or stays in one piece; the paper's code moves scalars.
         draws: Random numbers of each source; those of the first are used.
-        row_length: Entries along the last axis of the tensor, shape `()`.
+        row_length: Entries of a row of the tensor, 1 in vectors; shape `()`.
 
     Returns:
         Shape `(*S,)`, the dtype of `tensors`.

@@ -20,7 +20,7 @@ def chances(own: Draws, like: Tensor, granularity: Granularity, row_length: Tens
         own: Random numbers of the child.
         like: A block of the tensor, shape `(*S,)`.
         granularity: What is inherited in one piece.
-        row_length: Entries along the last axis of the whole tensor, shape `()`.
+        row_length: Entries of a row of the whole tensor, shape `()`.
 
     Returns:
         Shape `(*S,)`, or `()` where the whole block gets one number; float32.

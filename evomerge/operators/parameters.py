@@ -21,11 +21,18 @@ INPUTS = {
     "measured": "what the operator's measure found",
     "depth": "where the tensor's layer sits: 0 first, 1 last, NaN outside the layers; shape `()`",
     "component": "number of the tensor's component among those of a model, shape `()`, int64",
-    "row_length": "entries along the tensor's last axis, 1 if it has none; shape `()`, int64",
+    "row_length": "entries of one of the tensor's rows, 1 in vectors; shape `()`, int64",
     "offset": "entries that come before in the flattened model, shape `()`, int64",
-    "ranks": "ranks of each source's magnitudes within their rows, shape `(M, *S)`, integers; may be "
-    "left out",
-    "fisher": "diagonal Fisher information of each source, shape `(M, *S)`",
+    "ranks": "ranks of each source's magnitudes within their rows, shape `(M, *S)`, integers; "
+    "may be left out",
+    "fisher": "diagonal Fisher information of each source, shape `(M, *S)`; ones where it is unknown",
+    "fisher_norm": "Euclidean norm of each source's whole Fisher diagonal, shape `(M,)`",
+    "sensitivity": "how much each source's loss depends on each of its layers, that of the tensor "
+    "first, shape `(M, L)`",
+    "importance": "the base's mean Fisher information in each layer times the squared norm of each "
+    "source's task vector there, that of the tensor first, shape `(M, L)`",
+    "distance": "mean distance of the logits of source i from those of source j on texts of j, "
+    "shape `(M, M)`",
     "gram": "inner products of each source's input columns, shape `(M, in, in)`; None where the "
     "tensor is not a linear layer's weight",
     "activation": "mean magnitude of the base model's input columns, shape `(in,)`; None where the "
@@ -35,6 +42,12 @@ INPUTS = {
 
 PER_ENTRY = {"fisher"}
 """Inputs with a value per source and entry."""
+
+OF_SOURCES = {"fisher", "fisher_norm", "gram", "sensitivity", "importance", "distance"}
+"""Inputs that are measured of the sources, by running models on texts."""
+
+OF_BASE = {"activation", "importance"}
+"""Inputs that are measured of the base model, by running it on texts."""
 
 
 @dataclass(frozen=True, slots=True)

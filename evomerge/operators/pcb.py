@@ -7,23 +7,21 @@ hyperbolic tangents where the paper writes softmax. Ranks are taken in the whole
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from functools import cache, partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from evomerge.operators.accumulate import add_up
-from evomerge.operators.fuse import Entries, FusedLoop
 from evomerge.operators.measure import measure
 from evomerge.operators.parameters import Interval, Scale, Search, Weights
 from evomerge.operators.registry import operator
 from evomerge.operators.select import order_statistic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 Balancing = Literal["sum", "normalized", "pairs"]
 
@@ -56,13 +54,14 @@ def score_limits(
         ends.append(torch.stack([order_statistic(magnitudes, rank) for rank in (low, high)]))
     limits = []
     for row in range(sources):
-        scores = _View(stacks, partial(_all_scores, row=row, ends=ends, balancing=balancing))
+        scores = _View(stacks, partial(_score, row=row, ends=ends, balancing=balancing))
         greatest = torch.stack([each.amax() for each in scores if each.numel()]).amax()
         limits.append(torch.stack([order_statistic(scores, least), greatest]))
     return torch.cat([torch.stack(ends), torch.stack(limits)], dim=1)
 
 
-@operator(space="delta", elementwise=True, measure=score_limits)
+# Compiled loops have an exponential and a hyperbolic tangent of their own.
+@operator(space="delta", elementwise=True, fusible=False, measure=score_limits)
 def pcb(
     deltas: Tensor,
     *,
@@ -117,24 +116,8 @@ def _magnitude(stack: Tensor, row: int) -> Tensor:
     return stack[row].abs()
 
 
-def _all_scores(stack: Tensor, row: int, ends: Sequence[Tensor], balancing: Balancing) -> Tensor:
-    """The scores of a source in one tensor, flat."""
-    scores = torch.empty_like(stack[row]).reshape(-1)
-    limits = torch.stack([*ends]).to(stack.dtype)
-    _scoring(row, balancing)({"deltas": stack.reshape(len(stack), -1).unbind()}, {"ends": limits}, scores)
-    return scores
-
-
-@cache
-def _scoring(row: int, balancing: Balancing) -> FusedLoop:
-    def loop(entries: Entries, arguments: Mapping[str, Any], out: Tensor) -> None:
-        out.copy_(_score(entries["deltas"], row, [*arguments["ends"]], balancing))
-
-    return FusedLoop(loop)
-
-
 def _score(
-    deltas: Sequence[Tensor], row: int, ends: Sequence[Tensor], balancing: Balancing
+    deltas: Sequence[Tensor] | Tensor, row: int, ends: Sequence[Tensor], balancing: Balancing
 ) -> Tensor:
     """How much the entries of a source deserve to be kept, up to a positive factor.
 
@@ -142,31 +125,16 @@ def _score(
     the exponential from overflowing and cancels in `_share`.
     """
     delta = deltas[row]
-    within = _exp(len(deltas) * (_normalize(delta, ends[row]).square() - 1))
+    within = torch.exp(len(deltas) * (_normalize(delta, ends[row]).square() - 1))
     if balancing == "sum":
-        return within * _tanh(delta * add_up(deltas, delta))
+        return within * torch.tanh(delta * add_up(deltas, delta))
     pairs = zip(deltas, ends, strict=True)
     if balancing == "normalized":
         others = (other.sign() * _normalize(other, limits) for other, limits in pairs)
-        return within * _tanh(delta * add_up(others, delta))
+        return within * torch.tanh(delta * add_up(others, delta))
     own = _clamp(delta, ends[row])
-    between = (_tanh(own * _clamp(other, limits)) for other, limits in pairs)
+    between = (torch.tanh(own * _clamp(other, limits)) for other, limits in pairs)
     return within * add_up(between, delta)
-
-
-# Compiled loops have an exponential and a hyperbolic tangent of their own; what follows has the
-# same bits there.
-
-
-def _exp(power: Tensor) -> Tensor:
-    return torch.exp2(power / math.log(2))
-
-
-def _tanh(angle: Tensor) -> Tensor:
-    wide = angle.double()
-    # The sigmoid loses what is small; there the tangent is the angle, to 3 parts in 10^9.
-    steep = 2 * torch.sigmoid(2 * wide) - 1
-    return torch.where(wide.abs() < 1e-4, wide, steep).to(angle.dtype)
 
 
 def _clamp(delta: Tensor, ends: Tensor) -> Tensor:

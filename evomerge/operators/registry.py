@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import inspect
 import pkgutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -59,10 +61,20 @@ class Operator:
     summary: str
 
     @property
+    def citation(self) -> str:
+        """Where the method comes from: what its module says of it."""
+        return inspect.getdoc(sys.modules[self.function.__module__]) or ""
+
+    @property
     def stochastic(self) -> bool:
         """Whether it draws random numbers."""
+        return "draws" in self.takes
+
+    @property
+    def takes(self) -> frozenset[str]:
+        """The inputs that it or its measure takes."""
         read = self.measure.reads if self.measure else ()
-        return "draws" in self.inputs or "draws" in read
+        return self.inputs | (INPUTS.keys() & {*read})
 
 
 def operator(

@@ -125,7 +125,8 @@ def drop(delta: Tensor, density: float | Tensor, draws: Draws) -> Tensor:
     Returns:
         A tensor shaped as `delta`, the other entries 0.
     """
-    return torch.where(draws.uniform(delta.shape) < density, delta, 0.0)
+    # A product, so that an entry that is no number is found out even where it is dropped.
+    return delta * (draws.uniform(delta.shape) < density)
 
 
 @FusedLoop

@@ -6,8 +6,10 @@ import difflib
 from typing import TYPE_CHECKING
 
 from evomerge.errors import RecipeError
+from evomerge.operators.parameters import OF_BASE, OF_SOURCES
 from evomerge.operators.registry import Operator, find_operator
 from evomerge.recipe.origins import slab_members
+from evomerge.recipe.stack import BASE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +58,7 @@ def _findings(recipe: MergeRecipe, operator: Operator) -> Iterator[str]:
             where = f"sources.{index}.parameters.{name}"
             yield from _problems(operator, name, setting, where, of_source=True)
     yield from _missing(recipe, operator)
+    yield from _unmeasurable(recipe, operator)
 
 
 def _source_counts(recipe: MergeRecipe) -> Iterator[tuple[str, int]]:
@@ -94,3 +97,29 @@ def _missing(recipe: MergeRecipe, operator: Operator) -> Iterator[str]:
             yield f"parameters.{name}: is missing for {', '.join(lacking)}"
         elif not parameter.per_source:
             yield f"parameters.{name}: is missing"
+
+
+def _unmeasurable(recipe: MergeRecipe, operator: Operator) -> Iterator[str]:
+    """What an operator must know of models that cannot be measured."""
+    measured = sorted(operator.takes & (OF_BASE | OF_SOURCES))
+    if not measured:
+        return
+    if recipe.calibration is None:
+        yield (
+            f"calibration: is missing; {operator.name} needs the {' and '.join(measured)} of "
+            "models on texts; write calibration: {texts: FILE}"
+        )
+        return
+    if operator.takes & OF_BASE:
+        if recipe.base_recipe is not None:
+            yield f"base_recipe: {operator.name} measures the base, which must be a model"
+        if recipe.calibration.file(BASE) is None:
+            yield "calibration.texts: has no file for base, which is measured"
+    for index, source in enumerate(recipe.sources if operator.takes & OF_SOURCES else ()):
+        if source.model is None:
+            yield (
+                f"sources.{index}: {operator.name} measures its sources, which must be models; "
+                "export this one first"
+            )
+        if operator.takes & OF_SOURCES - OF_BASE and not recipe.calibration.file(source.label):
+            yield f"calibration.texts: has no file for {source.label}, which is measured"

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from evomerge.layout import Component, Place
+from evomerge.recipe.calibration import CalibrationSettings
 from evomerge.recipe.digest import digest
 from evomerge.recipe.schema import Natural, Positive, Strict, Text
 from evomerge.recipe.stack import BASE, Stack
@@ -192,6 +193,7 @@ class MergeRecipe(Strict):
         stack: Which layers the result is built from, bottom up; those of the base when absent.
             The layers of rules are those of the result.
         mergekit_compat: Rebuilds what mergekit 0.1.5 makes, bit for bit.
+        calibration: Texts that the models are run on, for operators that measure them.
     """
 
     version: Literal[1] = 1
@@ -206,6 +208,7 @@ class MergeRecipe(Strict):
     chat_template: ChatTemplate | None = None
     stack: Stack | None = None
     mergekit_compat: MergekitCompat | None = None
+    calibration: CalibrationSettings | None = None
 
     @model_validator(mode="after")
     def _stack_names_sources(self) -> Self:
@@ -221,6 +224,20 @@ class MergeRecipe(Strict):
             raise ValueError(
                 "sources: one is called 'base', which means the base model in a stack; give it "
                 "another 'name'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _calibration_names_sources(self) -> Self:
+        labels = {source.label for source in self.sources}
+        unknown = self.calibration.unknown(labels) if self.calibration else []
+        if unknown:
+            known = ", ".join(sorted({BASE, *labels}))
+            raise ValueError(f"calibration.texts: {unknown[0]!r} is no source; known: {known}")
+        if self.calibration and self.tokenizer:
+            raise ValueError(
+                "calibration: models are measured in their own vocabulary, so there can be no "
+                "tokenizer; export the models in one vocabulary first"
             )
         return self
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from evomerge.layout import Component
+from evomerge.recipe.calibration import CalibrationSettings
 from evomerge.recipe.merge import Dtype, Sources, Value
 from evomerge.recipe.schema import Flag, Natural, Number, Positive, Strict, Text
 
@@ -167,6 +168,7 @@ class SearchRecipe(Strict):
         search: How candidates are proposed.
         executor: Where candidates are merged and scored.
         dtype: What merged models are stored in; `base` keeps each tensor's dtype of the base.
+        calibration: Texts that the models are run on, for operators that measure them.
     """
 
     version: Literal[1] = 1
@@ -177,3 +179,4 @@ class SearchRecipe(Strict):
     search: Strategy = Strategy()
     executor: Executor = Executor()
     dtype: Dtype = "base"
+    calibration: CalibrationSettings | None = None

@@ -16,6 +16,7 @@ from evomerge.genome.baselines import starting_candidates
 from evomerge.genome.genome import Genome, build_genome
 from evomerge.live_model import choose_device
 from evomerge.merging.sources import SourceLibrary
+from evomerge.sensitivity.calibration import Calibration, read_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +36,7 @@ class PreparedSearch:
         genome: Which merges it can reach.
         objective: What it maximises.
         items: The items of each task.
-        identities: Fingerprint of each model, by its reference.
+        identities: Fingerprint of each model, by its reference, and of each file of texts.
         parameters: Number of the base model's parameters.
     """
 
@@ -84,7 +85,7 @@ def check_search(recipe: SearchRecipe, root: Path) -> Preparation:
         root: Folder that its relative paths start from.
     """
     result = Preparation()
-    recipe = _with_absolute_tasks(recipe, root)
+    recipe = _with_absolute_texts(_with_absolute_tasks(recipe, root), root)
     library = SourceLibrary(root)
     base = result.attempt("base", lambda: library.model(recipe.base))
     sources = [
@@ -95,6 +96,7 @@ def check_search(recipe: SearchRecipe, root: Path) -> Preparation:
     if base is not None:
         result.findings.extend(check_family(base, opened))
         result.attempt("genome", lambda: _genome(recipe, base))
+    result.attempt("calibration", lambda: _texts(recipe))
     if recipe.executor.address is None:
         result.attempt("evaluation", lambda: choose_device(recipe.evaluation.device))
     scoring = result.attempt("evaluation", lambda: _scoring(recipe))
@@ -171,7 +173,8 @@ def _assemble(
         identities={
             reference: checkpoint.identity()
             for reference, checkpoint in zip(references, [base, *sources], strict=True)
-        },
+        }
+        | {file: Calibration(texts=texts).digest() for file, texts in _texts(recipe).items()},
         parameters=sum(math.prod(header.shape) for header in base.headers.values()),
     )
 
@@ -182,6 +185,19 @@ def _with_absolute_tasks(recipe: SearchRecipe, root: Path) -> SearchRecipe:
     folder = (root / Path(recipe.evaluation.include_path).expanduser()).resolve()
     evaluation = recipe.evaluation.model_copy(update={"include_path": str(folder)})
     return recipe.model_copy(update={"evaluation": evaluation})
+
+
+def _with_absolute_texts(recipe: SearchRecipe, root: Path) -> SearchRecipe:
+    if recipe.calibration is None:
+        return recipe
+    calibration = recipe.calibration.under(root)
+    return recipe.model_copy(update={"calibration": calibration})
+
+
+def _texts(recipe: SearchRecipe) -> dict[str, tuple[str, ...]]:
+    """The calibration texts by their file."""
+    files = recipe.calibration.files() if recipe.calibration else ()
+    return {file: read_texts(Path(file)) for file in files}
 
 
 def _with_absolute_models(recipe: SearchRecipe, root: Path) -> SearchRecipe:
@@ -210,6 +226,7 @@ def _genome(recipe: SearchRecipe, base: Checkpoint) -> Genome:
         tensors=[n for n, header in base.headers.items() if header.dtype.is_floating_point],
         dtype=recipe.dtype,
         seed=recipe.search.seed,
+        calibration=recipe.calibration,
     )
 
 

@@ -24,6 +24,7 @@ import pytest
 import torch
 import yaml
 
+from evomerge.operators.parameters import OF_SOURCES
 from evomerge.operators.registry import operators
 
 if TYPE_CHECKING:
@@ -53,16 +54,15 @@ class Trial:
 
     def __call__(self, stack: Tensor, **changes: Any) -> Tensor:
         arguments = {**self.arguments, **changes}
-        for key in ("base", "fisher"):
-            if key in self.operator.inputs:
-                arguments.setdefault(key, self.input(key))
+        for key in self.operator.inputs & {"base", *OF_SOURCES}:
+            arguments.setdefault(key, self.input(key))
         return operating.merge(self.name, stack, **arguments)
 
-    def input(self, key: str) -> Tensor:
+    def input(self, key: str) -> Tensor | None:
         """What an input is unless a property changes it."""
-        shape = self.stack.shape if key == "fisher" else self.stack.shape[1:]
-        made = operating.draw(tuple(shape), 97, torch.float64)
-        return made.square() if key == "fisher" else made
+        if key in OF_SOURCES:
+            return operating.source_input(key, tuple(self.stack.shape), torch.float64)
+        return operating.draw(tuple(self.stack.shape[1:]), 97, torch.float64)
 
     def per_source(self, rows: list[int]) -> dict[str, Any]:
         """Arguments and inputs of other sources, by the rows they come from."""
@@ -72,8 +72,10 @@ class Trial:
             for key in names
             if isinstance(value := self.arguments[key], list)
         }
-        if "fisher" in self.operator.inputs:
-            turned["fisher"] = self.input("fisher")[rows]
+        for key in self.operator.inputs & OF_SOURCES:
+            found = self.input(key)
+            if found is not None:
+                turned[key] = found[rows][:, rows] if key == "distance" else found[rows]
         return turned
 
 

@@ -19,7 +19,7 @@ entries = st.integers(-64, 64).map(lambda n: n / 8)
     mutation=st.integers(0, 16).map(lambda n: n / 8),
     crossover=st.integers(0, 16).map(lambda n: n / 16),
 )
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_the_child_is_what_the_paper_says(
     data: st.DataObject, size: int, mutation: float, crossover: float
 ) -> None:

@@ -76,7 +76,7 @@ def notes(
 
 
 def _repeated(recipe: MergeRecipe) -> Iterator[str]:
-    everyone = range(len(recipe.sources))
+    everyone = list(range(len(recipe.sources)))
     slabs = [[i for i, _ in slab_members(recipe, slab)] for slab in recipe.stack or ()]
     for members in slabs or [everyone]:
         counted = Counter(recipe.sources[index].model for index in members)

@@ -93,7 +93,7 @@ class _File:
         self._documents = [Entries(document, lenient=compat) for document in documents]
         self._layers, self._compat, self._seed = layers, compat, seed
         self._stages: dict[str, MergeRecipe | None] = {}
-        self._named = {}
+        self._named: dict[str, Entries] = {}
         for entries in self._documents:
             data = entries.document.data
             name = data.get("name") if isinstance(data, dict) else None
@@ -216,7 +216,8 @@ class _Reader:
     def _read_sections(self) -> tuple[list[Scope], list[Part]]:
         parameters = ParameterReader(self._entries, self._method)
         scopes = [parameters.read(self._data, ())]
-        section, path = self._data, ()
+        section = self._data
+        path: Path = ()
         if self._data.get("modules") is not None:
             modules = self._data["modules"]
             if not isinstance(modules, dict) or set(modules) != {"default"}:

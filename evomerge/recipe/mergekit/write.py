@@ -85,7 +85,7 @@ def _dtypes(recipe: MergeRecipe, dtype: str) -> dict[str, str]:
     if recipe.mergekit_compat is None:
         # Arithmetic in float32, as here, whatever is stored.
         return {"dtype": "float64" if dtype == "float64" else "float32", "out_dtype": dtype}
-    found = {}
+    found: dict[str, str] = {}
     if recipe.mergekit_compat.dtype is not None:
         found["dtype"] = recipe.mergekit_compat.dtype
     return found | ({} if recipe.dtype == "base" else {"out_dtype": recipe.dtype})

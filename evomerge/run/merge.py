@@ -1,0 +1,141 @@
+"""Merges what a recipe file describes, ours or mergekit's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evomerge.checkpoints import check_family
+from evomerge.errors import CompatibilityError, RecipeError
+from evomerge.layout import layer_count
+from evomerge.merging.sources import SourceLibrary
+from evomerge.merging.vocabulary.alignment import align
+from evomerge.recipe import yaml
+from evomerge.recipe.check import check_operator
+from evomerge.recipe.load import read_text, validate
+from evomerge.recipe.merge import MergeRecipe
+from evomerge.recipe.mergekit.entries import FLAG
+from evomerge.recipe.mergekit.read import from_mergekit, is_mergekit
+from evomerge.run.export import export_merged
+from evomerge.run.prepare import describe
+from evomerge.sensitivity.provider import Calibrator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from evomerge.checkpoints import Checkpoint, Finding
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileRecipe:
+    """What a recipe file describes.
+
+    Attributes:
+        recipe: The recipe.
+        library: Opens its models.
+        notes: What its user should know.
+    """
+
+    recipe: MergeRecipe
+    library: SourceLibrary
+    notes: tuple[str, ...] = ()
+
+
+def read_file(file: Path, *, compat: bool = False, seed: int | None = None) -> FileRecipe:
+    """Read a merge recipe, ours or mergekit's.
+
+    Args:
+        file: The YAML file; mergekit's may have several documents.
+        compat: Make mergekit's bytes, from a file of mergekit's.
+        seed: Seeds stochastic methods of a file of mergekit's.
+
+    Raises:
+        RecipeError: It is wrong.
+        ModelError: A mergekit recipe's model cannot be read; its layers have to be counted.
+    """
+    documents = yaml.parse_all(read_text(file), str(file))
+    if not any(map(is_mergekit, documents)):
+        if compat or seed is not None:
+            option = FLAG if compat else "--seed"
+            raise RecipeError(f"{file}: is no mergekit recipe, so {option} means nothing here")
+        document = yaml.parse(read_text(file), str(file))
+        return FileRecipe(
+            recipe=validate(MergeRecipe, document),
+            library=SourceLibrary(file.resolve().parent, calibrate=Calibrator()),
+        )
+    # Paths start where the format's users expect them to.
+    library = SourceLibrary(Path.cwd())
+
+    def layers(model: str) -> int:
+        return layer_count(library.model(model).headers)
+
+    reading = from_mergekit(documents, layers, compat=compat, seed=seed or 0)
+    return FileRecipe(recipe=reading.recipe, library=library, notes=reading.notes)
+
+
+def merge_file(
+    file: Path, out: Path, *, compat: bool = False, seed: int | None = None
+) -> list[str]:
+    """Merge what a recipe file describes, after checking its models.
+
+    Args:
+        file: See `read_file`.
+        out: Where the merged model goes.
+        compat: See `read_file`.
+        seed: See `read_file`.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        RecipeError: The recipe is wrong, or its models do not fit together.
+        MergeError: A tensor cannot be merged.
+        ModelError: A model cannot be read, or `out` cannot be written.
+    """
+    read = read_file(file, compat=compat, seed=seed)
+    check_operator(read.recipe)
+    findings = _check_models(read.recipe, read.library)
+    errors = [describe(finding) for finding in findings if finding.severity == "error"]
+    if errors:
+        raise CompatibilityError("\n".join(errors))
+    export_merged(read.recipe, read.library, out)
+    return [*read.notes, *map(describe, findings)]
+
+
+def _check_models(recipe: MergeRecipe, library: SourceLibrary) -> list[Finding]:
+    references = [r for r in dict.fromkeys(_models(recipe)) if r != recipe.base]
+    models: Sequence[Checkpoint] = [library.model(r) for r in (recipe.base, *references)]
+    if recipe.tokenizer is not None:
+        aligned = align(recipe, library.model).models
+        models = [aligned[reference] for reference in (recipe.base, *references)]
+    # The plan of a stack checks that its layers are there and fit.
+    return check_family(
+        models[0],
+        models[1:],
+        one_tokenizer=recipe.tokenizer is None,
+        one_depth=not _stacks(recipe),
+    )
+
+
+def _inner(recipe: MergeRecipe) -> Iterator[MergeRecipe]:
+    """The recipes inside a recipe."""
+    if recipe.base_recipe is not None:
+        yield recipe.base_recipe
+    for source in recipe.sources:
+        if source.recipe is not None:
+            yield source.recipe
+
+
+def _models(recipe: MergeRecipe) -> Iterator[str]:
+    """References of all models that a recipe merges, those inside its candidates included."""
+    for source in recipe.sources:
+        if source.model is not None:
+            yield source.model
+    for inner in _inner(recipe):
+        yield inner.base
+        yield from _models(inner)
+
+
+def _stacks(recipe: MergeRecipe) -> bool:
+    return recipe.stack is not None or any(map(_stacks, _inner(recipe)))
