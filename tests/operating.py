@@ -116,9 +116,10 @@ def _prepare(
         "gram": None,
         "activation": None,
     }
+    inputs |= {key: [derive(row) for row in stack] for key, derive in operator.derived.items()}
     unknown = changes.keys() - inputs.keys() - {"measured"} - operator.inputs
     assert not unknown, f"{name} has no parameter {unknown}"
     for key, value in changes.items():
-        numbers = isinstance(value, list) and key != "draws"
+        numbers = isinstance(value, list) and key not in {"draws", *operator.derived}
         inputs[key] = torch.tensor(value, dtype=stack.dtype) if numbers else value
     return operator, stack, arguments, inputs

@@ -1,6 +1,7 @@
 """Models on disk: checked headers, lazy reads, adapters, compatibility, durable writes."""
 
 from evomerge.checkpoints._finding import Finding
+from evomerge.checkpoints._mapped_file import MappedFile
 from evomerge.checkpoints.adapted_model import AdaptedModel
 from evomerge.checkpoints.compatibility import check_family
 from evomerge.checkpoints.durability import write_atomically
@@ -16,6 +17,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointWriter",
     "Finding",
+    "MappedFile",
     "ModelFolder",
     "TensorHeader",
     "check_family",

@@ -21,13 +21,15 @@ def check(recipe: Path, overrides: tuple[str, ...], *, as_json: bool) -> None:
     from dataclasses import asdict
 
     from evomerge.cli.console import log, out, print_json
-    from evomerge.recipe.load import load
-    from evomerge.recipe.search import SearchRecipe
     from evomerge.run.prepare import check_search, describe
+    from evomerge.run.search_file import read_search
 
-    result = check_search(load(SearchRecipe, recipe, overrides), recipe.resolve().parent)
+    read = read_search(recipe, overrides)
+    result = check_search(read.recipe, read.root)
     if as_json:
         print_json({"version": 1, "findings": [asdict(finding) for finding in result.findings]})
+    for note in () if as_json else read.notes:
+        log().print(f"note: {note}", markup=False)
     for finding in () if as_json else result.findings:
         log().print(f"{finding.severity}: {describe(finding)}", markup=False)
     if result.search is None:

@@ -26,18 +26,22 @@ if TYPE_CHECKING:
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of the recipe."
 )
 def search(recipe: Path, folder: Path | None, overrides: tuple[str, ...]) -> None:
-    """Search for the best merge that RECIPE describes.
+    """Search for the best merge that RECIPE, ours or mergekit-evolve's, describes.
 
     A run folder that holds this search already is continued where it stopped.
     """
-    from evomerge.recipe.load import load
-    from evomerge.recipe.search import SearchRecipe
+    from evomerge.cli.console import log
     from evomerge.run.search import start_or_continue
+    from evomerge.run.search_file import read_search
 
     run = folder or Path("runs") / recipe.stem
-    loaded = load(SearchRecipe, recipe, overrides)
-    root = recipe.resolve().parent
-    _work(run, lambda progress, warn: start_or_continue(loaded, root, run, progress, warn))
+    read = read_search(recipe, overrides)
+    for note in read.notes:
+        log().print(f"note: {note}", markup=False)
+    _work(
+        run,
+        lambda progress, warn: start_or_continue(read.recipe, read.root, run, progress, warn),
+    )
 
 
 @click.command()

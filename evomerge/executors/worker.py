@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from evomerge.cache import cache_folder
 from evomerge.errors import EvomergeError
 from evomerge.evaluation.evaluator import ResidentEvaluator
 from evomerge.evaluation.outcome import Evaluated, Failed, Outcome, Split, Timing
 from evomerge.live_model import choose_device, choose_dtype, load_model, named_weights
+from evomerge.merging.derived import DerivedTensors
 from evomerge.merging.resident import ResidentWeights
 from evomerge.merging.sources import SourceLibrary
 from evomerge.sensitivity.provider import Calibrator
@@ -58,7 +60,8 @@ class Worker:
             torch.set_num_threads(settings.threads)
         device = choose_device(settings.device)
         calibrator = Calibrator(device=settings.device)
-        library = SourceLibrary(Path(settings.root), calibrate=calibrator)
+        derived = DerivedTensors(cache_folder("derived"))
+        library = SourceLibrary(Path(settings.root), calibrate=calibrator, derived=derived)
         base = library.model(settings.base)
         model, tokenizer = load_model(base.folder, choose_dtype(settings.dtype, device), device)
         self._weights = ResidentWeights(named_weights(model, base.headers), library)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from evomerge.operators.parameters import Parameter
+    from evomerge.recipe.calibration import CalibrationSettings
     from evomerge.recipe.search import GenomeSpace
 
 DECIMALS = 5

@@ -6,15 +6,15 @@ them for every candidate, and all its workers share one copy of them in the page
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import TYPE_CHECKING
 
 import torch
 from blake3 import blake3
+from safetensors.torch import save
 from torch import Tensor
 
-from evomerge.checkpoints import write_atomically
+from evomerge.checkpoints import MappedFile, write_atomically
 from evomerge.errors import ModelError
 
 if TYPE_CHECKING:
@@ -22,13 +22,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_BYTES = 50_000_000_000
-DIGEST_BYTES = 32
 
 
 class DerivedTensors:
     """A folder of tensors by a key of all that they depend on, shared by processes.
 
-    A file is complete or absent, and ends in the digest of its content: one that was damaged is
+    A file is complete or absent, and holds the digest of its content: one that was damaged is
     made again. The least recently used files make room for new ones.
 
     Args:
@@ -42,40 +41,37 @@ class DerivedTensors:
         self._mapped: dict[str, Tensor] = {}
         self._held = sum(file.stat().st_size for file in self._files())
 
-    def fetch(
-        self, key: str, dtype: torch.dtype, shape: tuple[int, ...], make: Callable[[], Tensor]
-    ) -> Tensor:
+    def fetch(self, key: str, make: Callable[[], Tensor]) -> Tensor:
         """Return the tensor of a key; read-only.
 
         Args:
             key: Everything that the tensor depends on.
-            dtype: Its dtype.
-            shape: Its shape.
             make: Makes it; called only if it is not there.
 
         Raises:
             ModelError: The folder cannot be written.
         """
-        name = blake3(f"{key}\0{dtype}\0{shape}".encode()).hexdigest()
+        name = blake3(key.encode()).hexdigest()
         if name not in self._mapped:
             file = self._folder / name
-            found = _map(file, dtype, shape)
+            found = _map(file)
             if found is None:
-                found = make()
-                self._store(file, found)
-                # Mapped, it is shared with other processes and may be given back.
-                found = _map(file, dtype, shape)
+                self._store(file, make())
+                # Mapped, it is shared with other processes, and its memory can be given back.
+                found = _map(file)
                 if found is None:
                     raise ModelError(f"{file}: was damaged as soon as it was written")
             self._mapped[name] = found
         return self._mapped[name]
 
     def _store(self, file: Path, tensor: Tensor) -> None:
-        content = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        tensor = tensor.contiguous()
+        digest = torch.frombuffer(bytearray(_digest(tensor)), dtype=torch.uint8)
+        content = save({"tensor": tensor, "digest": digest})
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._make_room(len(content) + DIGEST_BYTES)
-            write_atomically(file, content + blake3(content).digest())
+            self._make_room(len(content))
+            write_atomically(file, content)
         except OSError as error:
             raise ModelError(
                 f"{self._folder}: the cache cannot be written: {error.strerror or error}; name "
@@ -97,19 +93,16 @@ class DerivedTensors:
         return [*self._folder.iterdir()] if self._folder.is_dir() else []
 
 
-def _map(file: Path, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor | None:
+def _map(file: Path) -> Tensor | None:
     """Map a file; `None` if it is not there or not as it was written."""
-    count = torch.Size(shape).numel()
-    size = count * dtype.itemsize
     try:
-        if file.stat().st_size != size + DIGEST_BYTES:
-            return None
-        content = torch.from_file(str(file), size=size + DIGEST_BYTES, dtype=torch.uint8)
-        with contextlib.suppress(OSError):
-            os.utime(file)
-    except (OSError, RuntimeError):
+        os.utime(file)  # before it is opened: a file that changes while in use is refused
+        mapped = MappedFile(file)
+        tensor, digest = (mapped.read(mapped.headers[name]) for name in ("tensor", "digest"))
+    except (OSError, KeyError, ModelError):
         return None
-    digest = blake3(content[:size].numpy().data).digest()
-    if digest != content[size:].numpy().tobytes():
-        return None
-    return content[:size].view(dtype).view(shape)
+    return tensor if _digest(tensor) == digest.numpy().tobytes() else None
+
+
+def _digest(tensor: Tensor) -> bytes:
+    return blake3(tensor.reshape(-1).view(torch.uint8).numpy().data).digest()

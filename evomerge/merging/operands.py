@@ -20,7 +20,9 @@ from evomerge.operators.parameters import OF_SOURCES
 from evomerge.operators.randomness import draws
 
 if TYPE_CHECKING:
+    from evomerge.merging.derived import DerivedTensors
     from evomerge.merging.plan import MergePlan, TensorJob
+    from evomerge.operators.registry import Derive
 
 Read = Callable[[str], Tensor]
 """Gives the tensor of a name."""
@@ -49,6 +51,9 @@ class Operands:
         sources: The same for each source, in the recipe's order.
         statistic: Gives a calibration statistic.
         measured: Keeps what first passes found, by all that it depends on.
+        derived: Keeps what depends on models alone; None to make it whenever it is needed.
+        contents: What tells the content of the base and of each source from others, without
+            which nothing of them is kept in `derived`; None for what is a merge itself.
     """
 
     plan: MergePlan
@@ -56,6 +61,8 @@ class Operands:
     sources: Sequence[Read]
     statistic: ReadStatistic = no_statistics
     measured: dict[Hashable, Tensor] = field(default_factory=dict)
+    derived: DerivedTensors | None = None
+    contents: Sequence[str | None] = ()
 
     def stored(self, job: TensorJob) -> tuple[Tensor, list[Tensor]]:
         """Base and sources of a tensor as they are stored.
@@ -110,6 +117,10 @@ class Operands:
             name = job.base_tensor or job.name
             found["activation"] = self.statistic("activation", None, name)
         found |= {kind: self._of_sources(kind, job) for kind in sorted(OF_SOURCES & wanted)}
+        for kind, derive in operator.derived.items():
+            found[kind] = [
+                self._derive(kind, derive, job, row) for row in range(len(job.source_tensors))
+            ]
         if operator.measure is not None:
             found["measured"] = self._measure(operator.measure, job, found)
         return found
@@ -126,6 +137,20 @@ class Operands:
         rows = torch.stack(known)
         members = [index for index, _ in job.source_tensors]
         return rows[:, members] if kind == "distance" else rows
+
+    def _derive(self, kind: str, derive: Derive, job: TensorJob, row: int) -> Tensor:
+        def make() -> Tensor:
+            base, tensors = self.stored(job)
+            taken = base if self._takes_deltas else None
+            return derive(Chunks(tensors[row], taken, job.compute).whole())
+
+        index, name = job.source_tensors[row]
+        contents = [self.contents[0], self.contents[1 + index]] if self.contents else [None]
+        if self.derived is None or None in contents:
+            return make()
+        return self.derived.fetch(
+            f"{kind} {job.compute} {contents} {job.base_tensor} {name}", make
+        )
 
     def _offset(self, job: TensorJob) -> int:
         """Entries of the floating point tensors that come before."""

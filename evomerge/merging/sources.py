@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
     from pathlib import Path
 
+    from evomerge.merging.derived import DerivedTensors
     from evomerge.recipe.merge import MergeRecipe, Source
 
 
@@ -43,11 +44,13 @@ class SourceLibrary:
         root: Folder that relative paths start from.
         find_candidate: Looks up a merge recipe by its digest.
         calibrate: Measures the models of a recipe, which are opened by the library, on its texts.
+        derived: Keeps what depends on models alone; None to make it whenever it is needed.
     """
 
     root: Path
     find_candidate: Callable[[str], MergeRecipe] | None = None
     calibrate: Callable[[MergeRecipe, SourceLibrary], Statistics] | None = None
+    derived: DerivedTensors | None = None
     _open: dict[str, Checkpoint] = field(default_factory=dict)
     _measured: dict[Hashable, Tensor] = field(default_factory=dict)
 
@@ -116,7 +119,14 @@ class SourceLibrary:
             sources=[self._reader(source) for source in recipe.sources],
             statistic=statistics or no_statistics,
             measured=self._measured,
+            derived=self.derived,
+            contents=self._contents(recipe) if self.derived is not None else (),
         )
+
+    def _contents(self, recipe: MergeRecipe) -> list[str | None]:
+        references = [None if recipe.base_recipe else recipe.base]
+        references += [source.model for source in recipe.sources]
+        return [None if each is None else self.model(each).identity() for each in references]
 
     def _base_reader(self, recipe: MergeRecipe) -> Read:
         if recipe.base_recipe is not None:

@@ -28,13 +28,16 @@ def apply(
         stack: The sources, shape `(M, *S)`: weights or task vectors as the operator takes them.
         arguments: A value for every parameter; a tuple of length M for those per source.
         inputs: A value for everything else the operator takes, see `registry.INPUTS`; what it
-            does not take is ignored. `measured` is measured when absent.
+            does not take is ignored. What is measured or derived is made when absent.
         stacks: The stacks of the whole model, for measures of models; `stack` alone if absent.
 
     Returns:
         Shape `(*S,)`.
     """
     given = {**arguments, **(inputs or {})}
+    for name, derive in operator.derived.items():
+        if name not in given:
+            given[name] = [derive(source) for source in stack]
     if operator.measure is not None and "measured" not in given:
         given["measured"] = take_measure(operator.measure, stack, given, stacks)
     wanted = operator.parameters.keys() | operator.inputs

@@ -6,18 +6,21 @@ Sampling", 2024, https://arxiv.org/abs/2406.11617, section 3 (MagPrune, then ele
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
 from evomerge.errors import MergeError
+from evomerge.operators.accumulate import absolute_sum
+from evomerge.operators.chunks import Chunks
+from evomerge.operators.fuse import Entries, FusedLoop
 from evomerge.operators.measure import measure
 from evomerge.operators.parameters import Interval, Scale, Search, Weights
 from evomerge.operators.randomness import Draws
 from evomerge.operators.registry import operator
-from evomerge.operators.sparsify import norm_factor
+from evomerge.operators.sparsify import LARGE, norm_ratio
 from evomerge.operators.task_arithmetic import add_weighted
 from evomerge.operators.ties import merge_elected
 
@@ -63,28 +66,49 @@ def _row_length(delta: Tensor) -> int:
     return delta.shape[-1] if delta.ndim else 1
 
 
-@measure("source")
+@measure("chunks")
 def magprune_facts(
-    delta: Tensor, *, density: float, epsilon: float, rescale: MagPruneRescale, draws: Draws
+    delta: Chunks,
+    *,
+    density: float,
+    epsilon: float,
+    rescale: MagPruneRescale,
+    draws: Draws,
+    ranks: Tensor,
 ) -> Tensor:
     """What must be known of a whole task vector before it can be pruned entry by entry.
 
     Args:
-        delta: Task vector of one parameter, any shape.
+        delta: Task vector of one parameter.
         density: Mean chance of an entry to be kept.
         epsilon: How much the chances of the smallest and of the largest entry differ from that.
         rescale: How kept entries make up for dropped ones.
         draws: Draws the mask.
+        ranks: What `row_ranks` gives for the task vector.
 
     Returns:
         Shape `(2,)`: the greatest rank in a row, and the factor on what is kept.
     """
-    last = max(0, _row_length(delta) - 1)
+    last = max(0, _row_length(delta.source) - 1)
     if rescale != "norm" or density >= 1:
-        return delta.new_tensor([last, 1.0])
-    chance = _chance(row_ranks(delta), delta.new_tensor(last), density, epsilon)
-    kept = torch.where(draws.uniform(delta.shape) < chance, delta, 0.0)
-    return torch.stack([delta.new_tensor(last), norm_factor(delta, kept)])
+        return torch.tensor([last, 1.0], dtype=delta.dtype)
+    before = after = 0.0
+    numbers = torch.tensor([last, density, epsilon], dtype=delta.dtype)
+    first, flat = 0, ranks.reshape(-1)
+    for chunk in delta.pieces(LARGE):
+        kept = torch.empty_like(chunk)
+        entries = {"delta": [chunk], "ranks": [flat[first : first + chunk.numel()]]}
+        _pruning(entries, {"numbers": numbers, "draws": [draws.after(first)]}, kept)
+        before, after = before + absolute_sum(chunk), after + absolute_sum(kept)
+        first += chunk.numel()
+    return torch.tensor([last, norm_ratio(before, after)], dtype=delta.dtype)
+
+
+@FusedLoop
+def _pruning(entries: Entries, arguments: Mapping[str, Any], out: Tensor) -> None:
+    (delta,), (ranks,), (own,) = entries["delta"], entries["ranks"], arguments["draws"]
+    chance = _chance(ranks, *arguments["numbers"])
+    out.copy_(delta * (own.uniform(delta.shape) < chance))
 
 
 def _chances_are_chances(
@@ -98,7 +122,13 @@ def _chances_are_chances(
             )
 
 
-@operator(space="delta", measure=magprune_facts, check=_chances_are_chances)
+@operator(
+    space="delta",
+    elementwise=True,
+    measure=magprune_facts,
+    derived={"ranks": row_ranks},
+    check=_chances_are_chances,
+)
 def della(
     deltas: Tensor,
     *,
@@ -110,7 +140,7 @@ def della(
     rescale: MagPruneRescale = "probability",
     draws: Sequence[Draws],
     measured: Tensor,
-    ranks: Sequence[Tensor] | None = None,
+    ranks: Sequence[Tensor],
 ) -> Tensor:
     """Thin task vectors by magnitude and at random, then keep what agrees with the elected sign.
 
@@ -128,17 +158,23 @@ def della(
             chance (the paper), `norm` restores the L1 norm (mergekit), `none` does nothing.
         draws: Random numbers of each source, length M.
         measured: Greatest rank and factor of each source, shape `(M, 2)`, see `magprune_facts`.
-        ranks: What `row_ranks` gives for each task vector, shape `(M, *S)`; computed if absent.
+        ranks: What `row_ranks` gives for each task vector, shape `(M, *S)`.
 
     Returns:
         Merged task vector, shape `(*S,)`, the dtype of `deltas`.
     """
-    chances = _chances(deltas, density, epsilon, measured, ranks)
+    chances = _chances(density, epsilon, measured, ranks)
     pruned = _prune(deltas, chances, rescale, draws, measured)
     return merge_elected(pruned, weight, scale=scale, normalize=normalize)
 
 
-@operator(space="delta", measure=magprune_facts, check=_chances_are_chances)
+@operator(
+    space="delta",
+    elementwise=True,
+    measure=magprune_facts,
+    derived={"ranks": row_ranks},
+    check=_chances_are_chances,
+)
 def della_linear(
     deltas: Tensor,
     *,
@@ -150,26 +186,20 @@ def della_linear(
     rescale: MagPruneRescale = "probability",
     draws: Sequence[Draws],
     measured: Tensor,
-    ranks: Sequence[Tensor] | None = None,
+    ranks: Sequence[Tensor],
 ) -> Tensor:
     """Add up task vectors thinned by magnitude and at random, each times its weight.
 
     Takes and returns what `della` does, but `normalize` divides by the sum of all weights.
     """
-    chances = _chances(deltas, density, epsilon, measured, ranks)
+    chances = _chances(density, epsilon, measured, ranks)
     pruned = _prune(deltas, chances, rescale, draws, measured)
     return add_weighted(pruned, weight, scale=scale, normalize=normalize)
 
 
 def _chances(
-    deltas: Tensor,
-    density: Sequence[float],
-    epsilon: Sequence[float],
-    measured: Tensor,
-    ranks: Sequence[Tensor] | None,
+    density: Sequence[float], epsilon: Sequence[float], measured: Tensor, ranks: Sequence[Tensor]
 ) -> list[Tensor]:
-    if ranks is None:
-        ranks = [row_ranks(delta) for delta in deltas]
     per_source = zip(ranks, measured, density, epsilon, strict=True)
     return [_chance(own, facts[0], d, e) for own, facts, d, e in per_source]
 
@@ -193,6 +223,8 @@ def _prune(
 ) -> list[Tensor]:
     pruned = []
     for delta, chance, own, facts in zip(deltas, chances, draws, measured, strict=True):
-        made_up = delta / chance if rescale == "probability" else delta * facts[1]
-        pruned.append(torch.where(own.uniform(delta.shape) < chance, made_up, 0.0))
+        # An entry without a chance is never kept.
+        sure = torch.where(chance > 0, chance, 1.0)
+        made_up = delta / sure if rescale == "probability" else delta * facts[1]
+        pruned.append(made_up * (own.uniform(delta.shape) < chance))
     return pruned

@@ -49,7 +49,7 @@ def fim(
     """
     factors = _factors(importance, caution).to(deltas[0].dtype)
     weights = factors * torch.as_tensor(weight, dtype=factors.dtype)
-    return add_weighted(deltas, weights, scale=scale, normalize=False)
+    return add_weighted(deltas, list(weights), scale=scale, normalize=False)
 
 
 @operator(space="delta", elementwise=True, measure=trim_threshold)

@@ -88,6 +88,8 @@ def _shifted(arguments: Mapping[str, Any], start: int) -> dict[str, Any]:
     moved = dict(arguments)
     if "draws" in moved:
         moved["draws"] = [own.after(start) for own in moved["draws"]]
+    if "offset" in moved:
+        moved["offset"] = moved["offset"] + start
     return moved
 
 

@@ -40,7 +40,7 @@ INPUTS = {
 }
 """Keyword arguments of an operator that are not parameters of a recipe."""
 
-PER_ENTRY = {"fisher"}
+PER_ENTRY = {"fisher", "ranks"}
 """Inputs with a value per source and entry."""
 
 OF_SOURCES = {"fisher", "fisher_norm", "gram", "sensitivity", "importance", "distance"}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Space = Literal["weight", "delta"]
+Derive = Callable[["Tensor"], "Tensor"]
 
 _REGISTERED: dict[str, Operator] = {}
 
@@ -41,6 +42,8 @@ class Operator:
             on them, and only go through the stack row by row.
         inputs: What it takes besides the stack and its parameters, see `parameters.INPUTS`.
         measure: Its first pass; None if it needs none.
+        derived: Inputs that follow from each source alone, by name, and what makes them: a
+            function from a source's tensor to one of the same shape. They are worth keeping.
         check: Takes a tensor's parameters and raises MergeError if they do not go together.
         fusible: It gives the same bits when it is compiled.
         sources: Least and greatest number of sources; None for no upper limit.
@@ -55,6 +58,7 @@ class Operator:
     fusible: bool
     inputs: frozenset[str]
     measure: Measure | None
+    derived: Mapping[str, Derive]
     check: Callable[..., None] | None
     sources: tuple[int, int | None]
     parameters: Mapping[str, Parameter]
@@ -84,6 +88,7 @@ def operator(
     fusible: bool = True,
     sources: tuple[int, int | None] = (1, None),
     measure: Measure | None = None,
+    derived: Mapping[str, Derive] | None = None,
     check: Callable[..., None] | None = None,
 ) -> Callable[[Function], Function]:
     """Register a merge function under its own name and return it unchanged."""
@@ -100,6 +105,7 @@ def operator(
             fusible=fusible,
             inputs=frozenset(INPUTS.keys() & function.__annotations__.keys()),
             measure=measure,
+            derived=derived or {},
             check=check,
             sources=sources,
             parameters=read_parameters(function),
@@ -129,4 +135,4 @@ def find_operator(name: str) -> Operator:
         return known[name]
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise RecipeError(f"unknown operator {name!r}.{hint} Known: {', '.join(known)}.")
+    raise RecipeError(f"unknown operator {name!r}.{hint} `evomerge operators` lists them.")

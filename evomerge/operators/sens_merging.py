@@ -61,7 +61,7 @@ def sens_merging(
     """
     shares = _shares(sensitivity, distance, temperature, tau, alpha_norm).to(deltas[0].dtype)
     weights = shares * torch.as_tensor(weight, dtype=shares.dtype)
-    return add_weighted(deltas, weights, scale=scale, normalize=False)
+    return add_weighted(deltas, list(weights), scale=scale, normalize=False)
 
 
 @operator(space="delta", elementwise=True, measure=trim_threshold)

@@ -18,6 +18,7 @@ from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from evomerge.cache import cache_folder
 from evomerge.checkpoints import CheckpointWriter, read_headers
 from evomerge.errors import ModelError
 
@@ -58,8 +59,7 @@ class StatisticsCache:
     """
 
     def __init__(self, folder: Path | None = None, *, max_bytes: int = MAX_BYTES) -> None:
-        chosen = folder or Path(os.environ.get("EVOMERGE_CACHE") or "~/.cache/evomerge")
-        self.folder = chosen.expanduser() / "statistics"
+        self.folder = (folder / "statistics") if folder else cache_folder("statistics")
         self._max_bytes = max_bytes
 
     def fetch(self, key: str, measure: Callable[[], Measured]) -> Mapping[str, Tensor]:

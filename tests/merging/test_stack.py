@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 UP = "model.layers.{}.mlp.up_proj.weight"
 EMBEDDING, NORM = "model.embed_tokens.weight", "model.norm.weight"
 NAMES = [EMBEDDING, NORM, *(UP.format(layer) for layer in range(4))]
-TENSORS = {name: (torch.float32, (2, 3)) for name in NAMES}
+TENSORS = dict.fromkeys(NAMES, (torch.float32, (2, 3)))
 
 Make = "Callable[..., MergeRecipe]"
 

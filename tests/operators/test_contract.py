@@ -230,6 +230,7 @@ def test_an_elementwise_operator_does_not_see_how_a_tensor_is_cut(
         "fisher": draw((sources, size), 8).square(),
     }
     inputs["draws"] = [draws(0, "tensor", "layer", str(row)) for row in range(sources)]
+    inputs |= {name: [derive(row) for row in stack] for name, derive in operator.derived.items()}
     inputs["offset"] = torch.tensor(0)
     if operator.measure is not None:
         inputs["measured"] = operating.measured(operator.name, stack, **inputs)
@@ -240,6 +241,7 @@ def test_an_elementwise_operator_does_not_see_how_a_tensor_is_cut(
         part = {k: v[..., start:end] for k, v in inputs.items() if k in ("base", "fisher")}
         part["draws"] = [own.after(start) for own in inputs["draws"]]
         part["offset"] = torch.tensor(start)
+        part |= {name: [row[start:end] for row in inputs[name]] for name in operator.derived}
         part |= {key: inputs[key] for key in inputs.keys() & {"measured"}}
         blocks.append(operating.merge(operator.name, stack[:, start:end], **part))
     assert same_bits(torch.cat(blocks), whole)

@@ -26,15 +26,13 @@ def test_an_operator_is_found_by_its_name() -> None:
     assert find_operator("ties").name == "ties"
 
 
-def test_an_unknown_operator_is_answered_with_the_nearest_and_all_known_ones() -> None:
-    with pytest.raises(
-        RecipeError, match=r"unknown operator 'tis'\. Did you mean 'ties'\? Known: dare_linear, "
-    ):
+def test_an_unknown_operator_is_answered_with_the_nearest_one() -> None:
+    with pytest.raises(RecipeError, match=r"unknown operator 'tis'\. Did you mean 'ties'\? "):
         find_operator("tis")
 
 
-def test_a_name_near_to_none_is_answered_with_all_known_ones() -> None:
-    with pytest.raises(RecipeError, match=r"unknown operator 'xyz'\. Known: .*task_arithmetic"):
+def test_a_name_near_to_none_is_answered_with_where_to_find_all() -> None:
+    with pytest.raises(RecipeError, match=r"unknown operator 'xyz'\. `evomerge operators` lists"):
         find_operator("xyz")
 
 

@@ -29,7 +29,8 @@ quick = settings(max_examples=100)
 
 def trim(delta: Tensor, density: float) -> Tensor:
     """Measure the threshold, then trim."""
-    return sparsify.trim(delta, take_measure(trim_threshold, delta[None], {"density": (density,)})[0])
+    least = take_measure(trim_threshold, delta[None], {"density": (density,)})
+    return sparsify.trim(delta, least[0])
 
 
 def rescaled(delta: Tensor, density: float, rescale: Rescale, own: Draws = MASK) -> Tensor:

@@ -327,17 +327,31 @@ PART = "{sources: [{model: a, layer_range: [0, 4]}]}"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("merge_method: della\n", "m.yaml:1: merge_method 'della' is not read; known: linear, "),
+        ("merge_method: dela\n", "m.yaml:1: merge_method 'dela' is not read; known: linear, "),
         ("base_model: a\n", "m.yaml:1: merge_method None is not read; known: linear"),
         (TIES + "modles: []\n", "m.yaml:3: modles: unknown key, which mergekit would ignore; did"),
         (TIES + "foo: []\n", "m.yaml:3: foo: unknown key, which mergekit would ignore; known: ba"),
-        (TIES + "tokenizer_source: union\n", "m.yaml:3: tokenizer_source is not read yet"),
-        (TIES + "tokenizer: {}\n", "m.yaml:3: tokenizer is not read yet"),
-        (TIES + "chat_template: auto\n", "m.yaml:3: chat_template is not read yet"),
-        (TIES + "modules: {}\n", "m.yaml:3: modules is not read yet"),
-        (TIES, "m.yaml: give exactly one of models, slices"),
-        (TIES + MODELS + f"slices: [{PART}]\n", "m.yaml: give exactly one of models, slices"),
-        ("merge_method: ties\n" + MODELS + WEIGHT, "m.yaml: base_model: is missing"),
+        (
+            TIES + "models: [{model: a}]\nparameters: {weight: 1}\ntokenizer: {sorce: a}\n",
+            "m.yaml:5: sorce: unknown key, which mergekit would ignore; did you mean 'source'?",
+        ),
+        (
+            TIES + "models: [{model: a}]\nparameters: {weight: 1}\n"
+            "tokenizer_source: base\ntokenizer: {source: base}\n",
+            "m.yaml:6: give either tokenizer or tokenizer_source",
+        ),
+        (
+            TIES + "models: [{model: a}]\nparameters: {weight: 1}\nchat_template: lama\n",
+            "m.yaml:5: chat_template: expected auto, alpaca, chatml",
+        ),
+        (TIES + "modules: {}\n", "m.yaml:3: modules: only 'default' is read, that of models with one s"),
+        (
+            TIES + "models: [{model: a}]\nmodules: {default: {models: [{model: a}]}}\n",
+            "give exactly one of models, slices, modules",
+        ),
+        (TIES, "m.yaml:1: give exactly one of models, slices"),
+        (TIES + MODELS + f"slices: [{PART}]\n", "m.yaml:1: give exactly one of models, slices"),
+        ("merge_method: ties\n" + MODELS + WEIGHT, "m.yaml:1: base_model: is missing"),
         ("merge_method: ties\nbase_model: 5\n" + MODELS + WEIGHT, "m.yaml:2: model: expected a f"),
         (TIES + "models: []\n", "m.yaml:3: models: expected a list of entries, found []"),
         (TIES + "models: a\n", "m.yaml:3: models: expected a list of entries, found 'a'"),
@@ -345,10 +359,6 @@ PART = "{sources: [{model: a, layer_range: [0, 4]}]}"
         (TIES + "models: [{}]\n", "m.yaml:3: model: expected a folder or a Hub id, found None"),
         (TIES + "models: [{model: 5}]\n", "m.yaml:3: model: expected a folder or a Hub id, found"),
         (TIES + "models: [{model: {modle: a}}]\n", "m.yaml:3: model: expected a folder or a Hub"),
-        (
-            TIES + "models: [{model: {model: a, override_architecture: b}}]\n",
-            "m.yaml:3: override_architecture is not read yet",
-        ),
         (TIES + "models: [{model: a, wieght: 1}]\n", "m.yaml:3: wieght: unknown key"),
         (
             TIES + MODELS + "parameters: {densty: 1}\n",
@@ -365,13 +375,13 @@ PART = "{sources: [{model: a, layer_range: [0, 4]}]}"
         ),
         (
             TIES + MODELS + "parameters: {weight: 1, rescale: true}\n",
-            "m.yaml: rescale: ties with rescale is not read",
+            "m.yaml: rescale: ties is read with its default only, False; found True",
         ),
-        (TIES + MODELS + "parameters: {weight: x}\n", "m.yaml:4: weight: expected a number, true"),
+        (TIES + MODELS + "parameters: {weight: x}\n", "m.yaml:4: weight: expected a number or a list of them, found 'x'"),
         (TIES + MODELS + "parameters: {weight: null}\n", "m.yaml:4: weight: expected a number"),
-        (TIES + MODELS + "parameters: {weight: [0, x]}\n", "list of them, found [0, 'x']"),
-        (TIES + MODELS + "parameters: {weight: [0, true]}\n", "list of them, found [0, True]"),
-        (TIES + MODELS + "parameters: {weight: [[0]]}\n", "list of them, found [[0]]"),
+        (TIES + MODELS + "parameters: {weight: [0, x]}\n", "list of them, found 'x'"),
+        (TIES + MODELS + "parameters: {weight: .nan}\n", "finite number, found nan; mergekit would w"),
+        (TIES + MODELS + "parameters: {weight: [[0]]}\n", "list of them, found [0]"),
         (TIES + MODELS + "parameters: {weight: [{filter: a}]}\n", "of them, found None"),
         (TIES + MODELS + "parameters: {weight: [{value: []}]}\n", "of them, found []"),
         (TIES + MODELS + "parameters: {weight: [{value: 1, fliter: a}]}\n", "fliter: unknown key"),
@@ -381,8 +391,8 @@ PART = "{sources: [{model: a, layer_range: [0, 4]}]}"
         ),
         (TIES + MODELS + "parameters: {weight: [{value: 1}, 2]}\n", "expected keys and values"),
         (
-            TIES.replace("ties", "dare_ties") + MODELS + "parameters: {weight: 1, rescale: 1}\n",
-            "m.yaml:4: rescale: expected true or false, found 1",
+            TIES.replace("ties", "dare_ties") + MODELS + "parameters: {weight: 1, rescale: 2}\n",
+            "m.yaml:4: rescale: expected true or false, found 2",
         ),
         (TIES + "slices: []\n", "m.yaml:3: slices: expected a list of entries, found []"),
         (TIES + "slices: [{}]\n", "m.yaml:3: sources: expected a list of entries, found None"),
@@ -393,29 +403,11 @@ PART = "{sources: [{model: a, layer_range: [0, 4]}]}"
         ),
         (
             TIES + "slices: [{sources: [{model: a, layer_range: [0, 2]}], base_model: b}]\n",
-            "m.yaml:3: base_model is not read yet here",
+            "m.yaml:3: base_model: task vectors are measured from one base; merge this slice in a ",
         ),
         (
             TIES + "slices: [{sources: [{model: a, layer_range: [0, 2]}], residual_weight: 1}]\n",
             "m.yaml:3: residual_weight: unknown key, which mergekit would ignore",
-        ),
-        (
-            TIES + f"slices:\n  - {PART}\n  - {PART}\n" + WEIGHT,
-            "m.yaml:5: stacking layers is not read yet",
-        ),
-        (
-            TIES + "slices: [{sources: [{model: a, layer_range: [0, 4]}, "
-            "{model: b, layer_range: [1, 5]}]}]\n",
-            "m.yaml:3: stacking layers is not read yet",
-        ),
-        (
-            TIES + "slices:\n  - {sources: [{model: a, layer_range: [0, 2]}]}\n"
-            "  - {sources: [{model: b, layer_range: [2, 4]}]}\n",
-            "m.yaml:5: every slice must list the same models in one order",
-        ),
-        (
-            TIES + "slices: [{sources: [{model: a, layer_range: [0, 3]}]}]\n",
-            "m.yaml: slices end at layer 3 of 4",
         ),
         (
             "merge_method: linear\n" + MODELS + "parameters: {weight: [{filter: a, value: 1}]}\n",

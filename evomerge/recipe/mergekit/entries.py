@@ -58,7 +58,9 @@ class Entries:
             if key not in known:
                 near = difflib.get_close_matches(key, known, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else "known: " + _list(known)
-                self.doubt((*path, key), f"{key}: unknown key, which mergekit would ignore; {hint}")
+                self.doubt(
+                    (*path, key), f"{key}: unknown key, which mergekit would ignore; {hint}"
+                )
         return {key: value for key, value in given.items() if key in known}
 
     def items(self, given: Any, path: Path) -> list[Any]:

@@ -46,9 +46,7 @@ def obstacles(recipe: MergeRecipe, method: Method, values: Values) -> Iterator[s
         )
 
 
-def notes(
-    recipe: MergeRecipe, method: Method, values: Values, base: str | None
-) -> Iterator[str]:
+def notes(recipe: MergeRecipe, method: Method, values: Values, base: str | None) -> Iterator[str]:
     """Say how mergekit's result differs."""
     if base is None:
         yield "mergekit takes config and tokenizer from any of the models"

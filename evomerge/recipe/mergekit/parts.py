@@ -125,9 +125,7 @@ class PartReader:
             models=tuple((m, start) for m, (start, _) in zip(models, ranges, strict=True)),
             own=own,
             parameters=self._parameters.read(slice_, path),
-            base=self._base
-            if base is None
-            else self._entries.model(base, (*path, "base_model")),
+            base=self._base if base is None else self._entries.model(base, (*path, "base_model")),
         )
 
     def _models(

@@ -169,9 +169,7 @@ class _Reader:
             entries.refuse((), "base_model: is missing")
         self._scopes, self._parts = self._read_sections()
         self._donor = self._choose_donor()
-        self._inputs = Inputs(
-            entries, self._method, self._parts, self._base, layers(self._donor)
-        )
+        self._inputs = Inputs(entries, self._method, self._parts, self._base, layers(self._donor))
 
     def document(self) -> dict[str, Any]:
         """The recipe's keys and values."""

@@ -93,14 +93,12 @@ class Settings:
             found["around"] = "origin"
         return found | self._words
 
-    def _setting(
-        self, parameter: Theirs, scopes: ScopesOf, parts: Sequence[Part], of: str
-    ) -> Any:
+    def _setting(self, parameter: Theirs, scopes: ScopesOf, parts: Sequence[Part], of: str) -> Any:
         """All that is said about a parameter: a value, rules, or None for nothing."""
         said = [first_said(parameter.name, scopes(part)) for part in parts]
-        default = parameter.default
+        default: Any = parameter.default
         if default is not None and parameter.words is not None:
-            default = parameter.words[bool(default)]
+            default = parameter.words[default]
         if not any(said):
             if default is None:
                 raise RecipeError(

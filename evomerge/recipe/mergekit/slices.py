@@ -49,7 +49,7 @@ class Slices:
         self, recipe: MergeRecipe, method: Method, values: Values, choices: Mapping[str, bool]
     ) -> None:
         self._recipe, self._method, self._values = recipe, method, values
-        self._choices = choices
+        self._choices: dict[str, Any] = dict(choices)
         written = [p for p in method.parameters if p.ours is not None]
         self._per_source = [p for p in written if p.per_source]
         self._shared = [p for p in written if not p.per_source]

@@ -25,9 +25,7 @@ class Values:
         origins: Where the result's tensors come from.
     """
 
-    def __init__(
-        self, recipe: MergeRecipe, operator: Operator, origins: Sequence[Origin]
-    ) -> None:
+    def __init__(self, recipe: MergeRecipe, operator: Operator, origins: Sequence[Origin]) -> None:
         self._recipe, self._operator = recipe, operator
         self.origins = {origin.name: origin for origin in origins}
         self.loose = [origin.name for origin in origins if origin.place.layer is None]

@@ -99,5 +99,3 @@ def _vocabulary(recipe: MergeRecipe) -> dict[str, Any]:
     if recipe.chat_template is not None:
         found["chat_template"] = recipe.chat_template
     return found
-
-

@@ -1,0 +1,12 @@
+"""Where results are kept that can be made again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache_folder(name: str) -> Path:
+    """A folder of the cache, which is `$EVOMERGE_CACHE` or else `~/.cache/evomerge`."""
+    chosen = Path(os.environ.get("EVOMERGE_CACHE") or "~/.cache/evomerge")
+    return chosen.expanduser() / name

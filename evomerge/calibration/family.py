@@ -1,0 +1,106 @@
+"""What all procedures start from: the models of a recipe, one of them live, and their texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from evomerge.errors import RecipeError
+from evomerge.live_model import choose_device, load_checkpoint, stored_names
+from evomerge.merging.engine import merge_tensor
+from evomerge.sensitivity.statistics import window_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from evomerge.merging.operands import Operands
+    from evomerge.merging.plan import TensorJob
+    from evomerge.merging.sources import SourceLibrary
+    from evomerge.recipe.merge import MergeRecipe
+    from evomerge.sensitivity.provider import Calibrator
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Family:
+    """The models of a recipe.
+
+    Attributes:
+        recipe: The recipe.
+        model: The base as a live model in float32, to write weights into.
+        names: The stored name of each of its parameters, by their live name.
+        operands: The recipe's plan and readers of base and sources.
+        jobs: The jobs of the recipe's plan by tensor.
+        texts: Token ids of each source's texts, each of shape `(tokens,)`.
+    """
+
+    recipe: MergeRecipe
+    model: Any
+    names: Mapping[str, str]
+    operands: Operands
+    jobs: Mapping[str, TensorJob]
+    texts: Sequence[Sequence[Tensor]]
+
+    def merged(self, name: str) -> Tensor:
+        """The tensor that the recipe makes, in the dtype it is stored in."""
+        job = self.jobs[name]
+        out = torch.empty(job.shape, dtype=job.dtype)
+        merge_tensor(self.operands, job, out)
+        return out
+
+    def base(self, name: str) -> Tensor:
+        """The base's tensor in float32, where the live model is."""
+        return self.operands.base(name).to(self.model.device, torch.float32)
+
+    def delta(self, source: int, name: str) -> Tensor:
+        """The task vector of a source in float32, where the live model is."""
+        return self.source(source, name) - self.base(name)
+
+    def source(self, source: int, name: str) -> Tensor:
+        """A source's tensor in float32, where the live model is."""
+        return self.operands.sources[source](name).to(self.model.device, torch.float32)
+
+
+def open_family(recipe: MergeRecipe, library: SourceLibrary, calibrator: Calibrator) -> Family:
+    """Open the models of a recipe, load the base and tokenise the texts.
+
+    Args:
+        recipe: A recipe with a calibration.
+        library: Opens its models.
+        calibrator: Reads its texts and says where models run.
+
+    Raises:
+        RecipeError: The recipe gives a source no texts, or changes layers or vocabulary.
+        ModelError: A model cannot be opened or run.
+        EvaluationError: The texts of a source are too short.
+    """
+    for name in ("stack", "tokenizer", "mergekit_compat"):
+        if getattr(recipe, name) is not None:
+            raise RecipeError(
+                f"{name}: a merge that is calibrated keeps the base's layers, vocabulary and our "
+                "arithmetic; export it first and calibrate with that as a source"
+            )
+    if recipe.calibration is None:
+        raise RecipeError("calibration: is missing; write calibration: {texts: FILE}")
+    labels = [source.label for source in recipe.sources]
+    given = [calibrator.texts(recipe, label, library.root) for label in labels]
+    for label, texts in zip(labels, given, strict=True):
+        if texts is None:
+            raise RecipeError(f"calibration.texts: has no file for {label}; give it one")
+    operands = library.operands(recipe)
+    checkpoint = library.model(recipe.base)
+    model, tokenizer = load_checkpoint(
+        checkpoint, torch.float32, choose_device(calibrator.device)
+    )
+    window = window_of(model)
+    return Family(
+        recipe=recipe,
+        model=model,
+        names=stored_names(model, checkpoint.headers),
+        operands=operands,
+        jobs={job.name: job for job in operands.plan.jobs},
+        texts=[texts.token_ids(tokenizer, window) for texts in given if texts is not None],
+    )
