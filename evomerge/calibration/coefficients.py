@@ -1,8 +1,8 @@
 """Learns the coefficients of task arithmetic, one for each source, layer and part of the model.
 
-AdaMerging: Yang et al. 2023, https://arxiv.org/abs/2310.02575, section 3.2, coefficients clamped to
-[0, 1]; by entropy as there, or by the loss on texts. SuperMerge: Yang et al. 2024,
-https://arxiv.org/abs/2412.10416, the tanh of what is learned, by the loss on texts.
+AdaMerging: Yang et al. 2023, https://arxiv.org/abs/2310.02575, section 3.2, clamps coefficients to
+[0, 1] and follows the entropy of predictions, or the loss on texts. SuperMerge: Yang et al. 2024,
+https://arxiv.org/abs/2412.10416, takes the tanh of what it learns and follows the loss on texts.
 
 The merge is linear in its coefficients, so the gradient of one is the product of the gradient of
 the weights with a task vector: nothing is kept but one model and its gradient.
@@ -10,16 +10,15 @@ the weights with a task vector: nothing is kept but one model and its gradient.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 
 from evomerge.calibration.family import Family, open_family
 from evomerge.checkpoints import resolve_reference
-from evomerge.errors import EvaluationError, RecipeError
+from evomerge.errors import RecipeError
 from evomerge.layout import Place, locate
 from evomerge.recipe.merge import MergeRecipe, Rule
 from evomerge.recipe.schema import Natural, Number, Positive, Strict
@@ -188,22 +187,10 @@ class _Mixture:
     def gradient(self, coefficients: Tensor, step: int, batch: int) -> tuple[float, Tensor]:
         """The mean loss of a step's texts, and its gradient, shaped as the coefficients."""
         self._write(coefficients)
-        texts = [
-            own[(step * batch + turn) % len(own)]
-            for own in self._family.texts
-            for turn in range(min(batch, len(own)))
-        ]
-        total = 0.0
-        with torch.enable_grad():
-            self._family.model.requires_grad_(requires_grad=True)
-            for text in texts:
-                found = self._objective(self._family.model, text) / len(texts)
-                torch.autograd.backward(found)
-                total += float(found)
-        self._family.model.requires_grad_(requires_grad=False)
-        if not math.isfinite(total):
-            raise EvaluationError(f"the loss is {total} in step {step + 1}; use a smaller rate")
-        return total, self._project(coefficients)
+        sources = range(len(coefficients))
+        texts = [text for each in sources for text in self._family.batch(each, step, batch)]
+        found = self._family.backward(self._objective, texts, step)
+        return found, self._project(coefficients)
 
     def _write(self, coefficients: Tensor) -> None:
         for live, parameter in self._family.model.named_parameters():
@@ -226,18 +213,12 @@ class _Mixture:
 
     def recipe(self, coefficients: Tensor, root: Path) -> MergeRecipe:
         """The merge with these coefficients."""
-        old = self._family.recipe
+        old = _with_absolute_paths(self._family.recipe, root)
         sources = tuple(
-            _with_weights(source, self._rules(row.tolist()), root)
+            source.model_copy(update={"parameters": {"weight": self._rules(row.tolist())}})
             for source, row in zip(old.sources, coefficients, strict=True)
         )
-        return MergeRecipe(
-            base=resolve_reference(old.base, root=root),
-            base_recipe=old.base_recipe,
-            sources=sources,
-            operator="task_arithmetic",
-            dtype=old.dtype,
-        )
+        return old.model_copy(update={"sources": sources, "parameters": {}, "calibration": None})
 
     def _rules(self, values: Sequence[float]) -> tuple[Rule, ...]:
         rules = [
@@ -251,10 +232,10 @@ class _Mixture:
         return (*rules, Rule(value=rules[-1].value))
 
 
-def entropy(model: object, text: Tensor) -> Tensor:
+def entropy(model: Any, text: Tensor) -> Tensor:
     """Mean entropy of the predicted tokens of a text, in nats."""
-    logits = model(input_ids=text[None].to(model.device), use_cache=False).logits[0].float()  # type: ignore[operator, attr-defined]
-    chances = logits.log_softmax(dim=-1)
+    logits: Tensor = model(input_ids=text[None].to(model.device), use_cache=False).logits[0]
+    chances = logits.float().log_softmax(dim=-1)
     return -(chances.exp() * chances).sum(dim=-1).mean()
 
 
@@ -263,8 +244,25 @@ def _order(place: Place) -> tuple[bool, int, str]:
     return place.layer is None, place.layer or 0, place.component.value
 
 
-def _with_weights(source: Source, rules: tuple[Rule, ...], root: Path) -> Source:
-    model = None if source.model is None else resolve_reference(source.model, root=root)
+def _with_absolute_paths(recipe: MergeRecipe, root: Path) -> MergeRecipe:
+    """The same recipe, which may be put anywhere."""
+    calibration, base = recipe.calibration, recipe.base_recipe
+    return recipe.model_copy(
+        update={
+            "base": resolve_reference(recipe.base, root=root),
+            "base_recipe": base and _with_absolute_paths(base, root),
+            "sources": tuple(_with_absolute_path(source, root) for source in recipe.sources),
+            "calibration": calibration and calibration.under(root),
+        }
+    )
+
+
+def _with_absolute_path(source: Source, root: Path) -> Source:
+    model, recipe = source.model, source.recipe
     return source.model_copy(
-        update={"model": model, "name": source.label, "parameters": {"weight": rules}}
+        update={
+            "model": model and resolve_reference(model, root=root),
+            "recipe": recipe and _with_absolute_paths(recipe, root),
+            "name": source.label,
+        }
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
-from evomerge.errors import RecipeError
+from evomerge.errors import EvaluationError, RecipeError
 from evomerge.live_model import choose_device, load_checkpoint, stored_names
 from evomerge.merging.engine import merge_tensor
 from evomerge.sensitivity.statistics import window_of
@@ -15,13 +18,15 @@ from evomerge.sensitivity.statistics import window_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from torch import Tensor
-
     from evomerge.merging.operands import Operands
     from evomerge.merging.plan import TensorJob
     from evomerge.merging.sources import SourceLibrary
     from evomerge.recipe.merge import MergeRecipe
     from evomerge.sensitivity.provider import Calibrator
+
+
+Objective = Callable[[Any, Tensor], Tensor]
+"""The loss of a live model on a text of token ids, shape `()`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +64,32 @@ class Family:
         """The task vector of a source in float32, where the live model is."""
         return self.source(source, name) - self.base(name)
 
+    def batch(self, source: int, step: int, size: int) -> list[Tensor]:
+        """The texts of a source in a step: the next ones each time, none twice at once."""
+        own = self.texts[source]
+        return [own[(step * size + turn) % len(own)] for turn in range(min(size, len(own)))]
+
+    def backward(self, objective: Objective, texts: Sequence[Tensor], step: int) -> float:
+        """Put the gradient of the mean loss of texts into the live model, and return the loss.
+
+        Raises:
+            EvaluationError: The loss is not finite.
+        """
+        total = 0.0
+        self.model.requires_grad_(requires_grad=True)
+        with torch.enable_grad():
+            for text in texts:
+                found = objective(self.model, text) / len(texts)
+                torch.autograd.backward(found)
+                total += float(found.detach())
+        self.model.requires_grad_(requires_grad=False)
+        if not math.isfinite(total):
+            raise EvaluationError(
+                f"the loss is {total} in step {step + 1}; the merge overflows on these texts, so "
+                "start from smaller weights or look at the models"
+            )
+        return total
+
     def source(self, source: int, name: str) -> Tensor:
         """A source's tensor in float32, where the live model is."""
         return self.operands.sources[source](name).to(self.model.device, torch.float32)
@@ -92,9 +123,7 @@ def open_family(recipe: MergeRecipe, library: SourceLibrary, calibrator: Calibra
             raise RecipeError(f"calibration.texts: has no file for {label}; give it one")
     operands = library.operands(recipe)
     checkpoint = library.model(recipe.base)
-    model, tokenizer = load_checkpoint(
-        checkpoint, torch.float32, choose_device(calibrator.device)
-    )
+    model, tokenizer = load_checkpoint(checkpoint, torch.float32, choose_device(calibrator.device))
     window = window_of(model)
     return Family(
         recipe=recipe,

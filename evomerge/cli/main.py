@@ -25,6 +25,7 @@ COMMANDS = {
     "show": "show",
     "export": "export",
     "merge": "merge",
+    "calibrate": "calibrate",
     "check": "check",
     "operators": "operators",
     "schema": "schema",

@@ -55,13 +55,11 @@ def _merge(
     given = {**constants, **arguments}
     given |= {name: value for name, value in entries.items() if name in operator.inputs}
     rows = [source.to(compute) for source in entries["sources"]]
-    if operator.space == "delta" or "base" in operator.inputs:
-        base = entries["base"][0].to(compute)
     if "base" in operator.inputs:
-        given["base"] = base
-    if operator.space == "delta":
-        rows = [row - base for row in rows]
-    merged = operator.function(rows, **given)
-    if operator.space == "delta":
-        merged = merged + base
-    out.copy_(merged.to(store))
+        given["base"] = entries["base"][0].to(compute)
+    if operator.space == "weight":
+        out.copy_(operator.function(rows, **given).to(store))
+        return
+    base = entries["base"][0].to(compute)
+    merged = operator.function([row - base for row in rows], **given)
+    out.copy_((merged + base).to(store))

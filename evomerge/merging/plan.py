@@ -93,8 +93,18 @@ def make_plan(
             layers are asked for that a model does not have.
     """
     operator = check_operator(recipe)
-    headers = sources or [tensors] * len(recipe.sources)
-    planner = _Planner(recipe, operator, tensors, headers, texts)
+    planner = _Planner(
+        recipe=recipe,
+        operator=operator,
+        base=tensors,
+        sources=sources or [tensors] * len(recipe.sources),
+        identity=(
+            base_identity(recipe),
+            # There, random numbers depend on all tensors before.
+            digest(recipe) if recipe.mergekit_compat else None,
+            texts,
+        ),
+    )
     origins = trace(recipe, tensors, sources)
     layers = 1 + max((o.place.layer for o in origins if o.place.layer is not None), default=-1)
     jobs = tuple(planner.job(origin, layers) for origin in origins)
@@ -103,13 +113,13 @@ def make_plan(
     return MergePlan(recipe=recipe, operator=operator, jobs=jobs, texts=texts)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Planner:
     recipe: MergeRecipe
     operator: Operator
     base: Mapping[str, Signature]
     sources: Sequence[Mapping[str, Signature]]
-    texts: str | None
+    identity: tuple[object, ...]
 
     def job(self, origin: Origin, layers: int) -> TensorJob:
         stored, shape = self._signature(origin)
@@ -139,15 +149,12 @@ class _Planner:
                 self.operator.name,
                 tuple(arguments.items()),
                 dtype,
-                base_identity(self.recipe),
+                self.identity,
                 origin.base,
                 tuple((source_identity(source), name) for source, name in members),
                 (self.recipe.seed, *(source.label for source, _ in members))
                 if self.operator.stochastic
                 else (),
-                # There, random numbers depend on all tensors before.
-                digest(self.recipe) if self.recipe.mergekit_compat else None,
-                self.texts,
             ),
         )
 

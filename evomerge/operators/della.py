@@ -7,14 +7,13 @@ Sampling", 2024, https://arxiv.org/abs/2406.11617, section 3 (MagPrune, then ele
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
 from evomerge.errors import MergeError
 from evomerge.operators.accumulate import absolute_sum
-from evomerge.operators.chunks import Chunks
 from evomerge.operators.fuse import Entries, FusedLoop
 from evomerge.operators.measure import measure
 from evomerge.operators.parameters import Interval, Scale, Search, Weights
@@ -23,6 +22,9 @@ from evomerge.operators.registry import operator
 from evomerge.operators.sparsify import LARGE, norm_ratio
 from evomerge.operators.task_arithmetic import add_weighted
 from evomerge.operators.ties import merge_elected
+
+if TYPE_CHECKING:
+    from evomerge.operators.chunks import Chunks
 
 MagPruneRescale = Literal["probability", "norm", "none"]
 # Every pair of values of these two ranges is allowed.

@@ -7,6 +7,7 @@ loop that is used much is compiled; it gives the same bits, which is checked bef
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,8 +17,8 @@ from torch import Tensor
 BLOCK = 1 << 16
 """Entries that eager torch is given at a time, so that all operands stay in the cache."""
 
-WORTH_COMPILING = 1 << 28
-"""Input entries after which a loop is compiled: some seconds of eager work."""
+WORTH_COMPILING = 2.0
+"""Seconds of eager work after which a loop is compiled; that takes some seconds too."""
 
 Entries = Mapping[str, Sequence[Tensor]]
 """Flat tensors with one value per entry."""
@@ -42,7 +43,8 @@ class FusedLoop:
     def __init__(self, loop: Loop, *, fusible: bool = True) -> None:
         self._loop = loop
         self._compiled: Loop | None = None
-        self._until_compiled = WORTH_COMPILING if fusible else None
+        self._fusible = fusible
+        self._eager_s = 0.0
 
     def __call__(self, entries: Entries, arguments: Mapping[str, Any], out: Tensor) -> None:
         """Run the loop.
@@ -53,24 +55,26 @@ class FusedLoop:
             out: Where the results go, shape `(n,)`.
         """
         size = out.numel()
-        if size > BLOCK and self._until_compiled is not None:
-            self._until_compiled -= size * sum(map(len, entries.values()))
-            if self._until_compiled <= 0:
-                self._until_compiled = None
-                self._compile(entries, arguments, out)
+        if size > BLOCK and self._fusible and self._eager_s > WORTH_COMPILING:
+            self._fusible = False  # it is tried once
+            self._compile(entries, arguments, out)
         if size > BLOCK and self._compiled is not None:
             self._compiled(entries, arguments, out)
             return
+        started = time.perf_counter()
         for start in range(0, size, BLOCK):
             where = slice(start, min(start + BLOCK, size))
             self._loop(_cut(entries, where), _shifted(arguments, start), out[where])
+        self._eager_s += time.perf_counter() - started
 
     def _compile(self, entries: Entries, arguments: Mapping[str, Any], out: Tensor) -> None:
         from torch._dynamo import config, exc
 
         # A loop for each operator, number of sources and dtype of theirs is no accident here.
         config.recompile_limit = max(256, config.recompile_limit)
-        compiled = torch.compile(self._loop, dynamic=True, fullgraph=True)
+        # Without the option, rounding to a narrower dtype on the way is left out.
+        options: dict[str, Any] = {"emulate_precision_casts": True}
+        compiled = torch.compile(self._loop, dynamic=True, fullgraph=True, options=options)
         try:
             compiled(entries, arguments, out)
         except exc.TorchDynamoException as error:

@@ -23,19 +23,18 @@ INPUTS = {
     "component": "number of the tensor's component among those of a model, shape `()`, int64",
     "row_length": "entries of one of the tensor's rows, 1 in vectors; shape `()`, int64",
     "offset": "entries that come before in the flattened model, shape `()`, int64",
-    "ranks": "ranks of each source's magnitudes within their rows, shape `(M, *S)`, integers; "
-    "may be left out",
-    "fisher": "diagonal Fisher information of each source, shape `(M, *S)`; ones where it is unknown",
+    "ranks": "ranks of each source's magnitudes within their rows, shape `(M, *S)`, integers",
+    "fisher": "diagonal Fisher information of each source, shape `(M, *S)`; ones if unknown",
     "fisher_norm": "Euclidean norm of each source's whole Fisher diagonal, shape `(M,)`",
     "sensitivity": "how much each source's loss depends on each of its layers, that of the tensor "
     "first, shape `(M, L)`",
-    "importance": "the base's mean Fisher information in each layer times the squared norm of each "
-    "source's task vector there, that of the tensor first, shape `(M, L)`",
+    "importance": "mean Fisher information of the base in each layer times the squared norm of "
+    "each source's task vector there, that of the tensor first, shape `(M, L)`",
     "distance": "mean distance of the logits of source i from those of source j on texts of j, "
     "shape `(M, M)`",
-    "gram": "inner products of each source's input columns, shape `(M, in, in)`; None where the "
+    "gram": "inner products of each source's input columns, shape `(M, in, in)`; None if the "
     "tensor is not a linear layer's weight",
-    "activation": "mean magnitude of the base model's input columns, shape `(in,)`; None where the "
+    "activation": "mean magnitude of the base model's input columns, shape `(in,)`; None if the "
     "tensor is not a linear layer's weight",
 }
 """Keyword arguments of an operator that are not parameters of a recipe."""

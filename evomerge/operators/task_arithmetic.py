@@ -6,7 +6,7 @@ section 2.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from torch import Tensor
 from evomerge.operators.accumulate import add_up
 from evomerge.operators.parameters import Scale, Weights
 from evomerge.operators.registry import operator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @operator(space="delta", elementwise=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from evomerge.errors import RecipeError
 from evomerge.operators.parameters import OF_BASE, OF_SOURCES
 from evomerge.operators.registry import Operator, find_operator
+from evomerge.recipe.mergekit.names import NORM, OPERATORS
 from evomerge.recipe.origins import slab_members
 from evomerge.recipe.stack import BASE
 
@@ -58,6 +59,8 @@ def _findings(recipe: MergeRecipe, operator: Operator) -> Iterator[str]:
             where = f"sources.{index}.parameters.{name}"
             yield from _problems(operator, name, setting, where, of_source=True)
     yield from _missing(recipe, operator)
+    if recipe.mergekit_compat is not None:
+        yield from _unlike_mergekit(recipe, operator)
     yield from _unmeasurable(recipe, operator)
 
 
@@ -97,6 +100,20 @@ def _missing(recipe: MergeRecipe, operator: Operator) -> Iterator[str]:
             yield f"parameters.{name}: is missing for {', '.join(lacking)}"
         elif not parameter.per_source:
             yield f"parameters.{name}: is missing"
+
+
+def _unlike_mergekit(recipe: MergeRecipe, operator: Operator) -> Iterator[str]:
+    """What mergekit's bytes are asked for and mergekit cannot do."""
+    if operator.name not in OPERATORS:
+        yield f"mergekit_compat: mergekit has no operator {operator.name}"
+    rescale = operator.parameters.get("rescale")
+    if rescale is None:
+        return
+    setting = recipe.parameters.get("rescale", rescale.default)
+    values = [rule.value for rule in setting] if isinstance(setting, tuple) else [setting]
+    for value in values:
+        if value not in NORM.values():
+            yield f"mergekit_compat: rescale: mergekit has only norm and none, found {value!r}"
 
 
 def _unmeasurable(recipe: MergeRecipe, operator: Operator) -> Iterator[str]:

@@ -57,7 +57,8 @@ class Rule(Strict):
         layers: Half-open range of layer indices, or every tensor when absent. Tensors outside
             the layers (embedding, final norm, head) are in no range.
         component: The part of the model, or every part when absent.
-        tensor: Text that the tensor's name contains, or any name when absent.
+        tensor: Text that the tensor's name contains, or any name when absent; for a parameter per
+            source it is the name in the source, where layers may have other numbers.
     """
 
     value: Value

@@ -75,8 +75,7 @@ class _Stacker:
     def __init__(
         self, recipe: MergeRecipe, base: Collection[str], sources: Sequence[Collection[str]]
     ) -> None:
-        assert recipe.stack is not None
-        self._recipe, self._slabs, self._base = recipe, recipe.stack, set(base)
+        self._recipe, self._slabs, self._base = recipe, recipe.stack or (), set(base)
         names = sources or [base] * len(recipe.sources)
         self._layers = [_by_layer(each) for each in names]
         for number, slab in enumerate(self._slabs):

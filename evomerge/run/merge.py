@@ -94,16 +94,31 @@ def merge_file(
         ModelError: A model cannot be read, or `out` cannot be written.
     """
     read = read_file(file, compat=compat, seed=seed)
+    notes = check_models(read)
+    export_merged(read.recipe, read.library, out)
+    return [*read.notes, *notes]
+
+
+def check_models(read: FileRecipe) -> list[str]:
+    """Check a recipe's operator and models, from headers.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        RecipeError: The operator or its parameters are wrong.
+        CompatibilityError: The models do not fit together.
+        ModelError: A model cannot be read.
+    """
     check_operator(read.recipe)
-    findings = _check_models(read.recipe, read.library)
+    findings = _findings(read.recipe, read.library)
     errors = [describe(finding) for finding in findings if finding.severity == "error"]
     if errors:
         raise CompatibilityError("\n".join(errors))
-    export_merged(read.recipe, read.library, out)
-    return [*read.notes, *map(describe, findings)]
+    return list(map(describe, findings))
 
 
-def _check_models(recipe: MergeRecipe, library: SourceLibrary) -> list[Finding]:
+def _findings(recipe: MergeRecipe, library: SourceLibrary) -> list[Finding]:
     references = [r for r in dict.fromkeys(_models(recipe)) if r != recipe.base]
     models: Sequence[Checkpoint] = [library.model(r) for r in (recipe.base, *references)]
     if recipe.tokenizer is not None:

@@ -71,16 +71,18 @@ def compare_with_mergekit(
         VersionError: There is no mergekit.
         MergeError: mergekit failed.
     """
-    command = _command(python or Path(os.environ.get(ORACLE) or sys.executable))
     text, _ = mergekit_text(recipe, library)
+    command = _command(python or Path(os.environ.get(ORACLE) or sys.executable))
     with tempfile.TemporaryDirectory(prefix="evomerge-verify-") as folder:
         config = Path(folder, "mergekit.yaml")
         config.write_text(text)
         theirs = Path(folder, "merged")
-        options = ("--no-copy-tokenizer", "--quiet", f"--random-seed={recipe.seed}")
+        # A model card would ask the Hub about every model.
+        bare = ("--no-copy-tokenizer", "--no-write-model-card", "--quiet")
+        seed = f"--random-seed={recipe.seed}"
         adapters = (f"--lora-merge-cache={folder}/adapters", "--lora-merge-dtype=float32")
         done = subprocess.run(  # noqa: S603 (the user's own mergekit)
-            [command, config, theirs, *options, *adapters],
+            [command, config, theirs, *bare, seed, *adapters],
             cwd=library.root,
             capture_output=True,
             text=True,

@@ -72,7 +72,9 @@ class Calibrator:
     def keep(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What was made under a key before, or is made now."""
         if key not in self._found:
-            self._found[key] = make()
+            # A live model is merged into without gradients, which some statistics need.
+            with torch.inference_mode(mode=False):
+                self._found[key] = make()
         return self._found[key]
 
 

@@ -19,6 +19,8 @@ from evomerge.errors import RecipeError
 from evomerge.layout import locate
 from evomerge.live_model import load_checkpoint
 from evomerge.merging.export import export_checkpoint
+from evomerge.merging.sources import SourceLibrary
+from evomerge.recipe.digest import digest
 from evomerge.sensitivity.gradients import loss
 
 if TYPE_CHECKING:
@@ -27,45 +29,39 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from evomerge.merging.sources import SourceLibrary
     from evomerge.recipe.merge import MergeRecipe
     from evomerge.sensitivity.provider import Calibrator
 
-Recipe = "Callable[..., MergeRecipe]"
+    Recipe = Callable[..., MergeRecipe]
+    MeanLoss = Callable[[Callable[..., Tensor], MergeRecipe], float]
 
 
 def weights(recipe: MergeRecipe, name: str) -> list[float]:
     return [recipe.setting("weight", name, locate(name), each) for each in recipe.sources]
 
 
+@pytest.fixture
 def mean_loss(
-    recipe: MergeRecipe, library: SourceLibrary, calibrator: Calibrator, out: Path, of: Any
-) -> float:
+    recipe: Recipe, library: SourceLibrary, calibrator: Calibrator, tmp_path: Path
+) -> MeanLoss:
     """The loss of an exported merge, on all texts."""
-    export_checkpoint(recipe, library, out)
-    model, _ = load_checkpoint(library.model(str(out)), torch.float32, torch.device("cpu"))
-    texts = open_family(calibrated(recipe), library, calibrator).texts
-    with torch.no_grad():
-        found = [float(of(model, text)) for own in texts for text in own]
-    return sum(found) / len(found)
+    texts = open_family(recipe(), library, calibrator).texts
 
+    def measure(of: Callable[..., Tensor], merged: MergeRecipe) -> float:
+        out = tmp_path / digest(merged)
+        export_checkpoint(merged, library, out)
+        model, _ = load_checkpoint(library.model(str(out)), torch.float32, torch.device("cpu"))
+        with torch.no_grad():
+            found = [float(of(model, text)) for own in texts for text in own]
+        return sum(found) / len(found)
 
-def calibrated(recipe: MergeRecipe) -> MergeRecipe:
-    return recipe.model_copy(update={"calibration": TEXTS[0]})
-
-
-TEXTS: list[Any] = [None]
-
-
-@pytest.fixture(autouse=True)
-def _remember_the_texts(recipe: Any) -> None:
-    TEXTS[0] = recipe().calibration
+    return measure
 
 
 @pytest.mark.parametrize("method", ["adamerging", "supermerge"])
 def test_without_steps_the_recipe_merges_to_the_same_bytes(
     method: str,
-    recipe: Any,
+    recipe: Recipe,
     library: SourceLibrary,
     calibrator: Calibrator,
     tmp_path: Path,
@@ -86,13 +82,16 @@ def test_without_steps_the_recipe_merges_to_the_same_bytes(
 
 @pytest.mark.parametrize("objective", ["supervised", "entropy"])
 def test_adamerging_lowers_its_loss_and_stays_between_zero_and_one(
-    objective: Any, recipe: Any, library: SourceLibrary, calibrator: Calibrator, tmp_path: Path
+    objective: Any,
+    recipe: Recipe,
+    library: SourceLibrary,
+    calibrator: Calibrator,
+    mean_loss: MeanLoss,
 ) -> None:
     settings = AdaMergingSettings(loss=objective, rate=0.05, steps=12, batch=2)
     learned = adamerging(recipe(), library, calibrator, settings)
     of = loss if objective == "supervised" else entropy
-    before = mean_loss(recipe(), library, calibrator, tmp_path / "before", of)
-    after = mean_loss(learned.recipe, library, calibrator, tmp_path / "after", of)
+    before, after = mean_loss(of, recipe()), mean_loss(of, learned.recipe)
     assert learned.losses[0] == pytest.approx(before, rel=1e-4)
     assert after < before - 0.01
     assert learned.losses[-1] == pytest.approx(after, abs=0.1)
@@ -101,19 +100,18 @@ def test_adamerging_lowers_its_loss_and_stays_between_zero_and_one(
 
 
 def test_supermerge_lowers_its_loss_and_stays_between_minus_one_and_one(
-    recipe: Any, library: SourceLibrary, calibrator: Calibrator, tmp_path: Path
+    recipe: Recipe, library: SourceLibrary, calibrator: Calibrator, mean_loss: MeanLoss
 ) -> None:
     settings = SuperMergeSettings(rate=0.3, steps=12, batch=2)
     learned = supermerge(recipe(), library, calibrator, settings)
-    before = mean_loss(recipe(), library, calibrator, tmp_path / "before", loss)
-    after = mean_loss(learned.recipe, library, calibrator, tmp_path / "after", loss)
+    before, after = mean_loss(loss, recipe()), mean_loss(loss, learned.recipe)
     assert after < before - 0.05
     for name in library.model("base").headers:
         assert all(-1 < weight < 1 for weight in weights(learned.recipe, name))
 
 
 def test_layers_and_their_parts_have_coefficients_of_their_own(
-    recipe: Any, library: SourceLibrary, calibrator: Calibrator
+    recipe: Recipe, library: SourceLibrary, calibrator: Calibrator
 ) -> None:
     settings = SuperMergeSettings(rate=0.1, steps=3)
     learned = supermerge(recipe(), library, calibrator, settings).recipe
@@ -131,12 +129,12 @@ def test_layers_and_their_parts_have_coefficients_of_their_own(
 
 
 def test_the_first_step_goes_downhill_along_every_coefficient(
-    recipe: Any, library: SourceLibrary, calibrator: Calibrator, tmp_path: Path
+    recipe: Recipe, library: SourceLibrary, calibrator: Calibrator, mean_loss: MeanLoss
 ) -> None:
     rate = 0.01
     settings = AdaMergingSettings(loss="supervised", rate=rate, steps=1)
     learned = adamerging(recipe(), library, calibrator, settings).recipe
-    before = mean_loss(recipe(), library, calibrator, tmp_path / "before", loss)
+    before = mean_loss(loss, recipe())
     for index, source in enumerate(recipe().sources):
         # Adam's first step is as long as its rate, whatever the gradient's size.
         for layer in range(2):
@@ -149,13 +147,11 @@ def test_the_first_step_goes_downhill_along_every_coefficient(
             ]
             sources = [each.model_dump(exclude_defaults=True) for each in recipe().sources]
             sources[index] = {"model": source.model, "parameters": {"weight": rules}}
-            nudged = recipe(sources=sources)
-            out = tmp_path / f"{index}-{layer}"
-            assert mean_loss(nudged, library, calibrator, out, loss) < before
+            assert mean_loss(loss, recipe(sources=sources)) < before
 
 
 def test_the_weights_of_a_normalised_and_scaled_recipe_are_where_it_starts(
-    recipe: Any, library: SourceLibrary, calibrator: Calibrator
+    recipe: Recipe, library: SourceLibrary, calibrator: Calibrator
 ) -> None:
     start = recipe(parameters={"weight": 3, "normalize": True, "scale": 0.8})
     learned = adamerging(start, library, calibrator, AdaMergingSettings(steps=0)).recipe
@@ -163,7 +159,7 @@ def test_the_weights_of_a_normalised_and_scaled_recipe_are_where_it_starts(
 
 
 def test_the_same_is_learned_again(
-    recipe: Any, library: SourceLibrary, calibrator: Calibrator
+    recipe: Recipe, library: SourceLibrary, calibrator: Calibrator
 ) -> None:
     settings = SuperMergeSettings(rate=0.1, steps=2)
     first, second = (supermerge(recipe(), library, calibrator, settings) for _ in range(2))
@@ -171,14 +167,14 @@ def test_the_same_is_learned_again(
 
 
 def test_another_operator_is_refused(
-    recipe: Any, library: SourceLibrary, calibrator: Calibrator
+    recipe: Recipe, library: SourceLibrary, calibrator: Calibrator
 ) -> None:
     with pytest.raises(RecipeError, match="operator: ties, but coefficients are learned of task"):
         adamerging(recipe(operator="ties"), library, calibrator, AdaMergingSettings())
 
 
 def test_missing_texts_are_refused(
-    recipe: Any, library: SourceLibrary, calibrator: Calibrator, texts: dict[str, str]
+    recipe: Recipe, library: SourceLibrary, calibrator: Calibrator, texts: dict[str, str]
 ) -> None:
     with pytest.raises(RecipeError, match="calibration: is missing; write"):
         adamerging(recipe(calibration=None), library, calibrator, AdaMergingSettings())
@@ -188,8 +184,28 @@ def test_missing_texts_are_refused(
 
 
 def test_stacked_layers_are_refused(
-    recipe: Any, library: SourceLibrary, calibrator: Calibrator
+    recipe: Recipe, library: SourceLibrary, calibrator: Calibrator
 ) -> None:
     start = recipe(stack=[{"layers": [0, 2]}, {"layers": [1, 2]}])
     with pytest.raises(RecipeError, match="stack: a merge that is calibrated keeps the base's la"):
         adamerging(start, library, calibrator, AdaMergingSettings())
+
+
+def test_what_is_learned_can_be_merged_from_anywhere(
+    recipe: Recipe, library: SourceLibrary, calibrator: Calibrator, tmp_path: Path
+) -> None:
+    inner = {
+        "recipe": {"base": "base", "sources": ["two"], "operator": "linear", "dtype": "float32"},
+        "name": "inner",
+    }
+    texts = recipe().calibration
+    assert texts is not None
+    start = recipe(
+        sources=["one", inner],
+        calibration={"texts": {"one": texts.file("one"), "inner": texts.file("two")}},
+    )
+    settings = SuperMergeSettings(rate=0.1, steps=2)
+    learned = supermerge(start, library, calibrator, settings)
+    export_checkpoint(learned.recipe, SourceLibrary(tmp_path), tmp_path / "merged")
+    # A source that is a recipe is a source like any other.
+    assert learned.losses == supermerge(recipe(), library, calibrator, settings).losses

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -136,6 +137,60 @@ def test_an_exported_recipe_merges_to_the_exported_checkpoint(
         found = tensors(tmp_path / out)
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_mergekit_recipe_is_merged_with_its_seed_as_mergekit_would(
+    family: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "m.yaml"
+    recipe.write_text(
+        f"merge_method: dare_linear\nbase_model: {family}/base\nfoo: 1\n"
+        f"models: [{{model: {family}/one}}]\nparameters: {{weight: 1, density: 0.5}}\n"
+    )
+    result = run_cli("merge", recipe, tmp_path / "plain")
+    assert result.code == 2
+    assert result.err.startswith(f"error: {recipe}:3: foo: unknown key, which mergekit would ign")
+    merged = []
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        result = run_cli("merge", recipe, tmp_path / name, "--mergekit-compat", "--seed", seed)
+        assert result.code == 0
+        assert f"warning: {recipe}:3: foo: unknown key, which mergekit would ignore" in result.err
+        merged.append(tensors(tmp_path / name)["model.norm.weight"])
+    assert torch.equal(merged[0], merged[1])
+    assert not torch.equal(merged[0], merged[2])
+
+
+def test_verify_is_for_what_mergekit_reads(finished: Path, tmp_path: Path) -> None:
+    result = run_cli("export", finished, "--verify", "--out", tmp_path / "w.yaml")
+    assert result.code == 2
+    assert "--verify compares with mergekit, so it needs --to mergekit" in result.err
+
+
+@pytest.mark.oracle
+@pytest.mark.skipif("EVOMERGE_ORACLE" not in os.environ, reason="EVOMERGE_ORACLE names no python")
+def test_verify_reports_every_tensor(finished: Path, tmp_path: Path) -> None:
+    result = run_cli(
+        *("export", finished, "winner", "--to", "mergekit", "--verify"),
+        *("--out", tmp_path / "w.yaml"),
+    )
+    *tensors_, summary = result.out.splitlines()
+    assert result.code == 0
+    assert tensors_[0] == "model.embed_tokens.weight: equal"
+    assert summary == f"{len(tensors_)} of {len(tensors_)} tensors equal"
+
+
+def test_verify_fails_if_a_tensor_differs(finished: Path, family: Path, tmp_path: Path) -> None:
+    # A merge tool that always makes a copy of the base.
+    command = tmp_path / "mergekit-yaml"
+    command.write_text(f'#!/bin/sh\ncp -r {family / "base"} "$2"\n')
+    command.chmod(0o755)
+    result = run_cli(
+        *("export", finished, "one", "--to", "mergekit", "--verify"),
+        *("--python", tmp_path / "python", "--out", tmp_path / "w.yaml"),
+    )
+    assert result.code == 1
+    assert " ulps apart\n" in result.out
+    assert "; at most " in result.out.splitlines()[-1]
 
 
 def test_an_exported_checkpoint_brings_recipes_and_tokenizer(

@@ -32,8 +32,6 @@ EMBEDDING, NORM = "model.embed_tokens.weight", "model.norm.weight"
 NAMES = [EMBEDDING, NORM, *(UP.format(layer) for layer in range(4))]
 TENSORS = dict.fromkeys(NAMES, (torch.float32, (2, 3)))
 
-Make = "Callable[..., MergeRecipe]"
-
 
 def origins(recipe: MergeRecipe) -> dict[str, tuple[str | None, list[tuple[int, str]]]]:
     jobs = make_plan(recipe, TENSORS).jobs
@@ -53,7 +51,7 @@ def test_a_name_is_moved_to_another_layer(name: str, layer: int, expected: str) 
     assert at_layer(name, layer) == expected
 
 
-def test_slabs_lie_on_each_other_from_the_bottom_up(recipe: Make) -> None:
+def test_slabs_lie_on_each_other_from_the_bottom_up(recipe: Callable[..., MergeRecipe]) -> None:
     found = origins(
         recipe(
             "one",
@@ -71,18 +69,22 @@ def test_slabs_lie_on_each_other_from_the_bottom_up(recipe: Make) -> None:
     }
 
 
-def test_a_range_alone_is_that_of_all_sources_and_of_the_base(recipe: Make) -> None:
+def test_a_range_alone_is_that_of_all_sources_and_of_the_base(
+    recipe: Callable[..., MergeRecipe],
+) -> None:
     found = origins(recipe("one", "two", stack=[{"layers": [2, 3]}]))
     assert found[UP.format(0)] == (UP.format(2), [(0, UP.format(2)), (1, UP.format(2))])
 
 
-def test_the_base_may_have_a_range_of_its_own(recipe: Make) -> None:
+def test_the_base_may_have_a_range_of_its_own(recipe: Callable[..., MergeRecipe]) -> None:
     slab = {"layers": {"two": [3, 4], "one": [2, 3], "base": [0, 1]}}
     found = origins(recipe("one", "two", stack=[slab]))
     assert found[UP.format(0)] == (UP.format(0), [(0, UP.format(2)), (1, UP.format(3))])
 
 
-def test_an_empty_slab_says_only_where_the_last_tensors_come_from(recipe: Make) -> None:
+def test_an_empty_slab_says_only_where_the_last_tensors_come_from(
+    recipe: Callable[..., MergeRecipe],
+) -> None:
     stack = [{"layers": {"one": [0, 4]}}, {"layers": {"two": [0, 0]}}]
     found = origins(recipe("one", "two", stack=stack))
     assert found[NORM] == (NORM, [(1, NORM)])
@@ -90,17 +92,19 @@ def test_an_empty_slab_says_only_where_the_last_tensors_come_from(recipe: Make) 
     assert {s for name in NAMES[2:] for s in found[name][1]} == {(0, name) for name in NAMES[2:]}
 
 
-def test_rules_speak_of_the_layers_of_the_result(recipe: Make) -> None:
+def test_rules_speak_of_the_layers_of_the_result(recipe: Callable[..., MergeRecipe]) -> None:
     rules = [{"value": 0.1, "layers": [0, 2]}, {"value": 0.9}]
     plan = make_plan(
-        recipe("one", stack=[{"layers": [2, 4]}, {"layers": [0, 4]}], parameters={"weight": rules}),
+        recipe(
+            "one", stack=[{"layers": [2, 4]}, {"layers": [0, 4]}], parameters={"weight": rules}
+        ),
         TENSORS,
     )
     weights = {job.name: job.arguments["weight"] for job in plan.jobs}
     assert [weights[UP.format(layer)] for layer in range(6)] == [(0.1,)] * 2 + [(0.9,)] * 4
 
 
-def test_only_the_sources_of_a_slab_have_arguments(recipe: Make) -> None:
+def test_only_the_sources_of_a_slab_have_arguments(recipe: Callable[..., MergeRecipe]) -> None:
     two = {"model": "two", "parameters": {"weight": 0.7}}
     stack = [{"layers": {"one": [0, 1], "two": [0, 1]}}, {"layers": {"two": [1, 2]}}]
     jobs = make_plan(recipe("one", two, stack=stack, parameters={"weight": 0.2}), TENSORS).jobs
@@ -109,7 +113,9 @@ def test_only_the_sources_of_a_slab_have_arguments(recipe: Make) -> None:
     assert weights[UP.format(1)] == weights[NORM] == (0.7,)
 
 
-def test_depth_goes_from_the_first_layer_of_the_result_to_its_last(recipe: Make) -> None:
+def test_depth_goes_from_the_first_layer_of_the_result_to_its_last(
+    recipe: Callable[..., MergeRecipe],
+) -> None:
     jobs = make_plan(recipe("one", stack=[{"layers": [0, 4]}, {"layers": [0, 1]}]), TENSORS).jobs
     assert [job.depth for job in jobs if "mlp" in job.name] == [0, 0.25, 0.5, 0.75, 1]
 
@@ -126,23 +132,27 @@ def test_depth_goes_from_the_first_layer_of_the_result_to_its_last(recipe: Make)
     ],
 )
 def test_a_stack_that_makes_no_sense_is_refused(
-    stack: Any, message: str, recipe: Make
+    stack: Any, message: str, recipe: Callable[..., MergeRecipe]
 ) -> None:
     with pytest.raises(ValueError, match=message):
         recipe("one", "two", stack=stack)
 
 
-def test_no_source_may_be_called_as_the_base_is_in_a_stack(recipe: Make) -> None:
+def test_no_source_may_be_called_as_the_base_is_in_a_stack(
+    recipe: Callable[..., MergeRecipe],
+) -> None:
     with pytest.raises(ValueError, match="one is called 'base', which means the base model in a"):
         recipe("base", stack=[{"layers": [0, 2]}])
 
 
-def test_layers_that_a_model_does_not_have_are_named(recipe: Make) -> None:
+def test_layers_that_a_model_does_not_have_are_named(recipe: Callable[..., MergeRecipe]) -> None:
     with pytest.raises(MergeError, match=r"stack\.1: layers \[2, 6\] of one, which has 4 layers"):
         make_plan(recipe("one", stack=[{"layers": [0, 1]}, {"layers": [2, 6]}]), TENSORS)
 
 
-def test_every_slab_has_as_many_sources_as_the_operator_takes(recipe: Make) -> None:
+def test_every_slab_has_as_many_sources_as_the_operator_takes(
+    recipe: Callable[..., MergeRecipe],
+) -> None:
     with pytest.raises(RecipeError, match=r"^stack\.0: slerp takes 2 sources, found 1$"):
         make_plan(
             recipe(
@@ -156,7 +166,7 @@ def test_every_slab_has_as_many_sources_as_the_operator_takes(recipe: Make) -> N
         )
 
 
-def test_a_recipe_without_a_stack_keeps_its_digest(recipe: Make) -> None:
+def test_a_recipe_without_a_stack_keeps_its_digest(recipe: Callable[..., MergeRecipe]) -> None:
     assert digest(recipe("one")) == digest(recipe("one", stack=None, mergekit_compat=None))
     assert digest(recipe("one")) != digest(recipe("one", stack=[{"layers": [0, 2]}]))
 
@@ -176,7 +186,11 @@ def outside(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def test_a_stacked_checkpoint_is_a_model_with_these_layers(
-    deep: Path, family: Path, recipe: Make, read_all: Callable[[Path], Any], tmp_path: Path
+    deep: Path,
+    family: Path,
+    recipe: Callable[..., MergeRecipe],
+    read_all: Callable[[Path], Any],
+    tmp_path: Path,
 ) -> None:
     stacked = recipe(
         "one", "two", stack=[{"layers": {"one": [0, 3]}}, {"layers": {"two": [1, 3]}}]
@@ -194,7 +208,7 @@ def test_a_stacked_checkpoint_is_a_model_with_these_layers(
 
 
 def test_task_vectors_of_a_slab_are_measured_from_the_base_s_layers(
-    deep: Path, recipe: Make, read_all: Callable[[Path], Any], tmp_path: Path
+    deep: Path, recipe: Callable[..., MergeRecipe], read_all: Callable[[Path], Any], tmp_path: Path
 ) -> None:
     stacked = recipe(
         "one",
@@ -209,7 +223,7 @@ def test_task_vectors_of_a_slab_are_measured_from_the_base_s_layers(
 
 
 def test_a_base_without_these_layers_is_no_obstacle_to_an_average(
-    deep: Path, family: Path, recipe: Make, tmp_path: Path
+    deep: Path, family: Path, recipe: Callable[..., MergeRecipe], tmp_path: Path
 ) -> None:
     # The base of this family has two layers.
     stack = [{"layers": {"deep": [2, 3], "deep too": [1, 2]}}]
@@ -227,7 +241,7 @@ def test_a_base_without_these_layers_is_no_obstacle_to_an_average(
 
 
 def test_a_stacked_merge_may_be_a_source_and_a_base(
-    deep: Path, recipe: Make, read_all: Callable[[Path], Any], tmp_path: Path
+    deep: Path, recipe: Callable[..., MergeRecipe], read_all: Callable[[Path], Any], tmp_path: Path
 ) -> None:
     library = SourceLibrary(deep)
     inner = recipe("one", stack=[{"layers": [0, 3]}, {"layers": [0, 3]}])
@@ -247,7 +261,7 @@ def test_a_stacked_merge_may_be_a_source_and_a_base(
 
 
 def test_lists_with_an_entry_for_each_layer_follow_their_layers(
-    deep: Path, recipe: Make, tmp_path: Path
+    deep: Path, recipe: Callable[..., MergeRecipe], tmp_path: Path
 ) -> None:
     for name in ("base", "one"):
         (tmp_path / name).mkdir()
@@ -281,8 +295,8 @@ def test_lists_with_an_entry_for_each_layer_follow_their_layers(
     }
 
 
-def test_a_model_that_stays_loaded_cannot_be_stacked(family: Path, recipe: Make) -> None:
+def test_a_model_that_stays_loaded_cannot_be_stacked(
+    family: Path, recipe: Callable[..., MergeRecipe]
+) -> None:
     with pytest.raises(ModelError, match="stack: a model that stays loaded keeps its layers; exp"):
-        ResidentWeights({}, SourceLibrary(family)).merge(
-            recipe("one", stack=[{"layers": [0, 2]}])
-        )
+        ResidentWeights({}, SourceLibrary(family)).merge(recipe("one", stack=[{"layers": [0, 2]}]))

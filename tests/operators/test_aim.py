@@ -11,9 +11,7 @@ SUM = operating.merge("task_arithmetic", STACK, weight=1.0, scale=1.0, normalize
 
 
 def relaxed(omega: float, activation: list[float]) -> torch.Tensor:
-    return operating.merge(
-        "aim", STACK, weight=1.0, scale=1.0, omega=omega, activation=activation
-    )
+    return operating.merge("aim", STACK, weight=1.0, scale=1.0, omega=omega, activation=activation)
 
 
 def test_an_omega_of_one_changes_nothing() -> None:

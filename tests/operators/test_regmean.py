@@ -51,9 +51,7 @@ def test_inputs_that_never_occur_are_averaged() -> None:
 def test_fewer_texts_than_inputs_give_the_weight_nearest_to_the_average() -> None:
     stack = operating.draw((2, 3, 6), 1, torch.float64)
     inputs = operating.draw((2, 2, 6), 2, torch.float64)
-    merged = operating.merge(
-        "regmean", stack, weight=1.0, off_diagonal=1.0, gram=_grams(inputs)
-    )
+    merged = operating.merge("regmean", stack, weight=1.0, off_diagonal=1.0, gram=_grams(inputs))
     seen = inputs.reshape(4, 6)
     unseen = torch.linalg.svd(seen).Vh[4:]
     assert torch.allclose(merged @ unseen.mT, stack.mean(dim=0) @ unseen.mT)

@@ -228,7 +228,7 @@ OURS = {
         family="deep",
         recipe=recipe("task_arithmetic", "base+lora", "two", weight=0.6, dtype="bfloat16"),
     ),
-    "ties": Case(family="shallow", recipe=recipe("ties", weight=1, density=0.2)),
+    "ties": Case(family="deep", recipe=recipe("ties", weight=1, density=0.2)),
     "ties by layer": Case(
         family="deep",
         recipe=recipe(
@@ -241,7 +241,7 @@ OURS = {
         ),
     ),
     "ties by component": Case(
-        family="shallow",
+        family="deep",
         recipe=recipe("ties", weight=COMPONENTS, density=0.5, scale=1.5, normalize=False),
     ),
     "slerp": Case(family="shallow", recipe=recipe("slerp", "base", "one", t=0.3), ulps=1),
@@ -264,12 +264,14 @@ OURS = {
             ]
         },
     ),
-    "nuslerp": Case(family="deep", recipe=recipe("nuslerp", "one", "two", weight=DEEP), ulps=4),
+    "nuslerp": Case(
+        family="deep",
+        recipe=recipe("nuslerp", of_source("one", weight=DEEP), "two", weight=0.5),
+        ulps=4,
+    ),
     "nuslerp of columns from zero": Case(
         family="deep",
-        recipe=recipe(
-            "nuslerp_lines", "one", "two", weight=0.3, along="columns", around="origin"
-        ),
+        recipe=recipe("nuslerp_lines", "one", "two", weight=0.3, along="columns", around="origin"),
         ulps=4,
     ),
     "multislerp": Case(family="deep", recipe=recipe("multislerp", weight=0.3), ulps=4),
@@ -292,7 +294,7 @@ THEIRS = {
     "their linear": Case(family="shallow", theirs=THEIR_LINEAR),
     "a franken-merge": Case(family="deep", theirs=FRANKEN_MERGE),
     "stacked averages": Case(family="shallow", theirs=STACKED_AVERAGES),
-    "several stages": Case(family="shallow", theirs=STAGES),
+    "several stages": Case(family="shallow", theirs=STAGES, ulps=1),
     "a module": Case(family="shallow", theirs=MODULE),
 }
 

@@ -95,8 +95,7 @@ NESTED = {"recipe": {"base": "base", "sources": ["one"], "operator": "linear"}, 
         (
             "fisher",
             {},
-            "calibration: is missing; fisher needs the fisher and fisher_norm of models on texts; "
-            "write calibration: {texts: FILE}",
+            "calibration: is missing; fisher needs the fisher and fisher_norm of models on texts;",
         ),
         (
             "aim",

@@ -126,7 +126,7 @@ def test_a_recipe_must_have_keys(text):
             "genome:\n  fixt: {}\nexecutor: {knd: ray}",
             "r.yaml:6: genome.fixt: unknown key; did you mean 'fixed'?",
         ),
-        ("dtype: bfloat", "'float16', found 'bfloat'; did you mean 'bfloat16'?"),
+        ("dtype: bfloat", "'float64', found 'bfloat'; did you mean 'bfloat16'?"),
         (
             "search: {strategy: cma}",
             (

@@ -69,9 +69,7 @@ def read_or_make(case: Case, library: SourceLibrary) -> MergeRecipe:
         return MergeRecipe.model_validate(case.recipe)
     documents = yaml.parse_all(case.theirs, "m.yaml")
     layers = layer_count(library.model("base").headers)
-    return from_mergekit(
-        documents, lambda _: layers, compat=case.compat, seed=case.seed
-    ).recipe
+    return from_mergekit(documents, lambda _: layers, compat=case.compat, seed=case.seed).recipe
 
 
 @pytest.fixture(scope="module")

@@ -2,101 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-import yaml as pyyaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from recipe.mergekit_rules import KEYS, parameters_of, value_in_mergekit
+from recipe.mergekit_writing import (
+    GPT_NEOX,
+    LAYERS,
+    LLAMA,
+    assert_mergekit_agrees,
+    make,
+    notes,
+    write,
+)
 
 from evomerge.errors import RecipeError
-from evomerge.layout import locate
-from evomerge.operators.registry import Operator, find_operator
-from evomerge.recipe.dump import to_yaml
-from evomerge.recipe.merge import MergeRecipe, Source
+from evomerge.recipe.merge import MergeRecipe
 from evomerge.recipe.mergekit.write import to_mergekit
-
-LAYERS = 4
-MODULES = ["input_layernorm", "mlp.up_proj", "self_attn.q_norm", "self_attn.q_proj"]
-LLAMA = [
-    "model.embed_tokens.weight",
-    *(f"model.layers.{i}.{module}.weight" for i in range(LAYERS) for module in MODULES),
-    "model.norm.weight",
-    "lm_head.weight",
-]
-# "attention" is part of "post_attention_layernorm", so filters by module alone would not do.
-GPT_NEOX = [
-    "gpt_neox.embed_in.weight",
-    *(
-        f"gpt_neox.layers.{i}.{module}"
-        for i in range(LAYERS)
-        for module in (
-            "attention.dense.bias",
-            "attention.dense.weight",
-            "mlp.dense_h_to_4h.weight",
-            "post_attention_layernorm.weight",
-        )
-    ),
-    "gpt_neox.final_layer_norm.weight",
-    "embed_out.weight",
-]
-GPT2 = [
-    "wte.weight",
-    *(f"h.{i}.{m}.weight" for i in range(LAYERS) for m in ("attn.c_attn", "ln_1", "mlp.c_fc")),
-    "ln_f.weight",
-]
-RESCALE = {"density": True, "norm": True, "none": False}
-
-
-def make(operator: str, *sources: Any, **parameters: Any) -> MergeRecipe:
-    return MergeRecipe.model_validate(
-        {
-            "base": "base",
-            "sources": list(sources or ("one", "two")),
-            "operator": operator,
-            "parameters": parameters,
-        }
-    )
-
-
-def write(recipe: MergeRecipe, tensors: list[str] = LLAMA) -> dict[str, Any]:
-    return to_mergekit(recipe, tensors, "bfloat16").document
-
-
-def notes(recipe: MergeRecipe) -> tuple[str, ...]:
-    return to_mergekit(recipe, LLAMA, "bfloat16").notes
-
-
-def scopes(recipe: MergeRecipe, operator: Operator) -> list[tuple[str, Source | None]]:
-    return [
-        (parameter.name, source)
-        for parameter in operator.parameters.values()
-        for source in (recipe.sources if parameter.per_source else (None,))
-    ]
-
-
-def assert_mergekit_agrees(
-    recipe: MergeRecipe, document: dict[str, Any], tensors: list[str] = LLAMA
-) -> None:
-    """Every parameter of every source has one value for each tensor, here and in mergekit."""
-    operator = find_operator(recipe.operator)
-    assert parameters_of(recipe.operator) <= {
-        *("lambda" if name == "scale" else name for name in operator.parameters)
-    }
-    for parameter, source in scopes(recipe, operator):
-        theirs = "lambda" if parameter == "scale" else parameter
-        model = source.model if source else None
-        for name in tensors:
-            ours = recipe.setting(parameter, name, locate(name), source)
-            ours = operator.parameters[parameter].default if ours is None else ours
-            ours = RESCALE[ours] if parameter == "rescale" else ours
-            for inferred in (False, True):
-                value = value_in_mergekit(
-                    document, theirs, model, name, layers=LAYERS, inferred=inferred
-                )
-                assert (type(value), value) == (type(ours), ours), (parameter, model, name)
-
 
 # Documents
 
@@ -270,6 +189,71 @@ def test_double_precision_is_kept():
     assert (document["dtype"], document["out_dtype"]) == ("float64", "float64")
 
 
+def test_slabs_are_slices_with_the_layers_of_every_model():
+    stack = [
+        {"layers": {"one": [0, 2], "two": [2, 4], "base": [1, 3]}},
+        {"layers": {"two": [0, 1]}},
+    ]
+    rules = [{"value": 1, "layers": [0, 1]}, {"value": 2}]
+    document = write(make("ties", weight=rules, stack=stack))
+    assert [
+        {source["model"]: source["layer_range"] for source in part["sources"]}
+        for part in document["slices"]
+    ] == [
+        {"one": [0, 1], "two": [2, 3], "base": [1, 2]},
+        {"one": [1, 2], "two": [3, 4], "base": [2, 3]},
+        {"two": [0, 1], "base": [0, 1]},
+    ]
+    assert [part["sources"][0]["parameters"]["weight"] for part in document["slices"][1:]] == [
+        2,
+        2,
+    ]
+
+
+def test_an_arc_may_start_at_another_model_in_every_slab():
+    stack = [{"layers": {"one": [0, 2], "two": [0, 2]}}, {"layers": {"two": [2, 4], "x": [0, 2]}}]
+    document = write(make("slerp", "one", "two", "x", t=0.5, stack=stack))
+    assert document["base_model"] == "base"
+    assert [part["base_model"] for part in document["slices"]] == ["one", "two"]
+
+
+def test_a_passthrough_keeps_the_base_out_of_its_models():
+    document = write(make("passthrough", "one", scale=0.5))
+    assert document["slices"] == [
+        {"sources": [{"model": "one", "parameters": {"scale": 0.5}, "layer_range": [0, 4]}]}
+    ]
+
+
+def test_choices_of_operators_are_flags():
+    columns = write(make("nuslerp_lines", "one", "two", weight=1, along="columns"))
+    assert columns["merge_method"] == "nuslerp"
+    assert columns["parameters"] == {"nuslerp_flatten": False, "nuslerp_row_wise": True}
+    rows = write(make("model_stock_rows"))
+    assert (rows["merge_method"], rows["parameters"]) == ("model_stock", {"filter_wise": True})
+
+
+def test_an_arc_around_the_origin_has_no_base():
+    assert "base_model" not in write(make("nuslerp", "one", "two", weight=1, around="origin"))
+
+
+def test_the_vocabulary_is_written_as_it_is():
+    rule = {"source": {"kind": "model_token", "model": "one", "token_id": 3}, "force": True}
+    tokenizer = {"source": "union", "tokens": {"<a>": rule}, "pad_to_multiple_of": 8}
+    document = write(make("linear", "one", tokenizer=tokenizer, chat_template="chatml"))
+    assert document["tokenizer"] == tokenizer
+    assert document["chat_template"] == "chatml"
+
+
+def test_a_recipe_for_mergekit_s_bytes_keeps_mergekit_s_dtypes():
+    recipe = make("ties", weight=1, density=0.5, mergekit_compat={"dtype": "float16"}, seed=5)
+    document = write(recipe)
+    assert document["dtype"] == "float16"
+    assert "out_dtype" not in document
+    assert notes(recipe) == ()
+    masks = notes(make("dare_ties", weight=1, rescale="norm", mergekit_compat={}, seed=5))
+    assert masks == ("mergekit draws the same random masks with --random-seed 5",)
+
+
 # Refusals
 
 
@@ -301,6 +285,26 @@ def test_double_precision_is_kept():
             r"^parameters\.t: no rule gives a value for tensor model\.layers\.0\.in",
         ),
         (make("ties", weight="x"), r"^parameters\.weight: expected a number"),
+        (
+            make("model_stock", "base", "one"),
+            "^mergekit does not count the base among the sources$",
+        ),
+        (
+            make("linear", "one", "two", stack=[{"layers": {"one": [0, 2]}}, {"layers": [0, 2]}]),
+            "^mergekit drops models from the tensors after the layers when the last slab has more",
+        ),
+        (
+            make("linear", "one", stack=[{"layers": [0, 2]}, {"layers": [0, 0]}]),
+            "^mergekit has no slices without layers; leave the empty slabs out$",
+        ),
+        (
+            make("linear", "one", tokenizer={"source": "intersection"}),
+            "^mergekit cannot merge the intersection of vocabularies; choose base or union$",
+        ),
+        (
+            make("linear", "one", base_recipe=make("linear", "two")),
+            r"^mergekit cannot measure from a candidate \(base_recipe\); export it first$",
+        ),
     ],
 )
 def test_what_mergekit_cannot_say_is_refused_with_the_reason(recipe, reason):
@@ -335,7 +339,10 @@ def test_a_base_among_the_sources_has_no_effect_unless_its_weight_is_counted(ope
     ("recipe", "count"),
     [
         (make("linear"), 0),
-        (make("ties", weight=1, density=0.1), 0),
+        (make("ties", weight=1), 0),
+        (make("ties", weight=1, density=0.1), 1),
+        (make("sce", density=0.1), 1),
+        (make("nuslerp", "one", "two", weight=1, around="origin"), 1),
         (make("slerp", "base", "one", t=0), 0),
         (make("slerp", "one", "base", t=0), 1),
         (make("dare_ties", weight=1), 0),
@@ -356,66 +363,3 @@ def test_the_notes_say_what_differs():
     assert notes(make("slerp", "one", "two", t=0)) == (
         "mergekit takes config and tokenizer from one",
     )
-
-
-# mergekit's own rules
-
-NUMBERS = st.sampled_from([0.0, 0.25, 0.5, 1.0, 1e-05])
-FAMILIES = st.sampled_from([LLAMA, GPT_NEOX, GPT2])
-TEXTS = ["q_proj", "attention", "norm", "layers.1.", "weight", "embed", "h", "mlp", "nothing"]
-
-
-def values_and_rules(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """A value, or rules that end in one."""
-    rule = st.fixed_dictionaries(
-        {"value": values},
-        optional={
-            "layers": st.sampled_from([[0, 1], [1, 3], [0, 4], [3, 4], [2, 99]]),
-            "component": st.sampled_from(["attention", "mlp", "norm", "embedding", "head"]),
-            "tensor": st.sampled_from(TEXTS),
-        },
-    )
-    last = st.fixed_dictionaries({"value": values})
-    rules = st.tuples(st.lists(rule, max_size=4), last).map(lambda parts: [*parts[0], parts[1]])
-    return values | rules
-
-
-@st.composite
-def recipes(draw: st.DrawFn) -> MergeRecipe:
-    operator = find_operator(
-        draw(st.sampled_from(["linear", "slerp", "task_arithmetic", "ties", "dare_linear"]))
-    )
-    names = ["base", "one"] if operator.name == "slerp" else ["one", "two+lora", "three"]
-    sources: list[dict[str, Any]] = [{"model": name, "parameters": {}} for name in names]
-    shared: dict[str, Any] = {}
-    for parameter in operator.parameters.values():
-        values = NUMBERS if parameter.interval else st.booleans()
-        values = st.sampled_from(parameter.choices) if parameter.choices else values
-        if parameter.default is None or draw(st.booleans()):
-            shared[parameter.name] = draw(values_and_rules(values))
-        for source in sources if parameter.per_source else []:
-            if draw(st.booleans()):
-                source["parameters"][parameter.name] = draw(values_and_rules(values))
-    return make(operator.name, *sources, **shared)
-
-
-@settings(max_examples=60)
-@given(recipes(), FAMILIES)
-def test_every_tensor_has_our_value_by_the_rules_of_mergekit(recipe, tensors):
-    document = write(recipe, tensors)
-    assert_mergekit_agrees(recipe, document, tensors)
-
-
-@settings(max_examples=25)
-@given(recipes(), FAMILIES)
-def test_the_yaml_means_the_same_to_mergekit_and_has_no_key_it_drops(recipe, tensors):
-    document = write(recipe, tensors)
-    read = pyyaml.safe_load(to_yaml(document))
-    assert read == document
-    assert read.keys() <= KEYS["document"]
-    parts = read.get("slices", [])
-    assert all(part.keys() <= KEYS["slice"] for part in parts)
-    sources = [source for part in parts for source in part["sources"]] + read.get("models", [])
-    assert all(source.keys() <= KEYS["source"] for source in sources)
-    for scope in (read, *parts, *sources):
-        assert scope.get("parameters", {}).keys() <= parameters_of(recipe.operator)

@@ -8,6 +8,7 @@ shape `(*S,)` in the dtype of the arithmetic, and returns shape `(*S,)`.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, Literal
 
@@ -169,8 +170,4 @@ def _towards(mean: Tensor, unit: Tensor) -> Tensor:
 
 
 def _add(terms: Iterable[Tensor]) -> Tensor:
-    total = None
-    for term in terms:
-        total = term if total is None else total + term
-    assert total is not None
-    return total
+    return functools.reduce(torch.add, terms)

@@ -2,8 +2,8 @@
 
 Formulas of Model Stock (Jang et al., 2024, https://arxiv.org/abs/2403.19522), NearSwap, Arcee
 Fusion (both mergekit's own), SCE (Wan et al., 2024, https://arxiv.org/abs/2408.07990) and RAM
-(https://arxiv.org/abs/2601.13572). Every function takes the sources' tensors, M of shape `(*S,)` in
-the dtype of the arithmetic, and returns shape `(*S,)`.
+(https://arxiv.org/abs/2601.13572). Every function takes the sources' tensors, M of shape `(*S,)`
+in the dtype of the arithmetic, and returns shape `(*S,)`.
 """
 
 from __future__ import annotations

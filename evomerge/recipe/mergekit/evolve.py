@@ -151,12 +151,11 @@ def _tasks(entries: Entries, data: Mapping[str, Any]) -> Iterator[dict[str, Any]
         yield found if shots is None else found | {"num_fewshot": shots}
 
 
-def _refuse_the_rest(
-    entries: Entries, data: Mapping[str, Any], genome: Mapping[str, Any]
-) -> None:
+def _refuse_the_rest(entries: Entries, data: Mapping[str, Any], genome: Mapping[str, Any]) -> None:
     if genome.get("smooth"):
         entries.refuse(
-            ("genome", "smooth"), "smooth: layer groups have values of their own here; leave it out"
+            ("genome", "smooth"),
+            "smooth: layer groups have values of their own here; leave it out",
         )
     if genome.get("tokenizer_source") not in (None, "base"):
         entries.refuse(
@@ -172,7 +171,7 @@ def _refuse_the_rest(
 def _notes(entries: Entries, data: Mapping[str, Any], method: str) -> Iterator[str]:
     name = entries.document.name
     if data.get("apply_chat_template", True):
-        yield f"{name}: apply_chat_template: prompts are given to the models as the tasks have them"
+        yield f"{name}: apply_chat_template: models are given prompts as the tasks have them"
     if data.get("limit") is None:
         yield f"{name}: limit: is absent, so 100 items of each task are searched with, not all"
     if method == "slerp":

@@ -177,6 +177,10 @@ METHODS = {
 """mergekit's merge methods by name."""
 
 
+OPERATORS = METHODS.keys() | {"nuslerp_lines", "model_stock_rows"}
+"""Our operators that are merge methods of mergekit, or variants of one."""
+
+
 def operator_of(method: str, choices: Mapping[str, bool]) -> tuple[str, dict[str, str]]:
     """Our operator for a merge method and its choices, and the words that go with it."""
     if method == "nuslerp" and not choices["nuslerp_flatten"]:

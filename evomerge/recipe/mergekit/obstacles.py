@@ -56,17 +56,29 @@ def notes(recipe: MergeRecipe, method: Method, values: Values, base: str | None)
         if OTHER_MASKS in method.notes:
             yield f"mergekit draws the same random masks with --random-seed {recipe.seed}"
         return
+    yield from _notes_on_thinning(recipe, values)
+
+
+def _notes_on_thinning(recipe: MergeRecipe, values: Values) -> Iterator[str]:
     operator = find_operator(recipe.operator)
-    if "density" not in operator.parameters or not operator.stochastic:
+    density = operator.parameters.get("density")
+    if density is None:
         return
+    sources = range(len(recipe.sources)) if density.per_source else [None]
     thinned = [
         name
-        for index in range(len(recipe.sources))
-        for name, density in values.ours("density", index).items()
-        if float(density) < 1
+        for source in sources
+        for name, kept in values.ours("density", source).items()
+        if float(kept) < 1
     ]
-    if thinned:
-        yield OTHER_MASKS
+    if thinned and not operator.stochastic:
+        yield (
+            "mergekit keeps only some of the entries that are as large as the last one kept, "
+            "this recipe keeps all"
+        )
+    if not thinned or not operator.stochastic:
+        return
+    yield OTHER_MASKS
     rescale = values.ours("rescale", None)
     for word in ("density", "probability"):
         if any(rescale[name] == word for name in thinned):

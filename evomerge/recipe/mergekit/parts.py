@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evomerge.recipe.mergekit.parameters import ParameterReader, Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from evomerge.recipe.mergekit.entries import Entries
     from evomerge.recipe.mergekit.names import Method

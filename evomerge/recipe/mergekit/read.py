@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from evomerge.operators.registry import operators
 from evomerge.recipe.load import validate
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.recipe.mergekit.entries import Entries
@@ -157,8 +156,8 @@ class _Reader:
         self._entries, self._layers, self._stage = entries, layers, stage
         self._data: Mapping[str, Any] = entries.keys(entries.document.data, (), KNOWN)
         method = self._data.get("merge_method")
-        if method not in METHODS or METHODS[method].name not in operators():
-            known = ", ".join(name for name in METHODS if name in operators())
+        if method not in METHODS:
+            known = ", ".join(METHODS)
             entries.refuse(
                 ("merge_method",), f"merge_method {method!r} is not read; known: {known}"
             )
@@ -179,7 +178,7 @@ class _Reader:
         recipe: dict[str, Any] = {
             "base": self._donor if stage is None else stage.base,
             "sources": [
-                self._model(model) | {"name": name, "parameters": settings.of_source(index)}
+                self._model(model, name) | {"parameters": settings.of_source(index)}
                 for index, (model, name) in enumerate(self._inputs.named())
             ],
             "operator": settings.operator,
@@ -245,6 +244,8 @@ class _Reader:
             )
         return models[0]
 
-    def _model(self, model: str) -> dict[str, Any]:
+    def _model(self, model: str, name: str | None) -> dict[str, Any]:
         stage = self._stage(model)
-        return {"model": model} if stage is None else {"recipe": stage}
+        if stage is None:
+            return {"model": model, "name": name}
+        return {"recipe": stage, "name": name or model}

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import RecipeError
-from evomerge.operators.registry import operators
 from evomerge.recipe.check import check_operator
-from evomerge.recipe.mergekit.names import METHODS, method_of
+from evomerge.recipe.mergekit.names import OPERATORS, method_of
 from evomerge.recipe.mergekit.obstacles import notes, obstacles
 from evomerge.recipe.mergekit.slices import Slices
 from evomerge.recipe.mergekit.values import Values
@@ -57,7 +56,7 @@ def to_mergekit(
         RecipeError: mergekit has no way to say this.
     """
     operator = check_operator(recipe)
-    if operator.name not in _known():
+    if operator.name not in OPERATORS:
         raise RecipeError(f"mergekit has no operator {operator.name}")
     method, choices = method_of(operator.name, recipe.parameters)
     values = Values(recipe, operator, trace(recipe, tensors, sources))
@@ -73,12 +72,6 @@ def to_mergekit(
     return MergekitRecipe(
         document=document, notes=tuple(notes(recipe, method, values, slices.base))
     )
-
-
-def _known() -> set[str]:
-    """Our operators that are merge methods of mergekit."""
-    variants = {"nuslerp_lines", "model_stock_rows"}
-    return (METHODS.keys() | variants) & operators().keys()
 
 
 def _dtypes(recipe: MergeRecipe, dtype: str) -> dict[str, str]:
