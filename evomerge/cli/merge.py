@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from evomerge.merging.vocabulary.changes import VocabularyChange
 
 
 @click.command()
@@ -31,6 +39,22 @@ def merge(recipe: Path, out: Path, compat: bool, seed: int | None) -> None:  # n
     from evomerge.cli.console import log
     from evomerge.run.merge import merge_file
 
-    for note in merge_file(recipe, out, compat=compat, seed=seed):
+    merged = merge_file(recipe, out, compat=compat, seed=seed)
+    for note in merged.notes:
         log().print(f"warning: {note}", markup=False)
+    if merged.vocabulary:
+        log().print(_vocabulary_table(merged.vocabulary))
     log().print(f"merged model written to {out}", markup=False)
+
+
+def _vocabulary_table(changes: Sequence[VocabularyChange]) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("vocabulary")
+    table.add_column("count", justify="right")
+    table.add_column("examples")
+    for change in changes:
+        table.add_row(change.what, str(change.count), escape(" ".join(change.examples)))
+    return table

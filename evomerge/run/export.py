@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evomerge.merging.sources import SourceLibrary
+    from evomerge.merging.vocabulary.plan import VocabularyPlan
     from evomerge.recipe.merge import MergeRecipe
 
 
@@ -37,13 +38,17 @@ def export_mergekit(recipe: MergeRecipe, library: SourceLibrary, out: Path) -> t
     return notes
 
 
-def export_merged(recipe: MergeRecipe, library: SourceLibrary, out: Path) -> None:
-    """Write the merged model, with both recipes beside the weights."""
+def export_merged(recipe: MergeRecipe, library: SourceLibrary, out: Path) -> VocabularyPlan | None:
+    """Write the merged model, with both recipes beside the weights.
+
+    Returns:
+        The vocabulary of the merged model, if the recipe asks for one.
+    """
     files = {"evomerge.yaml": to_yaml(recipe).encode()}
     # Not every recipe has a counterpart; ours is complete by itself.
     with suppress(RecipeError):
         files["mergekit_config.yml"] = mergekit_text(recipe, library)[0].encode()
-    export_checkpoint(recipe, library, out, files=files)
+    return export_checkpoint(recipe, library, out, files=files)
 
 
 def mergekit_text(recipe: MergeRecipe, library: SourceLibrary) -> tuple[str, tuple[str, ...]]:

@@ -11,6 +11,7 @@ from evomerge.errors import CompatibilityError, RecipeError
 from evomerge.layout import layer_count
 from evomerge.merging.sources import SourceLibrary
 from evomerge.merging.vocabulary.alignment import align
+from evomerge.merging.vocabulary.changes import VocabularyChange, list_changes
 from evomerge.recipe import yaml
 from evomerge.recipe.check import check_operator
 from evomerge.recipe.load import read_text, validate
@@ -40,6 +41,19 @@ class FileRecipe:
     recipe: MergeRecipe
     library: SourceLibrary
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Merged:
+    """What is to be said of a merge that is done.
+
+    Attributes:
+        notes: Warnings.
+        vocabulary: What became of the models' tokens; empty if the base's vocabulary was kept.
+    """
+
+    notes: tuple[str, ...]
+    vocabulary: tuple[VocabularyChange, ...]
 
 
 def read_file(file: Path, *, compat: bool = False, seed: int | None = None) -> FileRecipe:
@@ -74,9 +88,7 @@ def read_file(file: Path, *, compat: bool = False, seed: int | None = None) -> F
     return FileRecipe(recipe=reading.recipe, library=library, notes=reading.notes)
 
 
-def merge_file(
-    file: Path, out: Path, *, compat: bool = False, seed: int | None = None
-) -> list[str]:
+def merge_file(file: Path, out: Path, *, compat: bool = False, seed: int | None = None) -> Merged:
     """Merge what a recipe file describes, after checking its models.
 
     Args:
@@ -85,9 +97,6 @@ def merge_file(
         compat: See `read_file`.
         seed: See `read_file`.
 
-    Returns:
-        Warnings.
-
     Raises:
         RecipeError: The recipe is wrong, or its models do not fit together.
         MergeError: A tensor cannot be merged.
@@ -95,8 +104,9 @@ def merge_file(
     """
     read = read_file(file, compat=compat, seed=seed)
     notes = check_models(read)
-    export_merged(read.recipe, read.library, out)
-    return [*read.notes, *notes]
+    vocabulary = export_merged(read.recipe, read.library, out)
+    changes = list_changes(vocabulary) if vocabulary else []
+    return Merged(notes=(*read.notes, *notes), vocabulary=tuple(changes))
 
 
 def check_models(read: FileRecipe) -> list[str]:

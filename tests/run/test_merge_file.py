@@ -35,7 +35,7 @@ def file(tmp_path, family, monkeypatch):
 
 
 def test_layers_of_two_models_are_stacked(file, family, tmp_path):
-    notes = merge_file(file(FRANKEN), tmp_path / "out")
+    notes = merge_file(file(FRANKEN), tmp_path / "out").notes
     assert any("no base_model, so config and tokenizer are those of base" in n for n in notes)
     merged, one = (load_file(f / "model.safetensors") for f in (tmp_path / "out", family / "one"))
     name = "model.layers.{}.mlp.up_proj.weight"
