@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,17 @@ def no_statistics(kind: str, source: int | None, name: str) -> Tensor | None:  #
     raise MergeError(f"needs the statistic {kind!r} of calibration texts, which are not given")
 
 
+class Measured(OrderedDict[Hashable, Tensor]):
+    """What first passes found, by all that it depends on; the oldest make room for new ones."""
+
+    LIMIT = 100_000
+
+    def __setitem__(self, key: Hashable, value: Tensor) -> None:
+        super().__setitem__(key, value)
+        if len(self) > self.LIMIT:
+            self.popitem(last=False)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Operands:
     """Where the merge of a recipe gets its tensors from.
@@ -50,7 +62,7 @@ class Operands:
         base: Gives a tensor of the base model.
         sources: The same for each source, in the recipe's order.
         statistic: Gives a calibration statistic.
-        measured: Keeps what first passes found, by all that it depends on.
+        measured: Keeps what first passes found.
         derived: Keeps what depends on models alone; None to make it whenever it is needed.
         contents: What tells the content of the base and of each source from others, without
             which nothing of them is kept in `derived`; None for what is a merge itself.
@@ -60,7 +72,7 @@ class Operands:
     base: Read
     sources: Sequence[Read]
     statistic: ReadStatistic = no_statistics
-    measured: dict[Hashable, Tensor] = field(default_factory=dict)
+    measured: Measured = field(default_factory=Measured)
     derived: DerivedTensors | None = None
     contents: Sequence[str | None] = ()
 
@@ -191,6 +203,7 @@ class Operands:
             for index, name in job.source_tensors
         ]
         common = (
+            measure.function.__module__,
             measure.function.__qualname__,
             self.plan.operator.space,
             base_identity(recipe),
@@ -200,11 +213,11 @@ class Operands:
             labels = tuple((source_identity(source), source.label) for source in recipe.sources)
             yield (*common, labels, recipe.seed, *settings)
         elif measure.span == "tensor":
-            yield (*common, job.base_tensor, *sources, *settings)
+            yield (*common, job.name, job.base_tensor, *sources, *settings)
         else:
             for row, source in enumerate(sources):
                 own = [(n, v[row] if isinstance(v, tuple) else v) for n, v in settings]
-                yield (*common, job.base_tensor, source, *own)
+                yield (*common, job.name, job.base_tensor, source, *own)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,13 @@ from torch import Tensor
 from evomerge.checkpoints import Checkpoint, open_checkpoint
 from evomerge.errors import MergeError, ModelError
 from evomerge.merging.engine import merge_tensor
-from evomerge.merging.operands import Operands, Read, no_statistics
+from evomerge.merging.operands import Measured, Operands, Read, no_statistics
 from evomerge.merging.plan import MergePlan, Signature, make_plan
 from evomerge.operators.parameters import OF_BASE, OF_SOURCES
 from evomerge.recipe.check import check_operator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from evomerge.merging.derived import DerivedTensors
@@ -52,7 +52,7 @@ class SourceLibrary:
     calibrate: Callable[[MergeRecipe, SourceLibrary], Statistics] | None = None
     derived: DerivedTensors | None = None
     _open: dict[str, Checkpoint] = field(default_factory=dict)
-    _measured: dict[Hashable, Tensor] = field(default_factory=dict)
+    _measured: Measured = field(default_factory=Measured)
 
     def model(self, reference: str) -> Checkpoint:
         """Open a checkpoint, or return it if it is open already.

@@ -53,6 +53,18 @@ def test_it_is_what_the_paper_says(count: int, size: int, seed: int, density: fl
     assert merged.tolist() == pytest.approx(_published(deltas.tolist(), density), abs=1e-12)
 
 
+def test_entries_on_which_all_sources_agree_do_not_vary() -> None:
+    """The sum of three numbers 0.1, divided by 3, is another number."""
+    deltas = torch.full((3, 10), 0.1)
+    assert sce(deltas, density=0.5).tolist() == [0.0] * 10
+
+
+def test_a_fraction_of_a_whole_number_of_entries_is_that_number() -> None:
+    """In double precision 0.29 times 100 is less than 29."""
+    deltas = operating.draw((2, 100))
+    assert sce(deltas, density=0.29).count_nonzero() == 29
+
+
 def test_task_vectors_as_small_as_those_of_fine_tunes_are_weighed_by_their_energy() -> None:
     """Their mean squares are under 1e-6, where mergekit weighs all alike."""
     deltas = operating.draw((2, 200), dtype=torch.float64) * torch.tensor([[1.0], [3.0]])
