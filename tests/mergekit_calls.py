@@ -75,6 +75,11 @@ class Call:
         from_base = self.base and METHODS[self.method].base in ("origin", "maybe")
         return self.stack[1:] if from_base else self.stack
 
+    @property
+    def deltas(self) -> Tensor:
+        """The task vectors in float32."""
+        return self.sources.float() - self.stack[0].float()
+
     def ours(self) -> tuple[str, dict[str, Any]]:
         """Our operator, and a value for each of its parameters."""
         known = METHODS[self.method]

@@ -132,10 +132,11 @@ def _norm_rows(document: dict[str, Any], width: int) -> Iterator[str]:
 def _conflict_rows(document: dict[str, Any], width: int) -> Iterator[str]:
     from evomerge.reporting.inspection import conflict_of
 
+    def worst_layer(pair: tuple[int, int]) -> float:
+        return max((conflict_of(layer, *pair) or 0 for layer in document["layers"]), default=0)
+
     count = len(document["sources"])
-    pairs = sorted(
-        combinations(range(count), 2), key=lambda pair: -(conflict_of(document, *pair) or 0)
-    )
+    pairs = sorted(combinations(range(count), 2), key=worst_layer, reverse=True)
     if not pairs:
         return
     shown = f", the worst {MOST_PAIRS} of {len(pairs)} pairs" if len(pairs) > MOST_PAIRS else ""
