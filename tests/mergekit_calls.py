@@ -39,7 +39,10 @@ RANGES = {
 MAGPRUNE = {"density": (0.3, 0.7), "epsilon": (0.0, 0.25)}
 CHANGED = {"epsilon": (1e-6, 0.05)}
 OWN_RANGES = {
-    **{"della": MAGPRUNE, "della_linear": MAGPRUNE, "ram": CHANGED, "ramplus_tl": CHANGED},
+    "della": MAGPRUNE,
+    "della_linear": MAGPRUNE,
+    "ram": CHANGED,
+    "ramplus_tl": CHANGED,
     "nearswap": {"t": (0.001, 2.0)},
 }
 
@@ -136,7 +139,10 @@ SHAPES = st.lists(st.integers(1, 9), min_size=1, max_size=3).map(tuple) | st.sam
     [(1,), (1, 1), (40, 1), (1, 40), (257,), (33, 65), (5, 7, 31)]
 )
 
-KINDS = ("any", "siblings", "tiny changes", "zeros", "no base", "identical", "alike", "coarse")
+KINDS = (
+    *("any", "siblings", "tiny changes", "zeros", "no base", "identical", "alike", "coarse"),
+    "next to nothing",
+)
 
 
 @st.composite
@@ -160,6 +166,8 @@ def stacks(
             made = first.expand_as(made)
         case "alike":
             made[1:] = made[-1:].clone()
+        case "next to nothing":
+            made *= 1e-8
         case "coarse":
             made = made.mul(2).round().div(2)
     return made.to(draw_one(st.sampled_from(DTYPES)))

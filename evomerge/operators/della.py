@@ -15,6 +15,7 @@ from torch import Tensor
 from evomerge.errors import MergeError
 from evomerge.operators.accumulate import absolute_sum
 from evomerge.operators.fuse import Entries, FusedLoop
+from evomerge.operators.indicator import below, is_zero
 from evomerge.operators.measure import measure
 from evomerge.operators.parameters import Interval, Scale, Search, Weights
 from evomerge.operators.randomness import Draws
@@ -110,7 +111,7 @@ def magprune_facts(
 def _pruning(entries: Entries, arguments: Mapping[str, Any], out: Tensor) -> None:
     (delta,), (ranks,), (own,) = entries["delta"], entries["ranks"], arguments["draws"]
     chance = _chance(ranks, *arguments["numbers"])
-    out.copy_(delta * (own.uniform(delta.shape) < chance))
+    out.copy_(delta * below(own.uniform(delta.shape), chance))
 
 
 def _chances_are_chances(
@@ -226,7 +227,7 @@ def _prune(
     pruned = []
     for delta, chance, own, facts in zip(deltas, chances, draws, measured, strict=True):
         # An entry without a chance is never kept.
-        sure = torch.where(chance > 0, chance, 1.0)
-        made_up = delta / sure if rescale == "probability" else delta * facts[1]
-        pruned.append(made_up * (own.uniform(delta.shape) < chance))
+        likely = chance + is_zero(chance)
+        made_up = delta / likely if rescale == "probability" else delta * facts[1]
+        pruned.append(made_up * below(own.uniform(delta.shape), chance))
     return pruned

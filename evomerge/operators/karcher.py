@@ -30,6 +30,9 @@ def karcher_shares(stack: Tensor) -> Tensor:
     Args:
         stack: One parameter of every source, shape `(M, *S)`.
     """
+    if len(stack) == 1:
+        # Even next to zero, and to the last bit.
+        return torch.ones(1, dtype=torch.float64)
     gram = inner_products(stack.reshape(len(stack), 1, -1))[0]
     norms = gram.diagonal().sqrt()
     pointing = norms > TOLERANCE

@@ -8,13 +8,17 @@ before.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from blake3 import blake3
 from torch import Tensor
 
 from evomerge.operators.probit import probit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _BITS = 0xFFFFFFFF
 
@@ -39,7 +43,10 @@ class Draws(NamedTuple):
             shape: Shape of the result; entries are numbered in row-major order.
             stream: Another number gives other, independent numbers.
         """
-        return _uniform(self.key, self.start + torch.arange(math.prod(shape)), stream).view(shape)
+        count = math.prod(shape)
+        if not torch.compiler.is_compiling() and (self.start >> 32) == (self.start + count) >> 32:
+            return _uniform_eagerly(self.key, int(self.start), count, stream).view(shape)
+        return _uniform(self.key, self.start + torch.arange(count), stream).view(shape)
 
     def after(self, entries: int) -> Draws:
         """The random numbers of a block that begins so many entries later."""
@@ -102,6 +109,27 @@ def _uniform(key: Tensor, index: Tensor, stream: int | Tensor) -> Tensor:
     hashed = _mix(_mix(low ^ key[0]) ^ key[1] ^ high ^ (stream * 0x9E3779B9 & _BITS))
     # 24 bits are what a float32 holds without rounding up to 1.
     return (hashed >> 8).to(torch.float32) * 2.0**-24
+
+
+def _uniform_eagerly(key: Tensor, start: int, count: int, stream: int) -> Tensor:
+    """The same numbers in a fraction of the time: torch has no arithmetic of 32 unsigned bits."""
+    first, second = key.tolist()
+    word = np.arange(count, dtype=np.uint32)
+    word += np.uint32(start & _BITS)
+    word ^= np.uint32(first)
+    _mix_eagerly(word)
+    word ^= np.uint32(second ^ (start >> 32) ^ (stream * 0x9E3779B9 & _BITS))
+    _mix_eagerly(word)
+    word >>= np.uint32(8)
+    return torch.from_numpy(word.astype(np.float32)).mul_(2.0**-24)
+
+
+def _mix_eagerly(word: NDArray[np.uint32]) -> None:
+    word ^= word >> np.uint32(16)
+    word *= np.uint32(0x21F0AAAD)
+    word ^= word >> np.uint32(15)
+    word *= np.uint32(0x735A2D97)
+    word ^= word >> np.uint32(15)
 
 
 def _mix(word: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,9 +72,11 @@ def _count(
     """How many entries lie below the bracket, and the entries inside it, ends included."""
     below, inside = 0, []
     for chunk in _pieces(tensors):
-        above = chunk >= low
-        below += chunk.numel() - int(above.count_nonzero())
-        inside.append(chunk[above & (chunk <= high)])
+        # numpy compares and picks several times faster than torch does.
+        values = chunk.numpy()
+        above = values >= low
+        below += values.size - int(np.count_nonzero(above))
+        inside.append(torch.from_numpy(values[above & (values <= high)]))
     return below, inside
 
 

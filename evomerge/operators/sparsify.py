@@ -10,6 +10,7 @@ from torch import Tensor
 
 from evomerge.operators.accumulate import absolute_sum
 from evomerge.operators.fuse import Entries, FusedLoop
+from evomerge.operators.indicator import at_least, below
 from evomerge.operators.measure import measure
 from evomerge.operators.select import order_statistic
 
@@ -49,8 +50,7 @@ def trim(delta: Tensor, threshold: Tensor) -> Tensor:
     Returns:
         A tensor shaped as `delta`, the other entries 0.
     """
-    # Written so that an entry that is no number is kept, and found out later.
-    return torch.where(delta.abs() < threshold, 0.0, delta)
+    return delta * at_least(delta.abs(), threshold)
 
 
 def entry_count(stacks: Iterable[Tensor]) -> int:
@@ -125,8 +125,7 @@ def drop(delta: Tensor, density: float | Tensor, draws: Draws) -> Tensor:
     Returns:
         A tensor shaped as `delta`, the other entries 0.
     """
-    # A product, so that an entry that is no number is found out even where it is dropped.
-    return delta * (draws.uniform(delta.shape) < density)
+    return delta * below(draws.uniform(delta.shape), density)
 
 
 @FusedLoop

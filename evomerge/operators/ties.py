@@ -7,15 +7,18 @@ trims all tensors of a model together and gives every model one vote, see `ties_
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from torch import Tensor
 
 from evomerge.operators.accumulate import add_up
+from evomerge.operators.indicator import above, at_least, below, is_zero
 from evomerge.operators.parameters import Densities, Scale, Weights
 from evomerge.operators.registry import operator
 from evomerge.operators.sparsify import trim, trim_threshold
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Elect = Literal["sum", "count"]
 
@@ -87,14 +90,18 @@ def merge_elected(
         Merged task vector, shape `(*S,)`. A vote that ends in a draw elects plus.
     """
     weighted = [delta * w for delta, w in zip(deltas, weight, strict=True)]
-    elected = torch.where(count_votes(weighted, elect) >= 0, 1.0, -1.0).to(deltas[0].dtype)
-    agreeing = [delta.sign() == elected for delta in weighted]
-    merged = add_up((d * a for d, a in zip(weighted, agreeing, strict=True)), deltas[0])
+    plus = at_least(count_votes(weighted, elect), 0)
+
+    def of_elected(up: Iterable[Tensor], down: Iterable[Tensor]) -> Tensor:
+        return add_up(up, plus) * plus + add_up(down, plus) * (1 - plus)
+
+    merged = of_elected((d.relu() for d in weighted), (d.clamp(max=0) for d in weighted))
     if normalize:
-        # A flag times a number would be float32 whatever the task vectors are.
-        shares = (a.to(merged.dtype) * w for a, w in zip(agreeing, weight, strict=True))
-        total = add_up(shares, merged)
-        merged = merged / torch.where(total == 0, 1.0, total)
+        per_source = list(zip(weighted, weight, strict=True))
+        total = of_elected(
+            (above(d, 0) * w for d, w in per_source), (below(d, 0) * w for d, w in per_source)
+        )
+        merged = merged / (total + is_zero(total))
     return merged * scale
 
 

@@ -45,6 +45,12 @@ def test_three_points_on_a_circle_meet_at_the_mean_of_their_angles() -> None:
     assert math.atan2(merged[1], merged[0]) == pytest.approx(math.pi / 6, abs=1e-5)
 
 
+@pytest.mark.parametrize("length", [1.0, 1e-9])
+def test_the_mean_of_one_source_is_that_source(length: float) -> None:
+    stack = operating.draw((1, 100)) * length
+    assert torch.equal(karcher(stack), stack[0])
+
+
 def test_it_is_as_long_as_the_sources_are_on_average() -> None:
     stack = operating.draw((4, 100), dtype=torch.float64)
     assert karcher(stack).norm().item() == pytest.approx(stack.norm(dim=1).mean().item())
