@@ -132,7 +132,8 @@ def numbers(method: str, parameter: Theirs) -> st.SearchStrategy[float | bool]:
         return st.booleans()
     low, high = OWN_RANGES.get(method, {}).get(parameter.name, RANGES[parameter.name])
     steps = st.integers(0, 1000).map(lambda step: round(low + (high - low) * step / 1000, 6))
-    return steps | st.just(1.0) if parameter.name == "density" else steps
+    # Weights that are alike let votes end in a draw.
+    return steps | st.just(1.0) if parameter.name in ("density", "weight") else steps
 
 
 SHAPES = st.lists(st.integers(1, 9), min_size=1, max_size=3).map(tuple) | st.sampled_from(
@@ -142,6 +143,7 @@ SHAPES = st.lists(st.integers(1, 9), min_size=1, max_size=3).map(tuple) | st.sam
 KINDS = (
     *("any", "siblings", "tiny changes", "zeros", "no base", "identical", "alike", "coarse"),
     "next to nothing",
+    "cousins",
 )
 
 
@@ -156,6 +158,8 @@ def stacks(
     match draw_one(st.sampled_from(kinds)):
         case "siblings":
             made = first + 0.02 * changes * (changes.abs() > 0.5)
+        case "cousins":
+            made = first + 0.1 * changes
         case "tiny changes":
             made = first + 1e-4 * changes
         case "zeros":

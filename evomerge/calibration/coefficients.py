@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from evomerge.merging.sources import SourceLibrary
     from evomerge.recipe.merge import Source
+    from evomerge.sensitivity.calibration import Document
     from evomerge.sensitivity.provider import Calibrator
     from evomerge.sensitivity.statistics import Progress
 
@@ -232,9 +233,9 @@ class _Mixture:
         return (*rules, Rule(value=rules[-1].value))
 
 
-def entropy(model: Any, text: Tensor) -> Tensor:
+def entropy(model: Any, text: Document) -> Tensor:
     """Mean entropy of the predicted tokens of a text, in nats."""
-    logits: Tensor = model(input_ids=text[None].to(model.device), use_cache=False).logits[0]
+    logits: Tensor = model(input_ids=text.ids[None].to(model.device), use_cache=False).logits[0]
     chances = logits.float().log_softmax(dim=-1)
     return -(chances.exp() * chances).sum(dim=-1).mean()
 

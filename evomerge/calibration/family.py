@@ -13,6 +13,7 @@ from torch import Tensor
 from evomerge.errors import EvaluationError, RecipeError
 from evomerge.live_model import choose_device, load_checkpoint, stored_names
 from evomerge.merging.engine import merge_tensor
+from evomerge.sensitivity.calibration import Document
 from evomerge.sensitivity.statistics import window_of
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from evomerge.sensitivity.provider import Calibrator
 
 
-Objective = Callable[[Any, Tensor], Tensor]
-"""The loss of a live model on a text of token ids, shape `()`."""
+Objective = Callable[[Any, Document], Tensor]
+"""The loss of a live model on a text, shape `()`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +40,7 @@ class Family:
         names: The stored name of each of its parameters, by their live name.
         operands: The recipe's plan and readers of base and sources.
         jobs: The jobs of the recipe's plan by tensor.
-        texts: Token ids of each source's texts, each of shape `(tokens,)`.
+        texts: The texts of each source.
     """
 
     recipe: MergeRecipe
@@ -47,7 +48,7 @@ class Family:
     names: Mapping[str, str]
     operands: Operands
     jobs: Mapping[str, TensorJob]
-    texts: Sequence[Sequence[Tensor]]
+    texts: Sequence[Sequence[Document]]
 
     def merged(self, name: str) -> Tensor:
         """The tensor that the recipe makes, in the dtype it is stored in."""
@@ -64,12 +65,12 @@ class Family:
         """The task vector of a source in float32, where the live model is."""
         return self.source(source, name) - self.base(name)
 
-    def batch(self, source: int, step: int, size: int) -> list[Tensor]:
+    def batch(self, source: int, step: int, size: int) -> list[Document]:
         """The texts of a source in a step: the next ones each time, none twice at once."""
         own = self.texts[source]
         return [own[(step * size + turn) % len(own)] for turn in range(min(size, len(own)))]
 
-    def backward(self, objective: Objective, texts: Sequence[Tensor], step: int) -> float:
+    def backward(self, objective: Objective, texts: Sequence[Document], step: int) -> float:
         """Put the gradient of the mean loss of texts into the live model, and return the loss.
 
         Raises:
@@ -131,5 +132,5 @@ def open_family(recipe: MergeRecipe, library: SourceLibrary, calibrator: Calibra
         names=stored_names(model, checkpoint.headers),
         operands=operands,
         jobs={job.name: job for job in operands.plan.jobs},
-        texts=[texts.token_ids(tokenizer, window) for texts in given if texts is not None],
+        texts=[texts.documents(tokenizer, window) for texts in given if texts is not None],
     )

@@ -53,14 +53,14 @@ class LayerwiseMerge:
         self.family = family
         self.decoder = Decoder(family.model, family.names)
         self.decoder.set_outside(family.merged)
-        begun = [[self.decoder.begin(text) for text in own] for own in family.texts]
+        begun = [[self.decoder.begin(text.ids) for text in own] for own in family.texts]
         self.hidden = [[hidden for hidden, _ in own] for own in begun]
         self.calls = [[calls for _, calls in own] for own in begun]
 
     def stream(self, source: int) -> list[Tensor]:
         """What the first layer of a source reads, for each of its texts."""
         self.decoder.set_outside(lambda name: self.family.source(source, name))
-        return [self.decoder.begin(text)[0] for text in self.family.texts[source]]
+        return [self.decoder.begin(text.ids)[0] for text in self.family.texts[source]]
 
     def source(self, source: int, index: int) -> nn.Module:
         """A layer with the weights of a source."""

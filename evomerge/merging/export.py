@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from evomerge.checkpoints import CheckpointWriter
 from evomerge.merging.config import as_json, config_file
@@ -14,9 +16,11 @@ from evomerge.merging.engine import merge_tensor
 from evomerge.merging.vocabulary.alignment import align, result_files
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from evomerge.merging.operands import Operands
+    from evomerge.merging.plan import TensorJob
     from evomerge.merging.sources import SourceLibrary
     from evomerge.merging.vocabulary.plan import VocabularyPlan
     from evomerge.recipe.merge import MergeRecipe
@@ -63,24 +67,47 @@ def export_checkpoint(
     operands = library.operands(recipe)
     plan = operands.plan
     tensors = {job.name: (job.dtype, job.shape) for job in plan.jobs}
-    with (
-        CheckpointWriter(out, tensors, max_shard_bytes=max_shard_bytes) as writer,
-        ThreadPoolExecutor(1, "evomerge-write") as background,
-    ):
-        written: Future[None] | None = None
+    with CheckpointWriter(out, tensors, max_shard_bytes=max_shard_bytes) as writer:
         unreleased = 0
-        for job in plan.jobs:
-            merged = torch.empty(job.shape, dtype=job.dtype)
-            merge_tensor(operands, job, merged)
-            if written is not None:
-                written.result()
-            written = background.submit(writer.write, job.name, merged)
+        for job, merged in merged_ahead(operands):
+            writer.write(job.name, merged)
             unreleased += merged.nbytes * (1 + len(job.source_tensors))
             if unreleased > RELEASE_BYTES:
                 library.release()
                 unreleased = 0
-        if written is not None:
-            written.result()
         for name, content in {"config.json": config, **own_files, **(files or {})}.items():
             writer.add_file(name, content)
     return alignment.plan if alignment else None
+
+
+def merged_ahead(operands: Operands) -> Iterator[tuple[TensorJob, Tensor]]:
+    """Merge the tensors of a plan, in order, some of them ahead of whoever takes them.
+
+    Tensors that are merged entry by entry are merged at the same time, one thread each: that
+    keeps more cores busy than many threads for each do, and takes little memory. Others, which
+    hold all their sources in memory, are merged one after the other.
+    """
+    threads = torch.get_num_threads()
+    plan = operands.plan
+    apart = plan.operator.elementwise and plan.recipe.mergekit_compat is None
+    workers, each = (threads, 1) if apart else (1, threads)
+    waiting: deque[tuple[TensorJob, Future[Tensor]]] = deque()
+    with ThreadPoolExecutor(workers, "evomerge", torch.set_num_threads, (each,)) as pool:
+        try:
+            for job in plan.jobs:
+                waiting.append((job, pool.submit(_merge, operands, job)))
+                if len(waiting) > workers:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            for job, future in waiting:
+                yield job, future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            # What threads set holds for those that are started later.
+            torch.set_num_threads(threads)
+
+
+def _merge(operands: Operands, job: TensorJob) -> Tensor:
+    merged = torch.empty(job.shape, dtype=job.dtype)
+    merge_tensor(operands, job, merged)
+    return merged

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,6 +47,10 @@ class Measured(OrderedDict[Hashable, Tensor]):
     """What first passes found, by all that it depends on; the oldest make room for new ones."""
 
     LIMIT = 100_000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of_model = threading.Lock()
 
     def __setitem__(self, key: Hashable, value: Tensor) -> None:
         super().__setitem__(key, value)
@@ -181,9 +186,11 @@ class Operands:
                 found = measure_source(measure, whole, row, {**arguments, "base": base})
                 self.measured[keys[row]] = found
         elif missing and measure.span == "model":
-            self.measured[keys[0]] = take_measure(
-                measure, torch.empty(0), arguments, _Stacks(self)
-            )
+            with self.measured.of_model:  # tensors are merged by several threads
+                if keys[0] not in self.measured:
+                    self.measured[keys[0]] = take_measure(
+                        measure, torch.empty(0), arguments, _Stacks(self)
+                    )
         elif missing:
             arguments["base"], stack = self.stack(job)
             self.measured[keys[0]] = take_measure(measure, stack, arguments)

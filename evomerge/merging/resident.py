@@ -9,6 +9,7 @@ from torch import Tensor
 
 from evomerge.errors import ModelError
 from evomerge.merging.engine import merge_tensor
+from evomerge.operators.fuse import compiling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,7 +62,7 @@ class ResidentWeights:
             # A device tensor is filled from a host one: blocks are too small for its bus.
             on_host = parameter.device.type == "cpu" and parameter.is_contiguous()
             out = parameter if on_host else torch.empty(job.shape, dtype=job.dtype)
-            with torch.inference_mode():
+            with torch.inference_mode(), compiling():
                 merge_tensor(operands, job, out)
                 if not on_host:
                     parameter.copy_(out)

@@ -1,14 +1,17 @@
 """Loops over entries that are compiled into one pass once that is worth its time.
 
 Eager torch goes through memory once per arithmetic operation. Where a C++ compiler is at hand, a
-loop that is used much is compiled; it gives the same bits, which is checked before it is trusted.
+loop that is used again and again is compiled; it gives the same bits, which is checked before it
+is trusted. Compiling takes seconds, so it is for those who merge many times, see `compiling`.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -29,7 +32,19 @@ Loop = Callable[[Entries, Mapping[str, Any], Tensor], None]
 The argument `draws` is a sequence of random numbers, which know where their first entry is.
 """
 
+_COMPILING: ContextVar[bool] = ContextVar("compiling", default=False)
+
 _LOG = logging.getLogger(__name__)
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Loops that are run inside may be compiled."""
+    token = _COMPILING.set(True)
+    try:
+        yield
+    finally:
+        _COMPILING.reset(token)
 
 
 class FusedLoop:
@@ -55,7 +70,8 @@ class FusedLoop:
             out: Where the results go, shape `(n,)`.
         """
         size = out.numel()
-        if size > BLOCK and self._fusible and self._eager_s > WORTH_COMPILING:
+        worthwhile = _COMPILING.get() and self._eager_s > WORTH_COMPILING
+        if size > BLOCK and self._fusible and worthwhile:
             self._fusible = False  # it is tried once
             self._compile(entries, arguments, out)
         if size > BLOCK and self._compiled is not None:

@@ -16,6 +16,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from evomerge.sensitivity.calibration import Document
+
 
 def linear_widths(model: Any) -> dict[str, int]:
     """The number of inputs of every linear layer, by the name of its weight."""
@@ -27,13 +29,13 @@ def linear_widths(model: Any) -> dict[str, int]:
     }
 
 
-def gram(model: Any, names: Sequence[str], texts: Iterable[Tensor]) -> dict[str, Tensor]:
+def gram(model: Any, names: Sequence[str], texts: Iterable[Document]) -> dict[str, Tensor]:
     """Sum over tokens of `x x^T`, where x is what a linear layer reads.
 
     Args:
         model: A causal language model of transformers.
         names: Names of the layers' weights.
-        texts: Token ids of each text, shape `(tokens,)`.
+        texts: The texts.
 
     Returns:
         One symmetric float32 tensor per name, shape `(in, in)`.
@@ -48,7 +50,7 @@ def gram(model: Any, names: Sequence[str], texts: Iterable[Tensor]) -> dict[str,
     return sums
 
 
-def activation(model: Any, names: Sequence[str], texts: Iterable[Tensor]) -> dict[str, Tensor]:
+def activation(model: Any, names: Sequence[str], texts: Iterable[Document]) -> dict[str, Tensor]:
     """Mean over tokens of |x|, where x is what a linear layer reads.
 
     Arguments are those of `gram`.
@@ -73,7 +75,7 @@ def activation(model: Any, names: Sequence[str], texts: Iterable[Tensor]) -> dic
 def _watch(
     model: Any,
     names: Iterable[str],
-    texts: Iterable[Tensor],
+    texts: Iterable[Document],
     add: Callable[[str, Tensor], None],
 ) -> None:
     """Call `add(name, inputs)` whenever a layer runs; inputs are float32, `(tokens, in)`."""
@@ -88,7 +90,7 @@ def _watch(
             handles.append(module.register_forward_pre_hook(partial(take, name)))
         with torch.inference_mode():
             for text in texts:
-                model(input_ids=text[None].to(model.device), use_cache=False)
+                model(input_ids=text.ids[None].to(model.device), use_cache=False)
     finally:
         for handle in handles:
             handle.remove()

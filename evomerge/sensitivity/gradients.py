@@ -17,14 +17,16 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from evomerge.sensitivity.calibration import Document
 
-def fisher(model: Any, names: Sequence[str], texts: Iterable[Tensor]) -> dict[str, Tensor]:
+
+def fisher(model: Any, names: Sequence[str], texts: Iterable[Document]) -> dict[str, Tensor]:
     """Mean over texts of the squared gradient of the loss.
 
     Args:
         model: A causal language model of transformers.
         names: The parameters wanted.
-        texts: Token ids of each text, shape `(tokens,)`.
+        texts: The texts.
 
     Returns:
         One float32 tensor per name, of the parameter's shape.
@@ -40,7 +42,7 @@ def fisher(model: Any, names: Sequence[str], texts: Iterable[Tensor]) -> dict[st
     return {name: total / count for name, total in sums.items()}
 
 
-def sensitivity(model: Any, names: Sequence[str], texts: Iterable[Tensor]) -> dict[str, Tensor]:
+def sensitivity(model: Any, names: Sequence[str], texts: Iterable[Document]) -> dict[str, Tensor]:
     """Mean over texts of the sum of |weight x gradient| over a parameter.
 
     Arguments are those of `fisher`.
@@ -58,17 +60,19 @@ def sensitivity(model: Any, names: Sequence[str], texts: Iterable[Tensor]) -> di
     return {name: (total / count).float() for name, total in sums.items()}
 
 
-def loss(model: Any, text: Tensor) -> Tensor:
-    """Mean negative log-likelihood of each token of a text given those before it."""
-    text = text.to(model.device)
-    logits = model(input_ids=text[None], use_cache=False).logits[0]
-    return torch.nn.functional.cross_entropy(logits[:-1].float(), text[1:])
+def loss(model: Any, text: Document) -> Tensor:
+    """Mean negative log-likelihood of a text's tokens that count, given all before them."""
+    ids = text.ids.to(model.device)
+    logits = model(input_ids=ids[None], use_cache=False).logits[0]
+    return torch.nn.functional.cross_entropy(
+        logits[text.start - 1 : -1].float(), ids[text.start :]
+    )
 
 
 def _accumulate(
     model: Any,
     names: Sequence[str],
-    texts: Iterable[Tensor],
+    texts: Iterable[Document],
     add: Callable[[str, Tensor, Tensor], None],
 ) -> int:
     """Call `add(name, parameter, gradient)` for each text and count the texts.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from evomerge.checkpoints import Checkpoint
     from evomerge.sensitivity.cache import Measured, StatisticsCache
-    from evomerge.sensitivity.calibration import Calibration
+    from evomerge.sensitivity.calibration import Calibration, Document
     from evomerge.sensitivity.statistics import Progress
 
 
@@ -71,17 +71,17 @@ def _measure(
     loaded = [load_checkpoint(checkpoint, dtype, device) for checkpoint, _ in pair]
     models = [model for model, _ in loaded]
     distances = [
-        _distance(models, calibration.token_ids(tokenizer, window_of(model)))
+        _distance(models, calibration.documents(tokenizer, window_of(model)))
         for (model, tokenizer), (_, calibration) in zip(loaded, pair, strict=True)
     ]
     return {"distance": (2,)}, [("distance", torch.tensor(distances))]
 
 
 @torch.inference_mode()
-def _distance(models: Sequence[Any], texts: Sequence[Tensor]) -> float:
+def _distance(models: Sequence[Any], texts: Sequence[Document]) -> float:
     total = 0.0
     for text in texts:
-        ids = text[None].to(models[0].device)
+        ids = text.ids[None].to(models[0].device)
         one, other = (model(input_ids=ids, use_cache=False).logits[0].float() for model in models)
         total += float((one - other).norm(dim=1).mean(dtype=torch.float64))
     return total / len(texts)

@@ -19,7 +19,7 @@ from evomerge.sensitivity.gradients import fisher, sensitivity
 if TYPE_CHECKING:
     from evomerge.checkpoints import Checkpoint
     from evomerge.sensitivity.cache import Measured, StatisticsCache
-    from evomerge.sensitivity.calibration import Calibration
+    from evomerge.sensitivity.calibration import Calibration, Document
 
 VERSION = 1
 """Part of every key: raised when a statistic changes its meaning."""
@@ -44,7 +44,7 @@ class _Statistic:
     """
 
     shapes: Callable[[Any], Mapping[str, Shape]]
-    measure: Callable[[Any, Sequence[str], Iterable[Tensor]], dict[str, Tensor]]
+    measure: Callable[[Any, Sequence[str], Iterable[Document]], dict[str, Tensor]]
 
 
 def _parameter_shapes(model: Any) -> dict[str, Shape]:
@@ -103,7 +103,7 @@ def statistic(
         model, tokenizer = load_checkpoint(
             checkpoint, getattr(torch, dtype), choose_device(device)
         )
-        texts = calibration.token_ids(tokenizer, window_of(model))
+        texts = calibration.documents(tokenizer, window_of(model))
         stored = stored_names(model, checkpoint.headers)
         shapes = dict(sorted(_STATISTICS[kind].shapes(model).items(), key=lambda i: stored[i[0]]))
         blocks = list(_blocks(shapes, BLOCK_BYTES))
@@ -133,8 +133,8 @@ def window_of(model: Any) -> int | None:
 
 
 def _counted(
-    texts: Sequence[Tensor], block: int, blocks: int, progress: Progress | None
-) -> Iterator[Tensor]:
+    texts: Sequence[Document], block: int, blocks: int, progress: Progress | None
+) -> Iterator[Document]:
     """Hand out texts and report, after each, how many runs are done."""
     for number, text in enumerate(texts, start=1):
         yield text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -108,6 +109,39 @@ def test_supermerge_lowers_its_loss_and_stays_between_minus_one_and_one(
     assert after < before - 0.05
     for name in library.model("base").headers:
         assert all(-1 < weight < 1 for weight in weights(learned.recipe, name))
+
+
+@pytest.mark.parametrize("method", ["adamerging", "supermerge"])
+def test_what_is_supervised_is_the_completion_where_there_is_a_prompt(
+    method: str,
+    recipe: Recipe,
+    library: SourceLibrary,
+    calibrator: Calibrator,
+    tmp_path: Path,
+) -> None:
+    prompt, completion = "red cat is ", "one two one two"
+    file = tmp_path / "prompted.jsonl"
+    file.write_text(json.dumps({"prompt": prompt, "completion": completion}))
+    start = recipe(calibration={"texts": str(file)})
+    if method == "adamerging":
+        supervised = AdaMergingSettings(loss="supervised", rate=0.05, steps=12)
+        learned = adamerging(start, library, calibrator, supervised)
+    else:
+        learned = supermerge(start, library, calibrator, SuperMergeSettings(rate=0.1, steps=12))
+    losses = []
+    for number, each in enumerate((start, learned.recipe)):
+        export_checkpoint(each, library, tmp_path / str(number))
+        model, tokenizer = load_checkpoint(
+            library.model(str(tmp_path / str(number))), torch.float32, torch.device("cpu")
+        )
+        ids = torch.tensor([tokenizer(prompt + completion)["input_ids"]])
+        # A token is a byte; transformers does not count labels of -100.
+        labels = ids.clone()
+        labels[:, : len(prompt)] = -100
+        with torch.no_grad():
+            losses.append(float(model(input_ids=ids, labels=labels).loss))
+    assert learned.losses[0] == pytest.approx(losses[0], rel=1e-4)
+    assert losses[1] < losses[0] - 0.05
 
 
 def test_layers_and_their_parts_have_coefficients_of_their_own(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from evomerge.merging.sources import SourceLibrary
     from evomerge.recipe.merge import MergeRecipe
+    from evomerge.sensitivity.calibration import Document
     from evomerge.sensitivity.provider import Calibrator
 
 QUERY = "model.layers.1.self_attn.q_proj.weight"
@@ -53,7 +54,7 @@ def test_batches_go_round_through_the_texts_of_a_source(
     a, b, c = family.texts[0]
     steps = [family.batch(0, step, 2) for step in range(3)]
     for found, expected in zip(steps, ((a, b), (c, a), (b, c)), strict=True):
-        assert all(map(torch.equal, found, expected))
+        assert all(one is other for one, other in zip(found, expected, strict=True))
     assert len(family.batch(0, 0, 9)) == 3
 
 
@@ -76,7 +77,7 @@ def test_a_loss_that_is_no_number_is_refused(
 ) -> None:
     family = open_family(recipe(), library, calibrator)
 
-    def overflow(model: Any, text: Tensor) -> Tensor:
+    def overflow(model: Any, text: Document) -> Tensor:
         return loss(model, text) * float("nan")
 
     with pytest.raises(EvaluationError, match="the loss is nan in step 3; the merge overflows"):

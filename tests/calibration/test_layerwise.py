@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from evomerge.sensitivity.calibration import Document
     from evomerge.sensitivity.provider import Calibrator
 
     Recipe = Callable[..., MergeRecipe]
@@ -44,10 +45,10 @@ def live(folder: Path) -> Any:
     return load_checkpoint(checkpoint, torch.float32, torch.device("cpu"))[0]
 
 
-def hidden(model: Any, text: Tensor, layer: int) -> Tensor:
+def hidden(model: Any, text: Document, layer: int) -> Tensor:
     """What a layer of a model reads, shape `(tokens, width)`."""
     with torch.no_grad():
-        found = model(input_ids=text[None], output_hidden_states=True).hidden_states
+        found = model(input_ids=text.ids[None], output_hidden_states=True).hidden_states
     return found[layer][0]
 
 
@@ -205,7 +206,7 @@ def test_featcal_brings_answers_nearer_to_those_of_the_sources(
             expert = live(family / source)
             for text in own:
                 with torch.no_grad():
-                    ours, theirs = (m(input_ids=text[None]).logits for m in (model, expert))
+                    ours, theirs = (m(input_ids=text.ids[None]).logits for m in (model, expert))
                 total += float((ours - theirs).square().mean())
         return total
 

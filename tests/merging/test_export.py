@@ -157,7 +157,8 @@ def test_one_merged_tensor_is_written_while_the_next_is_merged(
         counts.append(len(alive))
         return merged
 
-    monkeypatch.setattr(export, "torch", SimpleNamespace(empty=counting))
+    one_thread = {"get_num_threads": lambda: 1, "set_num_threads": torch.set_num_threads}
+    monkeypatch.setattr(export, "torch", SimpleNamespace(empty=counting, **one_thread))
     gc.disable()  # what only the collector frees is alive
     try:
         merge = recipe("one", "two", operator=operator, parameters={"weight": 0.5})
@@ -166,6 +167,27 @@ def test_one_merged_tensor_is_written_while_the_next_is_merged(
         gc.enable()
     assert len(counts) == len(library.signatures("base"))
     assert max(counts) <= 2
+
+
+@pytest.mark.parametrize("operator", ["linear", "ties", "tsv_m", "pcb"])
+def test_the_number_of_threads_changes_nothing_and_is_left_as_it_was(
+    operator: str,
+    library: SourceLibrary,
+    recipe: Callable[..., MergeRecipe],
+    read_all: Callable[[Path], dict[str, Tensor]],
+    tmp_path: Path,
+) -> None:
+    before, merged = torch.get_num_threads(), []
+    merge = recipe("one", "two", operator=operator, parameters={"weight": 0.5})
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            export_checkpoint(merge, library, tmp_path / str(threads))
+            assert torch.get_num_threads() == threads
+            merged.append(read_all(tmp_path / str(threads)))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(merged[0][name], merged[1][name]) for name in merged[0])
 
 
 def test_a_merge_that_fails_leaves_nothing_behind(

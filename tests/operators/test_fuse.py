@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from evomerge.operators import fuse
-from evomerge.operators.fuse import FusedLoop
+from evomerge.operators.fuse import FusedLoop, compiling
 from evomerge.operators.randomness import draws
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -51,9 +51,11 @@ def run(loop: FusedLoop, times: int = 1) -> Tensor:
 
 
 @pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Loops are compiled when they are used for the second time."""
     monkeypatch.setattr(fuse, "WORTH_COMPILING", -1.0)
+    with compiling():
+        yield
 
 
 @pytest.mark.slow
@@ -82,6 +84,14 @@ def test_the_size_of_a_block_does_not_matter(block: int, monkeypatch: pytest.Mon
 
 
 def test_little_work_is_not_worth_compiling() -> None:
+    loop = FusedLoop(thin_and_round)
+    with compiling():
+        run(loop, 3)
+    assert loop._compiled is None
+
+
+def test_nothing_is_compiled_for_those_who_merge_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuse, "WORTH_COMPILING", -1.0)
     loop = FusedLoop(thin_and_round)
     run(loop, 3)
     assert loop._compiled is None

@@ -8,12 +8,13 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from evomerge.sensitivity.activations import activation, gram, linear_widths
+from evomerge.sensitivity.calibration import Document
 
 if TYPE_CHECKING:
     from evomerge.sensitivity.calibration import Calibration
 
 
-def inputs_of(model: Any, module: str, texts: list[torch.Tensor]) -> torch.Tensor:
+def inputs_of(model: Any, module: str, texts: list[Document]) -> torch.Tensor:
     """Everything a module reads, shape `(tokens, in)`."""
     seen: list[torch.Tensor] = []
     handle = model.get_submodule(module).register_forward_hook(
@@ -21,7 +22,7 @@ def inputs_of(model: Any, module: str, texts: list[torch.Tensor]) -> torch.Tenso
     )
     with torch.no_grad():
         for text in texts:
-            model(input_ids=text[None])
+            model(input_ids=text.ids[None])
     handle.remove()
     return torch.cat(seen)
 
@@ -37,12 +38,12 @@ def test_gram_is_the_product_of_all_inputs_with_themselves(
     live: tuple[Any, Any], calibration: Calibration
 ) -> None:
     model, tokenizer = live
-    texts = calibration.token_ids(tokenizer)
+    texts = calibration.documents(tokenizer)
     modules = ("model.layers.0.self_attn.k_proj", "model.layers.1.mlp.down_proj")
     found = gram(model, [f"{module}.weight" for module in modules], texts)
     for module in modules:
         x = inputs_of(model, module, texts)
-        assert len(x) == sum(len(text) for text in texts)
+        assert len(x) == sum(len(text.ids) for text in texts)
         torch.testing.assert_close(found[f"{module}.weight"], x.T @ x, rtol=1e-4, atol=1e-4)
 
 
@@ -50,7 +51,7 @@ def test_activation_is_the_mean_size_of_each_input(
     live: tuple[Any, Any], calibration: Calibration
 ) -> None:
     model, tokenizer = live
-    texts = calibration.token_ids(tokenizer)
+    texts = calibration.documents(tokenizer)
     module = "model.layers.1.mlp.down_proj"
     found = activation(model, [f"{module}.weight"], texts)[f"{module}.weight"]
     torch.testing.assert_close(found, inputs_of(model, module, texts).abs().mean(dim=0))
@@ -61,7 +62,7 @@ def test_gpt2_layers_are_linear_too() -> None:
     with torch.random.fork_rng():
         torch.random.manual_seed(0)  # transformers draws from the global generator
         model = GPT2LMHeadModel(config).eval()
-    texts = [torch.tensor([1, 2, 3])]
+    texts = [Document(ids=torch.tensor([1, 2, 3]))]
     name = "transformer.h.0.mlp.c_proj"
     assert linear_widths(model)[f"{name}.weight"] == 32
     x = inputs_of(model, name, texts)
@@ -81,5 +82,5 @@ def test_a_layer_that_no_token_reaches_has_zeros() -> None:
         def forward(self, **_: object) -> None:
             return None
 
-    texts = [torch.tensor([1, 2])]
+    texts = [Document(ids=torch.tensor([1, 2]))]
     assert activation(Idle(), ["idle.weight"], texts)["idle.weight"].tolist() == [0, 0, 0]

@@ -50,7 +50,7 @@ def test_the_stored_values_are_those_measured(
 ) -> None:
     model, tokenizer = live
     names = [name for name, _ in model.named_parameters()]
-    expected = fisher(model, names, calibration.token_ids(tokenizer))
+    expected = fisher(model, names, calibration.documents(tokenizer))
     found = statistic("fisher", opened("one"), calibration, cache)
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
@@ -95,7 +95,7 @@ def test_an_adapter_is_measured_as_if_it_were_merged(
         assert torch.equal(parameter, adapted.read(name).float())
     name = "model.layers.1.mlp.up_proj.weight"
     found = statistic("gram", adapted, calibration, cache)[name]
-    assert torch.equal(found, gram(model, [name], calibration.token_ids(tokenizer))[name])
+    assert torch.equal(found, gram(model, [name], calibration.documents(tokenizer))[name])
     base = statistic("gram", opened("base"), calibration, cache)[name]
     assert not torch.allclose(found, base, rtol=1e-2)
 
