@@ -113,7 +113,7 @@ def _is_well(call: Call, lines: Tensor) -> Tensor:
         case "nuslerp":
             # Shorter lines are at right angles to all for us, and nearly so for mergekit.
             short = (lengths > 0) & (lengths < 1e-7)
-            return (cosines > -0.9).all(-1).all(-1) & ~short[..., 0].any(0)
+            return (cosines > -0.7).all(-1).all(-1) & ~short[..., 0].any(0)
         case _:
             return (cosines > -0.9).all(-1).all(-1)
 

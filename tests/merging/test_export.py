@@ -141,7 +141,7 @@ def test_transformers_loads_it_and_gets_the_logits_of_the_resident_model(
 
 
 @pytest.mark.parametrize("operator", ["linear", "task_arithmetic", "ties", "dare_linear"])
-def test_one_merged_tensor_is_written_while_the_next_is_merged(
+def test_one_tensor_is_written_one_waits_and_one_is_merged(
     operator: str,
     library: SourceLibrary,
     recipe: Callable[..., MergeRecipe],
@@ -166,7 +166,7 @@ def test_one_merged_tensor_is_written_while_the_next_is_merged(
     finally:
         gc.enable()
     assert len(counts) == len(library.signatures("base"))
-    assert max(counts) <= 2
+    assert max(counts) <= 3
 
 
 @pytest.mark.parametrize("operator", ["linear", "ties", "tsv_m", "pcb"])
