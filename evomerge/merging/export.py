@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SHARD_BYTES = 5_000_000_000
 
-RELEASE_BYTES = 200_000_000
+RELEASE_BYTES = 100_000_000
 """After reading about so much, the pages of the models are given back."""
 
 

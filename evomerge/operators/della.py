@@ -45,12 +45,12 @@ def row_ranks(delta: Tensor) -> Tensor:
     """
     length = _row_length(delta)
     places = torch.arange(length, dtype=torch.int16 if length <= 1 << 15 else torch.int32)
-    rows = delta.abs().reshape(delta.numel() // max(1, length), length)
+    rows = delta.reshape(delta.numel() // max(1, length), length)
     ranks = torch.empty(rows.shape, dtype=places.dtype)
     # Few enough for the cache.
     count = max(1, (1 << 17) // max(1, length))
     for some, of_some in zip(*(torch.split(t, count) for t in (rows, ranks)), strict=True):
-        of_some.scatter_(1, _order(some), places.expand_as(of_some))
+        of_some.scatter_(1, _order(some.abs()), places.expand_as(of_some))
     return ranks.view(delta.shape)
 
 

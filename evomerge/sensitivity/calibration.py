@@ -56,6 +56,7 @@ class Calibration:
 
     def digest(self) -> str:
         """A fingerprint of what would be measured: the texts used and their greatest length."""
+        # A text with a prompt is a list here, so that it differs from the same text without.
         used = [self.max_tokens, *self.texts[: self.samples]]
         return blake3(json.dumps(used).encode()).hexdigest()
 
