@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from evomerge.recipe.merge import Source
     from evomerge.recipe.search import SearchRecipe
+    from evomerge.sensitivity.calibration import Prompted
 
 Result = TypeVar("Result")
 
@@ -194,7 +195,7 @@ def _with_absolute_texts(recipe: SearchRecipe, root: Path) -> SearchRecipe:
     return recipe.model_copy(update={"calibration": calibration})
 
 
-def _texts(recipe: SearchRecipe) -> dict[str, tuple[str, ...]]:
+def _texts(recipe: SearchRecipe) -> dict[str, tuple[str | Prompted, ...]]:
     """The calibration texts by their file."""
     files = recipe.calibration.files() if recipe.calibration else ()
     return {file: read_texts(Path(file)) for file in files}

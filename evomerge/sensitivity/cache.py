@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from blake3 import blake3
@@ -21,6 +21,9 @@ from torch import Tensor
 from evomerge.cache import cache_folder
 from evomerge.checkpoints import CheckpointWriter, read_headers
 from evomerge.errors import ModelError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 WEIGHTS, ABOUT = "model.safetensors", "statistic.json"
 MAX_BYTES = 50_000_000_000
