@@ -6,8 +6,8 @@
 
 The floor reads every input tensor once and writes every output tensor once, in blocks that stay
 in the cache, with the same threads. Each figure is the median of several rounds, floor and merges
-taking turns, so that a machine that slows down slows both. In the rounds before, loops are compiled
-and first passes made; weights change from round to round, densities do not.
+taking turns, so that a machine that slows down slows both. Before that, loops are compiled and
+first passes made; weights change from round to round, densities do not.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from evomerge.cache import cache_folder
+from evomerge.merging.derived import DerivedTensors
 from evomerge.merging.resident import ResidentWeights
 from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.merge import MergeRecipe, Source
@@ -55,7 +57,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--operator", nargs="+", choices=SETTINGS, default=["task_arithmetic"])
     arguments = parser.parse_args()
-    library = SourceLibrary(Path.cwd())
+    library = SourceLibrary(Path.cwd(), derived=DerivedTensors(cache_folder("derived")))
     print("operator          threads   floor s   merge s   ratio")
     for operator in arguments.operator:
         for threads in arguments.threads:
