@@ -41,10 +41,10 @@ def row_ranks(delta: Tensor) -> Tensor:
             is one row.
 
     Returns:
-        Shape `(*S,)`; int16 where the longest row allows it, int32 otherwise.
+        Shape `(*S,)`, int32: compiled loops go through int16 one entry at a time.
     """
     length = _row_length(delta)
-    places = torch.arange(length, dtype=torch.int16 if length <= 1 << 15 else torch.int32)
+    places = torch.arange(length, dtype=torch.int32)
     rows = delta.reshape(delta.numel() // max(1, length), length)
     ranks = torch.empty(rows.shape, dtype=places.dtype)
     # Few enough for the cache.

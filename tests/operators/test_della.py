@@ -55,14 +55,9 @@ def test_ranks_have_the_shape_of_the_task_vector(
     assert row_ranks(draw(shape)).shape == shape
 
 
-@pytest.mark.parametrize(
-    ("length", "dtype"), [(32_768, torch.int16), (32_769, torch.int32)], ids=str
-)
-def test_ranks_of_long_rows_do_not_overflow(
-    length: int, dtype: torch.dtype, draw: Callable[..., Tensor]
-) -> None:
+def test_ranks_of_long_rows_do_not_overflow(draw: Callable[..., Tensor]) -> None:
+    length = 70_000
     ranks = row_ranks(draw((length,)))
-    assert ranks.dtype == dtype
     assert torch.equal(ranks.sort().values.long(), torch.arange(length))
 
 

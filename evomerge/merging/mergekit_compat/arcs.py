@@ -9,7 +9,6 @@ shape `(*S,)` in the dtype of the arithmetic, and returns shape `(*S,)`.
 from __future__ import annotations
 
 import functools
-import math
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -85,19 +84,22 @@ def nuslerp(
     one, other = weight
     share = 0.5 if abs(one + other) < 1e-6 else other / (one + other)
     if along == "all":
-        merged = _arc(first.reshape(1, -1), second.reshape(1, -1), share, dim=-1)
+        merged = _arc(first.reshape(1, -1), second.reshape(1, -1), share)
     else:
-        merged = _arc(first, second, share, dim=-1 if along == "rows" else 0)
+        # Sums run along the last axis, as mergekit's do.
+        axis = -1 if along == "rows" else 0
+        merged = _arc(first.transpose(axis, -1), second.transpose(axis, -1), share)
+        merged = merged.transpose(axis, -1)
     merged = merged.reshape(base.shape)
     return base + merged if around == "base" else merged
 
 
-def _arc(first: Tensor, second: Tensor, share: float, *, dim: int) -> Tensor:
+def _arc(first: Tensor, second: Tensor, share: float) -> Tensor:
     ones = []
     for vectors in (first, second):
-        norms = vectors.norm(dim=dim, keepdim=True)
-        ones.append(vectors / torch.where(norms == 0, 1.0, norms))
-    cosine = (ones[0] * ones[1]).sum(dim=dim, keepdim=True).clamp(-1, 1)
+        norms = vectors.norm(dim=-1, keepdim=True)
+        ones.append(vectors / norms.clamp(min=1e-7))
+    cosine = (ones[0] * ones[1]).sum(dim=-1, keepdim=True).clamp(-1, 1)
     angle = torch.acos(cosine)
     arc = torch.sin((1 - share) * angle) * first + torch.sin(share * angle) * second
     straight = (1 - share) * first + share * second
@@ -139,34 +141,44 @@ def multislerp(
 
 
 def karcher(tensors: Sequence[Tensor]) -> Tensor:
-    """Go to the mean of all directions step by step; mergekit's last bits may differ."""
-    flat = [tensor.reshape(-1) for tensor in tensors]
-    norms = [vector.float().norm() for vector in flat]
-    units = [v / norm for v, norm in zip(flat, norms, strict=True) if norm > TOLERANCE]
+    """Go to the mean of all directions step by step; one tensor stays what it is."""
+    if len(tensors) == 1:
+        return tensors[0]
+    flat, dtype = [tensor.reshape(-1) for tensor in tensors], tensors[0].dtype
+    norms = [_norm(vector) for vector in flat]
+    pairs = zip(flat, norms, strict=True)
+    units = [(vector / norm).to(dtype) for vector, norm in pairs if norm > TOLERANCE]
     if not units:
         return torch.zeros_like(tensors[0])
-    share = 1 / len(units)
+    alpha = 1 / len(tensors)
+    share = alpha / sum([alpha] * len(units))
     mean = _add(share * unit for unit in units)
-    length = float(mean.float().norm())
-    mean = mean / length if length > TOLERANCE else units[0]
+    length = _norm(mean)
+    mean = units[0] if length < TOLERANCE else (mean / length).to(dtype)
     for _ in range(STEPS):
-        tangent = _add(share * _towards(mean, unit) for unit in units)
-        length = float(tangent.float().norm())
+        tangent = _add(_towards(mean, unit, share) for unit in units)
+        length = _norm(tangent)
         if length < TOLERANCE:
             break
-        mean = math.cos(length) * mean + math.sin(length) * (tangent / length)
-        mean = mean / float(mean.float().norm())
-    scale = sum(float(norm) for norm in norms) / len(norms)
-    return (scale * mean).view_as(tensors[0]).to(tensors[0].dtype)
+        mean = (torch.cos(length) * mean + torch.sin(length) * (tangent / length)).to(dtype)
+        mean = (mean / _norm(mean)).to(dtype)
+    return (_add(alpha * norm for norm in norms) * mean).view_as(tensors[0])
 
 
-def _towards(mean: Tensor, unit: Tensor) -> Tensor:
-    """The tangent at the mean that leads to a direction."""
+def _norm(vector: Tensor) -> Tensor:
+    """The length of a vector, of float32 at least; shape `()`."""
+    wide = torch.promote_types(vector.dtype, torch.float32)
+    length: Tensor = torch.linalg.vector_norm(vector.to(wide))
+    return length
+
+
+def _towards(mean: Tensor, unit: Tensor, share: float) -> Tensor:
+    """A share of the tangent at the mean that leads to a direction."""
     cosine = torch.dot(mean, unit).clamp(-1, 1)
     angle = torch.acos(cosine)
     if angle < TOLERANCE:
         return torch.zeros_like(mean)
-    return (angle / torch.sin(angle)) * (unit - cosine * mean)
+    return share * (angle / torch.sin(angle)) * (unit - cosine * mean)
 
 
 def _add(terms: Iterable[Tensor]) -> Tensor:

@@ -2,8 +2,7 @@
 
 mergekit seeds one generator per merge and draws from it tensor by tensor: in the order of the
 names that tensors are read under, and within a tensor in the order of the sources. Where a stack
-uses one layer twice, the order of the two is mergekit's own secret. A Karcher mean may differ in
-its last bits.
+uses one layer twice, the order of the two is mergekit's own secret.
 """
 
 from __future__ import annotations

@@ -72,7 +72,8 @@ def sce(tensors: Sequence[Tensor], *, density: float, base: Tensor) -> Tensor:
     deltas = torch.stack([tensor - base for tensor in tensors])
     if density < 1:
         variance = deltas.var(dim=0, unbiased=False).reshape(-1)
-        selected = variance.topk(int(density * int(variance.count_nonzero()))).indices
+        # The product is one of tensors, so it is rounded to float32.
+        selected = variance.topk(int(density * variance.count_nonzero())).indices
         mask = torch.zeros_like(variance)
         mask[selected] = 1
         deltas = deltas * mask.view_as(base)

@@ -122,9 +122,10 @@ def _keep_by_rank(delta: Tensor, arguments: Arguments, rng: torch.Generator) -> 
     if density >= 1:
         return delta
     rows = delta.abs().view(1, -1) if delta.dim() < 2 else delta.abs()
-    ranks = rows.argsort(dim=-1).argsort(dim=-1).to(delta.dtype)
-    low, high = ranks.amin(dim=-1, keepdim=True), ranks.amax(dim=-1, keepdim=True)
-    chances = (density - epsilon) + 2 * epsilon * ((ranks - low) / (high - low))
+    # Along the second axis, even of three; counted from 1, for bfloat16 rounds ranks over 256.
+    ranks = rows.argsort(dim=1).argsort(dim=1).to(delta.dtype) + 1
+    low, high = ranks.amin(dim=1, keepdim=True), ranks.amax(dim=1, keepdim=True)
+    chances = (density - epsilon) + 2 * epsilon * ((ranks - low) / (high - low)).clamp(0, 1)
     mask = torch.bernoulli(chances, generator=rng).view_as(delta)
     return _rescale(delta, delta * mask, arguments)
 
