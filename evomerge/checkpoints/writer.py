@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO, final
 from uuid import uuid4
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 MARKER = "evomerge-complete.json"
+
+FLUSH_BYTES = 128_000_000
+"""After writing about so much, it is brought to disk in the background."""
 
 
 @final
@@ -63,6 +67,9 @@ class CheckpointWriter:
         self._open: tuple[Shard, BinaryIO] | None = None
         self._temporary = self._out.with_name(f".tmp-{self._out.name}-{uuid4().hex}")
         self._lock: int | None = None
+        self._background = ThreadPoolExecutor(1, "evomerge-flush")
+        self._flushed: Future[None] | None = None
+        self._unflushed = 0
         check_free(self._out)
         check_space(self._out, sum(shard.size for shard in self._shards))
 
@@ -94,6 +101,7 @@ class CheckpointWriter:
             stream = self._stream(shard)
             stream.seek(shard.offsets[name])
             stream.write(content.numpy().data)
+            self._flush_early(stream, content.nbytes)
         self._next = next(self._pending, None)
 
     def add_file(self, name: str, content: bytes) -> None:
@@ -119,6 +127,7 @@ class CheckpointWriter:
                 with self._named_errors():
                     self._finish()
         finally:
+            self._background.shutdown()
             if self._open is not None:
                 with suppress(OSError):  # on a full disk, what is buffered cannot be written
                     self._open[1].close()
@@ -136,7 +145,18 @@ class CheckpointWriter:
         stream.write(shard.header)
         return stream
 
+    def _flush_early(self, stream: BinaryIO, size: int) -> None:
+        """Bring to disk, while the next tensors are made, what the end would have to wait for."""
+        self._unflushed += size
+        if self._unflushed >= FLUSH_BYTES and (self._flushed is None or self._flushed.done()):
+            self._unflushed = 0
+            stream.flush()
+            self._flushed = self._background.submit(os.fdatasync, stream.fileno())
+
     def _close_shard(self) -> None:
+        if self._flushed is not None:
+            self._flushed.result()
+            self._flushed = None
         if self._open is not None:
             stream = self._open[1]
             stream.flush()

@@ -13,6 +13,7 @@ from torch import Tensor
 from evomerge.checkpoints import CheckpointWriter
 from evomerge.merging.config import as_json, config_file
 from evomerge.merging.engine import merge_tensor
+from evomerge.merging.memory import keep_freed_blocks
 from evomerge.merging.vocabulary.alignment import align, result_files
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def merged_ahead(operands: Operands) -> Iterator[tuple[TensorJob, Tensor]]:
     keeps more cores busy than many threads for each do, and takes little memory. Others, which
     hold all their sources in memory, are merged one after the other.
     """
+    keep_freed_blocks()
     threads = torch.get_num_threads()
     plan = operands.plan
     apart = plan.operator.elementwise and plan.recipe.mergekit_compat is None

@@ -108,6 +108,9 @@ class Operands:
                 row.sub_(base)
         return base, stack
 
+    def _chunks(self, job: TensorJob, base: Tensor, tensor: Tensor) -> Chunks:
+        return Chunks(tensor, base if self._takes_deltas else None, job.compute)
+
     @property
     def _takes_deltas(self) -> bool:
         return self.plan.operator.space == "delta"
@@ -158,8 +161,7 @@ class Operands:
     def _derive(self, kind: str, derive: Derive, job: TensorJob, row: int) -> Tensor:
         def make() -> Tensor:
             base, tensors = self.stored(job)
-            taken = base if self._takes_deltas else None
-            return derive(Chunks(tensors[row], taken, job.compute).whole())
+            return derive(self._chunks(job, base, tensors[row]).whole())
 
         index, name = job.source_tensors[row]
         contents = [self.contents[0], self.contents[1 + index]] if self.contents else [None]
@@ -181,7 +183,7 @@ class Operands:
         if missing and measure.of_source:
             base, tensors = self.stored(job)
             for row in missing:
-                source = Chunks(tensors[row], base if self._takes_deltas else None, job.compute)
+                source = self._chunks(job, base, tensors[row])
                 whole = source if measure.span == "chunks" else source.whole()
                 found = measure_source(measure, whole, row, {**arguments, "base": base})
                 self.measured[keys[row]] = found
@@ -191,6 +193,11 @@ class Operands:
                     self.measured[keys[0]] = take_measure(
                         measure, torch.empty(0), arguments, _Stacks(self)
                     )
+        elif missing and measure.span == "streams":
+            base, tensors = self.stored(job)
+            streams = [self._chunks(job, base, tensor) for tensor in tensors]
+            read = {k: v for k, v in {**arguments, "base": base}.items() if k in measure.reads}
+            self.measured[keys[0]] = measure.function(streams, **read)
         elif missing:
             arguments["base"], stack = self.stack(job)
             self.measured[keys[0]] = take_measure(measure, stack, arguments)
@@ -219,7 +226,7 @@ class Operands:
         if measure.span == "model":
             labels = tuple((source_identity(source), source.label) for source in recipe.sources)
             yield (*common, labels, recipe.seed, *settings)
-        elif measure.span == "tensor":
+        elif not measure.of_source:
             yield (*common, job.name, job.base_tensor, *sources, *settings)
         else:
             for row, source in enumerate(sources):

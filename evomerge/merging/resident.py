@@ -9,6 +9,7 @@ from torch import Tensor
 
 from evomerge.errors import ModelError
 from evomerge.merging.engine import merge_tensor
+from evomerge.merging.memory import keep_freed_blocks
 from evomerge.operators.fuse import compiling
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class ResidentWeights:
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], library: SourceLibrary) -> None:
+        keep_freed_blocks()
         self._parameters = parameters
         self._library = library
         self._held: dict[str, tuple[object, ...]] = {}

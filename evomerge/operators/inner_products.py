@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
+from evomerge.operators.chunks import Chunks
 from evomerge.operators.measure import measure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CHUNK = 32_768
 """Entries that torch adds up in one thread, so that their number does not change a sum."""
@@ -16,27 +20,40 @@ Around = Literal["base", "origin"]
 """What angles and norms are measured from: the base model or the tensor of zeros."""
 
 
-@measure("tensor")
-def gram_of_sources(stack: Tensor) -> Tensor:
+@measure("streams")
+def gram_of_sources(sources: Sequence[Chunks]) -> Tensor:
     """Inner products of the sources' tensors, shape `(M, M)`, float64.
 
     Args:
-        stack: One parameter of every source, shape `(M, *S)`.
+        sources: One parameter of every source.
     """
-    return inner_products(stack.reshape(len(stack), 1, -1))[0]
+    found = torch.zeros(len(sources), len(sources), dtype=torch.float64)
+    for parts in zip(*(source.pieces(CHUNK) for source in sources), strict=True):
+        found += _products([part.double() for part in parts])
+    return found + found.tril(-1).mT
 
 
-@measure("tensor")
-def gram_around(stack: Tensor, *, around: Around, base: Tensor) -> Tensor:
+@measure("streams")
+def gram_around(sources: Sequence[Chunks], *, around: Around, base: Tensor) -> Tensor:
     """Inner products of the sources' tensors seen from elsewhere, shape `(M, M)`, float64.
 
     Args:
-        stack: One parameter of every source, shape `(M, *S)`.
+        sources: One parameter of every source.
         around: What they are seen from.
         base: The base model's tensor, shape `(*S,)`.
     """
-    origin = base.reshape(1, -1) if around == "base" else None
-    return inner_products(stack.reshape(len(stack), 1, -1), origin)[0]
+    origin = base if around == "base" else None
+    seen = [Chunks(source.source, origin, source.dtype) for source in sources]
+    return gram_of_sources.function(seen)
+
+
+def _products(parts: Sequence[Tensor]) -> Tensor:
+    """Inner products of flat tensors, below and on the diagonal."""
+    found = torch.zeros(len(parts), len(parts), dtype=torch.float64)
+    for a, first in enumerate(parts):
+        for b, second in enumerate(parts[: a + 1]):
+            found[a, b] = (first * second).sum()
+    return found
 
 
 def inner_products(vectors: Tensor, origin: Tensor | None = None) -> Tensor:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-Span = Literal["source", "chunks", "tensor", "model"]
+Span = Literal["source", "chunks", "streams", "tensor", "model"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,9 +28,10 @@ class Measure:
         function: What it calls. Its keyword arguments are parameters of the operator that it
             depends on, and perhaps `draws` or `base`, which mean what they mean to an operator.
         span: What the function sees: `source` one source's tensor of shape `(*S,)`, with that
-            source's parameters; `chunks` the same as `Chunks`, which need less memory; `tensor`
-            the stack of shape `(M, *S)`; `model` an iterable, which may be gone through several
-            times, of the stacks of all floating point tensors.
+            source's parameters; `chunks` the same as `Chunks`, which need less memory;
+            `streams` the `Chunks` of all sources; `tensor` the stack of shape `(M, *S)`; `model`
+            an iterable, which may be gone through several times, of the stacks of all floating
+            point tensors.
         reads: Names of its keyword arguments.
     """
 
@@ -78,6 +79,8 @@ def take_measure(
     read = {name: arguments[name] for name in of.reads}
     if of.span == "tensor":
         return of.function(stack, **read)
+    if of.span == "streams":
+        return of.function([Chunks(row, None, row.dtype) for row in stack], **read)
     if of.span == "model":
         return of.function([stack] if stacks is None else stacks, **read)
     sources = [stack_row(of, row) for row in stack]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import operating
 import pytest
@@ -11,11 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evomerge.operators.inner_products import CHUNK, gram_around, gram_of_sources, inner_products
+from evomerge.operators.measure import take_measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
+
+    from evomerge.operators.measure import Measure
+
+
+def gram(measure: Measure, stack: Tensor, **arguments: Any) -> Tensor:
+    """Measure a stack."""
+    return take_measure(measure, stack, arguments)
 
 
 @given(
@@ -69,13 +77,13 @@ def test_a_small_entry_does_not_drown_beside_a_large_one() -> None:
 
 def test_tensors_of_any_shape_are_vectors() -> None:
     stack = operating.draw((3, 4, 5))
-    flat = gram_of_sources.function(stack.reshape(3, 20))
-    assert torch.equal(gram_of_sources.function(stack), flat)
+    flat = gram(gram_of_sources, stack.reshape(3, 20))
+    assert torch.equal(gram(gram_of_sources, stack), flat)
 
 
 def test_they_are_seen_from_the_base_or_from_the_origin() -> None:
     stack, base = operating.draw((3, 4, 5)), operating.draw((4, 5), 1)
-    around_base = gram_around.function(stack, around="base", base=base)
-    assert torch.equal(around_base, gram_of_sources.function(stack - base))
-    around_origin = gram_around.function(stack, around="origin", base=base)
-    assert torch.equal(around_origin, gram_of_sources.function(stack))
+    around_base = gram(gram_around, stack, around="base", base=base)
+    assert torch.equal(around_base, gram(gram_of_sources, stack - base))
+    around_origin = gram(gram_around, stack, around="origin", base=base)
+    assert torch.equal(around_origin, gram(gram_of_sources, stack))
