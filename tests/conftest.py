@@ -22,8 +22,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 @pytest.fixture(scope="session", autouse=True)
 def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep what datasets prepares out of the user's cache."""
+    """Keep what datasets and evomerge prepare out of the user's caches."""
     os.environ["HF_DATASETS_CACHE"] = str(tmp_path_factory.mktemp("datasets"))
+    os.environ["EVOMERGE_CACHE"] = str(tmp_path_factory.mktemp("evomerge"))
 
 
 @pytest.fixture(scope="session")

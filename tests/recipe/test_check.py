@@ -44,7 +44,7 @@ def test_other_operators_fit_too(operator, sources, parameters):
 
 def test_an_unknown_operator_is_answered_with_the_nearest():
     assert findings(operator="tis")[0].startswith(
-        "operator: unknown operator 'tis'. Did you mean 'ties'? Known: "
+        "operator: unknown operator 'tis'. Did you mean 'ties'? "
     )
 
 

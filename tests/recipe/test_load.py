@@ -119,7 +119,7 @@ def test_a_recipe_must_have_keys(text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("popultion: 5", "r.yaml:5: popultion: unknown key; known: base, dtype, evaluation, "),
+        ("popultion: 5", "r.yaml:5: popultion: unknown key; known: base, calibration, dtype, "),
         ("serch: {seed: 1}", "r.yaml:5: serch: unknown key; did you mean 'search'?"),
         ("search:\n  sede: 1", "r.yaml:6: search.sede: unknown key; did you mean 'seed'?"),
         (
@@ -319,8 +319,8 @@ def test_all_findings_come_at_once_and_one_line_each():
 def test_a_key_with_a_line_break_stays_on_one_line():
     assert findings('"a\\nb": 1') == [
         (
-            "r.yaml:5: 'a\\nb': unknown key; known: base, dtype, evaluation, executor, genome, "
-            "search, sources, version"
+            "r.yaml:5: 'a\\nb': unknown key; known: base, calibration, dtype, evaluation, "
+            "executor, genome, search, sources, version"
         )
     ]
 
