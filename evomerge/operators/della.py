@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 
 from evomerge.errors import MergeError
-from evomerge.operators.accumulate import absolute_sum
 from evomerge.operators.fuse import Entries, FusedLoop
 from evomerge.operators.indicator import below, is_zero
 from evomerge.operators.measure import measure
 from evomerge.operators.parameters import Interval, Scale, Search, Weights
 from evomerge.operators.randomness import Draws
 from evomerge.operators.registry import operator
-from evomerge.operators.sparsify import LARGE, norm_ratio
+from evomerge.operators.sparsify import norm_factor
 from evomerge.operators.task_arithmetic import add_weighted
 from evomerge.operators.ties import merge_elected
 
@@ -95,16 +94,16 @@ def magprune_facts(
     last = max(0, _row_length(delta.source) - 1)
     if rescale != "norm" or density >= 1:
         return torch.tensor([last, 1.0], dtype=delta.dtype)
-    before = after = 0.0
     numbers = torch.tensor([last, density, epsilon], dtype=delta.dtype)
-    first, flat = 0, ranks.reshape(-1)
-    for chunk in delta.pieces(LARGE):
-        kept = torch.empty_like(chunk)
-        entries = {"delta": [chunk], "ranks": [flat[first : first + chunk.numel()]]}
-        _pruning(entries, {"numbers": numbers, "draws": [draws.after(first)]}, kept)
-        before, after = before + absolute_sum(chunk), after + absolute_sum(kept)
-        first += chunk.numel()
-    return torch.tensor([last, norm_ratio(before, after)], dtype=delta.dtype)
+    flat = ranks.reshape(-1)
+
+    def thin(piece: Tensor, where: slice, own: Draws) -> Tensor:
+        kept = torch.empty_like(piece)
+        entries = {"delta": [piece], "ranks": [flat[where]]}
+        _pruning(entries, {"numbers": numbers, "draws": [own]}, kept)
+        return kept
+
+    return torch.tensor([last, norm_factor(delta, draws, thin)], dtype=delta.dtype)
 
 
 @FusedLoop

@@ -29,8 +29,8 @@ def gram_of_sources(sources: Sequence[Chunks]) -> Tensor:
     """
     found = torch.zeros(len(sources), len(sources), dtype=torch.float64)
     for parts in zip(*(source.pieces(CHUNK) for source in sources), strict=True):
-        found += _products([part.double() for part in parts])
-    return found + found.tril(-1).mT
+        found += inner_products(torch.stack(parts)[:, None])[0]
+    return found
 
 
 @measure("streams")
@@ -47,21 +47,11 @@ def gram_around(sources: Sequence[Chunks], *, around: Around, base: Tensor) -> T
     return gram_of_sources.function(seen)
 
 
-def _products(parts: Sequence[Tensor]) -> Tensor:
-    """Inner products of flat tensors, below and on the diagonal."""
-    found = torch.zeros(len(parts), len(parts), dtype=torch.float64)
-    for a, first in enumerate(parts):
-        for b, second in enumerate(parts[: a + 1]):
-            found[a, b] = (first * second).sum()
-    return found
-
-
-def inner_products(vectors: Tensor, origin: Tensor | None = None) -> Tensor:
+def inner_products(vectors: Tensor) -> Tensor:
     """Inner products of the sources' vectors, in float64 and in a fixed order.
 
     Args:
         vectors: n vectors of every source, shape `(M, n, length)`.
-        origin: What the vectors are seen from, shape `(n, length)`; zeros if absent.
 
     Returns:
         Shape `(n, M, M)`.
@@ -73,11 +63,8 @@ def inner_products(vectors: Tensor, origin: Tensor | None = None) -> Tensor:
         rows = slice(first, first + step)
         for start in range(0, length, CHUNK):
             entries = slice(start, start + CHUNK)
-            part = vectors[:, rows, entries]
-            if origin is not None:
-                part = part - origin[rows, entries]
             # Sums over rows that do not lie in one piece depend on the number of threads.
-            part = part.double().contiguous()
+            part = vectors[:, rows, entries].double().contiguous()
             for a in range(sources):
                 for b in range(a + 1):
                     found[a, b, rows] += (part[a] * part[b]).sum(-1)

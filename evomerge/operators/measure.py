@@ -83,13 +83,8 @@ def take_measure(
         return of.function([Chunks(row, None, row.dtype) for row in stack], **read)
     if of.span == "model":
         return of.function([stack] if stacks is None else stacks, **read)
-    sources = [stack_row(of, row) for row in stack]
+    sources = [Chunks(row, None, row.dtype) if of.span == "chunks" else row for row in stack]
     return torch.stack([measure_source(of, one, row, read) for row, one in enumerate(sources)])
-
-
-def stack_row(of: Measure, row: Tensor) -> Tensor | Chunks:
-    """One source's tensor as a measure of sources takes it."""
-    return Chunks(row, None, row.dtype) if of.span == "chunks" else row
 
 
 def measure_source(

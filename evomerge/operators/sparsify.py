@@ -15,7 +15,7 @@ from evomerge.operators.measure import measure
 from evomerge.operators.select import order_statistic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from evomerge.operators.chunks import Chunks
     from evomerge.operators.randomness import Draws
@@ -104,14 +104,14 @@ def drop_factor(delta: Chunks, *, density: float, rescale: Rescale, draws: Draws
         return torch.ones((), dtype=delta.dtype)
     if rescale == "density":
         return torch.tensor(1 / density, dtype=delta.dtype)
-    before = after = 0.0
-    chance, first = torch.tensor(density, dtype=delta.dtype), 0
-    for chunk in delta.pieces(LARGE):
-        kept = torch.empty_like(chunk)
-        _dropping({"delta": [chunk]}, {"density": chance, "draws": [draws.after(first)]}, kept)
-        before, after = before + absolute_sum(chunk), after + absolute_sum(kept)
-        first += chunk.numel()
-    return torch.tensor(norm_ratio(before, after), dtype=delta.dtype)
+    chance = torch.tensor(density, dtype=delta.dtype)
+
+    def thin(piece: Tensor, _: slice, own: Draws) -> Tensor:
+        kept = torch.empty_like(piece)
+        _dropping({"delta": [piece]}, {"density": chance, "draws": [own]}, kept)
+        return kept
+
+    return torch.tensor(norm_factor(delta, draws, thin), dtype=delta.dtype)
 
 
 def drop(delta: Tensor, density: float | Tensor, draws: Draws) -> Tensor:
@@ -134,11 +134,21 @@ def _dropping(entries: Entries, arguments: Mapping[str, Any], out: Tensor) -> No
     out.copy_(drop(delta, arguments["density"], draws))
 
 
-def norm_factor(delta: Tensor, kept: Tensor) -> Tensor:
-    """What gives the entries kept the L1 norm of all, shape `()`; 1 if either norm is near 0."""
-    return delta.new_tensor(norm_ratio(absolute_sum(delta), absolute_sum(kept)))
+def norm_factor(
+    delta: Chunks, draws: Draws, thin: Callable[[Tensor, slice, Draws], Tensor]
+) -> float:
+    """What gives the entries kept the L1 norm of all; 1 if either norm is near 0.
 
-
-def norm_ratio(before: float, after: float) -> float:
-    """One norm by another; 1 if either is near 0."""
+    Args:
+        delta: Task vector of one parameter.
+        draws: Its random numbers.
+        thin: Returns what is kept of a piece, given where that lies and its random numbers.
+    """
+    before = after = 0.0
+    first = 0
+    for piece in delta.pieces(LARGE):
+        where = slice(first, first + piece.numel())
+        before += absolute_sum(piece)
+        after += absolute_sum(thin(piece, where, draws.after(first)))
+        first = where.stop
     return before / after if min(before, after) >= 1e-7 else 1.0

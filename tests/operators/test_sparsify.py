@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evomerge.operators import sparsify
+from evomerge.operators.chunks import Chunks
 from evomerge.operators.measure import take_measure
 from evomerge.operators.randomness import draws
 from evomerge.operators.sparsify import drop, drop_factor, norm_factor, trim_threshold
@@ -85,7 +86,8 @@ def test_trimming_does_not_hide_an_entry_that_is_no_number() -> None:
 
 def test_the_norm_is_restored_by_one_factor() -> None:
     delta, kept = torch.tensor([4.0, -1.0, 0.5, -3.0]), torch.tensor([4.0, 0.0, 0.0, -3.0])
-    assert norm_factor(delta, kept).item() == pytest.approx(8.5 / 7)
+    whole = Chunks(delta, None, delta.dtype)
+    assert norm_factor(whole, MASK, lambda *_: kept) == pytest.approx(8.5 / 7)
 
 
 def test_dividing_by_the_density_makes_up_for_what_is_dropped_on_average() -> None:
