@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, BinaryIO, final
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, final
 from uuid import uuid4
 
 import torch
 
 from evomerge.checkpoints._confinement import is_plain
+from evomerge.checkpoints._disk_stream import DiskStream
 from evomerge.checkpoints._shards import Shard, TensorSpec, plan_shards
 from evomerge.checkpoints._temporary_folder import check_free, check_space, lock, sweep
 from evomerge.checkpoints.durability import sync_folder, write_durably
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 MARKER = "evomerge-complete.json"
-
-FLUSH_BYTES = 128_000_000
-"""After writing about so much, it is brought to disk in the background."""
 
 
 @final
@@ -64,12 +61,9 @@ class CheckpointWriter:
         self._shard_of = {name: shard for shard in self._shards for name in shard.offsets}
         self._pending = iter(self._tensors)
         self._next = next(self._pending, None)
-        self._open: tuple[Shard, BinaryIO] | None = None
+        self._open: tuple[Shard, DiskStream] | None = None
         self._temporary = self._out.with_name(f".tmp-{self._out.name}-{uuid4().hex}")
         self._lock: int | None = None
-        self._background = ThreadPoolExecutor(1, "evomerge-flush")
-        self._flushed: Future[None] | None = None
-        self._unflushed = 0
         check_free(self._out)
         check_space(self._out, sum(shard.size for shard in self._shards))
 
@@ -98,10 +92,7 @@ class CheckpointWriter:
         shard = self._shard_of[name]
         content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         with self._named_errors():
-            stream = self._stream(shard)
-            stream.seek(shard.offsets[name])
-            stream.write(content.numpy().data)
-            self._flush_early(stream, content.nbytes)
+            self._stream(shard).write(shard.offsets[name], content)
         self._next = next(self._pending, None)
 
     def add_file(self, name: str, content: bytes) -> None:
@@ -127,41 +118,25 @@ class CheckpointWriter:
                 with self._named_errors():
                     self._finish()
         finally:
-            self._background.shutdown()
             if self._open is not None:
-                with suppress(OSError):  # on a full disk, what is buffered cannot be written
-                    self._open[1].close()
+                self._open[1].abandon()
             shutil.rmtree(self._temporary, ignore_errors=True)
             if self._lock is not None:
                 os.close(self._lock)
 
-    def _stream(self, shard: Shard) -> BinaryIO:
+    def _stream(self, shard: Shard) -> DiskStream:
         """Return the open file of `shard`, closing the one before it."""
         if self._open is not None and self._open[0] is shard:
             return self._open[1]
         self._close_shard()
-        stream = (self._temporary / shard.file_name).open("xb")
+        stream = DiskStream(self._temporary / shard.file_name)
         self._open = (shard, stream)
-        stream.write(shard.header)
+        stream.write(0, torch.frombuffer(bytearray(shard.header), dtype=torch.uint8))
         return stream
 
-    def _flush_early(self, stream: BinaryIO, size: int) -> None:
-        """Bring to disk, while the next tensors are made, what the end would have to wait for."""
-        self._unflushed += size
-        if self._unflushed >= FLUSH_BYTES and (self._flushed is None or self._flushed.done()):
-            self._unflushed = 0
-            stream.flush()
-            self._flushed = self._background.submit(os.fdatasync, stream.fileno())
-
     def _close_shard(self) -> None:
-        if self._flushed is not None:
-            self._flushed.result()
-            self._flushed = None
         if self._open is not None:
-            stream = self._open[1]
-            stream.flush()
-            os.fsync(stream.fileno())
-            stream.close()
+            self._open[1].close()
             self._open = None
 
     def _finish(self) -> None:

@@ -12,6 +12,7 @@ from evomerge.errors import MergeError
 from evomerge.merging.kernel import kernel
 from evomerge.merging.mergekit_compat.merge import merge_as_mergekit
 from evomerge.operators.apply import apply
+from evomerge.operators.chunks import CHUNK
 from evomerge.operators.parameters import PER_ENTRY
 
 if TYPE_CHECKING:
@@ -87,8 +88,12 @@ def _copy_if_equal(base: Tensor, tensors: list[Tensor], out: Tensor) -> None:
 
 
 def _refuse_nonfinite(operands: Operands, job: TensorJob, out: Tensor) -> None:
-    # One cheap pass decides nearly always; a sum that overflows is looked at closely.
-    if math.isfinite(out.sum(dtype=torch.float32)) or torch.isfinite(out).all():
+    # One cheap pass decides nearly always; a sum that overflows is looked at closely. It goes
+    # piece by piece, since torch makes a float32 copy of what it adds up.
+    pieces = out.view(-1).split(CHUNK)
+    if all(math.isfinite(piece.sum(dtype=torch.float32)) for piece in pieces):
+        return
+    if torch.isfinite(out).all():
         return
     base, tensors = operands.stored(job)
     labels = [f"source {operands.plan.recipe.sources[i].label}" for i, _ in job.source_tensors]

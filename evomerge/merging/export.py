@@ -8,17 +8,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from evomerge.checkpoints import CheckpointWriter
 from evomerge.merging.config import as_json, config_file
 from evomerge.merging.engine import merge_tensor
-from evomerge.merging.memory import keep_freed_blocks
+from evomerge.merging.memory import Room, keep_freed_blocks
 from evomerge.merging.vocabulary.alignment import align, result_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    from torch import Tensor
 
     from evomerge.merging.operands import Operands
     from evomerge.merging.plan import TensorJob
@@ -86,30 +87,40 @@ def merged_ahead(operands: Operands) -> Iterator[tuple[TensorJob, Tensor]]:
 
     Tensors that are merged entry by entry are merged at the same time, one thread each: that
     keeps more cores busy than many threads for each do, and takes little memory. Others, which
-    hold all their sources in memory, are merged one after the other.
+    hold all their sources in memory, are merged one after the other. A merged tensor is valid
+    until the next one is asked for.
     """
     keep_freed_blocks()
     threads = torch.get_num_threads()
     plan = operands.plan
     apart = plan.operator.elementwise and plan.recipe.mergekit_compat is None
     workers, each = (threads, 1) if apart else (1, threads)
+    room = Room(plan.jobs)
     waiting: deque[tuple[TensorJob, Future[Tensor]]] = deque()
     with ThreadPoolExecutor(workers, "evomerge", torch.set_num_threads, (each,)) as pool:
         try:
             for job in plan.jobs:
-                waiting.append((job, pool.submit(_merge, operands, job)))
+                out = room.take(job)
+                waiting.append((job, pool.submit(_merge, operands, job, out)))
                 if len(waiting) > workers:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            for job, future in waiting:
-                yield job, future.result()
+                    yield from _next(waiting, room)
+            while waiting:
+                yield from _next(waiting, room)
         finally:
             pool.shutdown(cancel_futures=True)
             # What threads set holds for those that are started later.
             torch.set_num_threads(threads)
 
 
-def _merge(operands: Operands, job: TensorJob) -> Tensor:
-    merged = torch.empty(job.shape, dtype=job.dtype)
-    merge_tensor(operands, job, merged)
-    return merged
+def _merge(operands: Operands, job: TensorJob, out: Tensor) -> Tensor:
+    merge_tensor(operands, job, out)
+    return out
+
+
+def _next(
+    waiting: deque[tuple[TensorJob, Future[Tensor]]], room: Room
+) -> Iterator[tuple[TensorJob, Tensor]]:
+    job, future = waiting.popleft()
+    merged = future.result()
+    yield job, merged
+    room.give_back(merged)
