@@ -96,6 +96,7 @@ def main() -> None:
     """Print one line per family and method."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--folder", type=Path, default=Path("runs/merge-throughput"))
+    parser.add_argument("--out", type=Path, help="another disk for what is written")
     parser.add_argument("--family", nargs="+", choices=FAMILIES, default=["small"])
     parser.add_argument("--method", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--rounds", type=int, default=3)
@@ -119,7 +120,7 @@ def compare(arguments: argparse.Namespace, family: str, method: str) -> None:
     folder = arguments.folder / family
     config = (folder / f"{method}.yaml").resolve()
     config.write_text(yaml.safe_dump(document(folder.resolve(), FAMILIES[family], method)))
-    out = folder / "out"
+    out = (arguments.out or folder) / "out"
     evomerge = [str(Path(sys.executable).with_name("evomerge")), "merge", str(config), str(out)]
     theirs = [arguments.mergekit, str(config), str(out), "--no-copy-tokenizer", "--quiet"]
     floors, ours, mergekits, peak = [], [], [], 0

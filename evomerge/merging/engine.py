@@ -90,7 +90,7 @@ def _copy_if_equal(base: Tensor, tensors: list[Tensor], out: Tensor) -> None:
 def _refuse_nonfinite(operands: Operands, job: TensorJob, out: Tensor) -> None:
     # One cheap pass decides nearly always; a sum that overflows is looked at closely. It goes
     # piece by piece, since torch makes a float32 copy of what it adds up.
-    pieces = out.view(-1).split(CHUNK)
+    pieces = torch.split(out.view(-1), CHUNK)
     if all(math.isfinite(piece.sum(dtype=torch.float32)) for piece in pieces):
         return
     if torch.isfinite(out).all():

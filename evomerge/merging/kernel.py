@@ -58,8 +58,9 @@ def _merge(
     if "base" in operator.inputs:
         given["base"] = entries["base"][0].to(compute)
     if operator.space == "weight":
-        out.copy_(operator.function(rows, **given).to(store))
-        return
-    base = entries["base"][0].to(compute)
-    merged = operator.function([row - base for row in rows], **given)
-    out.copy_((merged + base).to(store))
+        merged = operator.function(rows, **given)
+    else:
+        base = entries["base"][0].to(compute)
+        merged = operator.function([row - base for row in rows], **given) + base
+    # Rounded to what it is stored in, also where there is room for more.
+    out.copy_(merged if out.dtype == store else merged.to(store))

@@ -204,6 +204,13 @@ class Operands:
         rows = [self.measured[key] for key in keys]
         return torch.stack(rows) if measure.of_source else rows[0]
 
+    def measure_model(self) -> None:
+        """Take the first pass over the whole model, if there is one."""
+        measure = self.plan.operator.measure
+        jobs = (job for job in self.plan.jobs if job.dtype.is_floating_point)
+        if measure is not None and measure.span == "model" and (job := next(jobs, None)):
+            self.inputs(job)
+
     def _keys(self, measure: Measure, job: TensorJob) -> Iterator[Hashable]:
         """Everything that a first pass depends on: one key, or one per source."""
         recipe, read = self.plan.recipe, set(measure.reads)

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-CHUNK = 1 << 16
-"""Entries of a piece: few enough for the cache."""
+CHUNK = 1 << 17
+"""Entries of a piece: few enough for the cache, enough to be worth a call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +29,13 @@ class Chunks:
     base: Tensor | None
     dtype: torch.dtype
 
-    def __iter__(self) -> Iterator[Tensor]:
-        return self.pieces(CHUNK)
+    def cuts(self, size: int = CHUNK) -> list[slice]:
+        """Where the pieces of so many entries lie."""
+        return [slice(start, start + size) for start in range(0, self.entries, size)]
 
-    def pieces(self, size: int) -> Iterator[Tensor]:
+    def pieces(self, size: int = CHUNK) -> Iterator[Tensor]:
         """The entries, flat, so many at a time."""
-        for start in range(0, self.entries, size):
-            yield self.take(slice(start, start + size))
+        return map(self.take, self.cuts(size))
 
     @property
     def entries(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BLOCK = 1 << 16
+BLOCK = 1 << 18
 """Entries that eager torch is given at a time, so that all operands stay in the cache."""
 
 WORTH_COMPILING = 2.0
@@ -33,6 +34,12 @@ The argument `draws` is a sequence of random numbers, which know where their fir
 """
 
 _COMPILING: ContextVar[bool] = ContextVar("compiling", default=False)
+
+_OPTIONS: dict[str, Any] = {
+    "emulate_precision_casts": True,  # without it, rounding on the way is left out
+    "compile_threads": 1,  # others would be processes that import torch again
+    "cpp_cache_precompile_headers": False,  # takes longer than a few loops save by it
+}
 
 _LOG = logging.getLogger(__name__)
 
@@ -88,9 +95,8 @@ class FusedLoop:
 
         # A loop for each operator, number of sources and dtype of theirs is no accident here.
         config.recompile_limit = max(256, config.recompile_limit)
-        # Without the option, rounding to a narrower dtype on the way is left out.
-        options: dict[str, Any] = {"emulate_precision_casts": True}
-        compiled = torch.compile(self._loop, dynamic=True, fullgraph=True, options=options)
+        warnings.filterwarnings("ignore", module=r"torch\._inductor")
+        compiled = torch.compile(self._loop, dynamic=True, fullgraph=True, options=_OPTIONS)
         try:
             compiled(entries, arguments, out)
         except exc.TorchDynamoException as error:

@@ -9,12 +9,16 @@ from torch import Tensor
 
 from evomerge.operators.chunks import Chunks
 from evomerge.operators.measure import measure
+from evomerge.operators.spectral import one_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CHUNK = 32_768
 """Entries that torch adds up in one thread, so that their number does not change a sum."""
+
+LONG = 1 << 17
+"""Entries that a matrix product adds up in one thread."""
 
 Around = Literal["base", "origin"]
 """What angles and norms are measured from: the base model or the tensor of zeros."""
@@ -28,9 +32,14 @@ def gram_of_sources(sources: Sequence[Chunks]) -> Tensor:
         sources: One parameter of every source.
     """
     found = torch.zeros(len(sources), len(sources), dtype=torch.float64)
-    for parts in zip(*(source.pieces(CHUNK) for source in sources), strict=True):
-        found += inner_products(torch.stack(parts)[:, None])[0]
-    return found
+    room = torch.empty(len(sources), LONG, dtype=torch.float64)
+    for parts in zip(*(source.pieces(LONG) for source in sources), strict=True):
+        vectors = room[:, : parts[0].numel()]
+        for vector, part in zip(vectors, parts, strict=True):
+            vector.copy_(part)
+        with one_thread():
+            found += vectors @ vectors.mT
+    return found.tril() + found.tril(-1).mT
 
 
 @measure("streams")

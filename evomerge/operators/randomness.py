@@ -8,7 +8,7 @@ before.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,39 +18,98 @@ from torch import Tensor
 from evomerge.operators.probit import probit
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 _BITS = 0xFFFFFFFF
+
+_FIRST, _SECOND = 0x21F0AAAD, 0x735A2D97
+"""Factors of the hash."""
+
+_RUN = 1 << 15
+"""Words that are made at a time, so that they stay in the cache."""
+
+_COARSE = 0x2545F491
+"""The stream of coarse numbers, apart from those of fine ones."""
 
 
 class Draws(NamedTuple):
     """Random numbers of one tensor and one source.
 
+    Words of 32 bits are those of a sequence with a step of its own, hashed (Wellons, "Prospecting
+    for hash functions", 2018, with the constants of his later search). The n-th is known without
+    the others, and compiled loops make many at a time. They repeat after 2^32 words.
+
     Attributes:
-        key: Two numbers below 2^32 for the tensor, shape `(2,)`, int64.
+        key: Where the sequence of the tensor starts and its step, shape `(2,)`, int64.
         layer_key: The same for the layer, shared by all its tensors.
         start: Index of the first entry, of shape `()`, when the tensor is a block of a larger one.
+        coarse_place: Where the sequence of coarse numbers is at the first entry, its step, and
+            whether the entry has the high half of a word, shape `(3,)`, int32. A compiled loop
+            would work it out again for every few entries.
     """
 
     key: Tensor
     layer_key: Tensor
     start: Tensor
+    coarse_place: Tensor
 
     def uniform(self, shape: tuple[int, ...], stream: int = 0) -> Tensor:
-        """Numbers in [0, 1), one per entry, float32.
+        """Numbers in [0, 1), one per entry, float32, multiples of 2^-24.
 
         Args:
             shape: Shape of the result; entries are numbered in row-major order.
             stream: Another number gives other, independent numbers.
         """
         count = math.prod(shape)
-        if not torch.compiler.is_compiling() and (self.start >> 32) == (self.start + count) >> 32:
-            return _uniform_eagerly(self.key, int(self.start), count, stream).view(shape)
-        return _uniform(self.key, self.start + torch.arange(count), stream).view(shape)
+        if torch.compiler.is_compiling():
+            index = torch.arange(count, dtype=torch.int32)
+            return _fraction(_words(self.key, self.start, index, stream)).view(shape)
+        words = _words_eagerly(self.key, int(self.start), count, stream)
+        words >>= np.uint32(8)
+        return torch.from_numpy(words.astype(np.float32)).mul_(2.0**-24).view(shape)
+
+    def coarse(self, shape: tuple[int, ...]) -> Tensor:
+        """Numbers as `uniform` gives them, but others and multiples of 2^-16."""
+        count = math.prod(shape)
+        if torch.compiler.is_compiling():
+            halves = self._halves(count)
+        else:
+            # Not all numbers of 16 bits are a kind that torch calculates with.
+            halves = torch.from_numpy(self._halves_eagerly(count).astype(np.float32))
+        return (halves.to(torch.float32) * 2.0**-16).view(shape)
+
+    def kept(self, shape: tuple[int, ...], chance: float | Tensor) -> Tensor:
+        """1 where `coarse` is less than a chance that all entries have, else 0; float32.
+
+        Args:
+            shape: Shape of the result.
+            chance: A number, or a tensor of shape `()`.
+        """
+        count = math.prod(shape)
+        # Whole numbers are compared several times faster than those made of them.
+        if torch.compiler.is_compiling():
+            bound = torch.ceil(torch.as_tensor(chance) * 2.0**16).to(torch.int32)
+            return (self._halves(count) < bound).to(torch.float32).view(shape)
+        last = math.ceil(float(chance) * 2**16) - 1
+        flags = self._halves_eagerly(count) <= np.int32(last)
+        return torch.from_numpy(flags.view(np.uint8)).to(torch.float32).view(shape)
+
+    def _halves(self, count: int) -> Tensor:
+        """Halves of words, low bits first, one per entry, int32."""
+        place, step, odd = self.coarse_place.unbind()
+        index = odd + torch.arange(count, dtype=torch.int32)
+        return _hash(place + (index >> 1) * step) >> ((index & 1) << 4) & 0xFFFF
+
+    def _halves_eagerly(self, count: int) -> NDArray[np.uint16]:
+        first, odd = divmod(int(self.start), 2)
+        words = _words_eagerly(self.key, first, (odd + count + 1) // 2, _COARSE)
+        return words.astype("<u4", copy=False).view(np.uint16)[odd : odd + count]
 
     def after(self, entries: int) -> Draws:
         """The random numbers of a block that begins so many entries later."""
-        return self._replace(start=self.start + entries)
+        return _draws(self.key, self.layer_key, int(self.start) + entries)
 
     def normal(self, shape: tuple[int, ...], stream: int = 0) -> Tensor:
         """Standard normal numbers, one per entry, float32: those of `uniform`, transformed."""
@@ -65,16 +124,16 @@ class Draws(NamedTuple):
             stream: Another number gives other, independent numbers.
         """
         index = self.start + torch.arange(math.prod(shape))
-        rows = torch.div(index, length, rounding_mode="floor")
-        return _uniform(self.key, rows, stream).view(shape)
+        rows = torch.div(index, length, rounding_mode="floor").to(torch.int32)
+        return _fraction(_words(self.key, 0, rows, stream)).view(shape)
 
     def of_tensor(self, count: int, stream: int = 0) -> Tensor:
         """`count` numbers in [0, 1) that all blocks of the tensor share, float32."""
-        return _uniform(self.key, torch.arange(count), stream)
+        return _shared(self.key, count, stream)
 
     def of_layer(self, count: int, stream: int | Tensor = 0) -> Tensor:
         """`count` numbers in [0, 1) that all tensors of the layer share, float32."""
-        return _uniform(self.layer_key, torch.arange(count), stream)
+        return _shared(self.layer_key, count, stream)
 
 
 def draws(seed: int, tensor: str, layer: str, source: str) -> Draws:
@@ -86,8 +145,14 @@ def draws(seed: int, tensor: str, layer: str, source: str) -> Draws:
         layer: What its layer is called, the same for all tensors of the layer.
         source: The source's label.
     """
-    start = torch.zeros((), dtype=torch.int64)
-    return Draws(_key(seed, "tensor", tensor, source), _key(seed, "layer", layer, source), start)
+    own, shared = _key(seed, "tensor", tensor, source), _key(seed, "layer", layer, source)
+    return _draws(own, shared, 0)
+
+
+def _draws(key: Tensor, layer_key: Tensor, start: int) -> Draws:
+    place, step = (_signed(word) for word in _sequence(key.tolist(), start >> 1, _COARSE))
+    coarse_place = torch.tensor([place, step, start & 1], dtype=torch.int32)
+    return Draws(key, layer_key, torch.tensor(start), coarse_place)
 
 
 def generator(seed: int, *names: str) -> torch.Generator:
@@ -100,42 +165,60 @@ def generator(seed: int, *names: str) -> torch.Generator:
 
 def _key(seed: int, *names: str) -> Tensor:
     digest = blake3("\0".join((str(seed), *names)).encode()).digest(length=8)
-    words = (int.from_bytes(part, "little") for part in (digest[:4], digest[4:]))
-    return torch.tensor([*words], dtype=torch.int64)
+    start, step = (int.from_bytes(part, "little") for part in (digest[:4], digest[4:]))
+    return torch.tensor([start, step | 1], dtype=torch.int64)
 
 
-def _uniform(key: Tensor, index: Tensor, stream: int | Tensor) -> Tensor:
-    high, low = index >> 32, index & _BITS
-    hashed = _mix(_mix(low ^ key[0]) ^ key[1] ^ high ^ (stream * 0x9E3779B9 & _BITS))
+def _shared(key: Tensor, count: int, stream: int | Tensor) -> Tensor:
+    return _fraction(_words(key, 0, torch.arange(count, dtype=torch.int32), stream))
+
+
+def _fraction(words: Tensor) -> Tensor:
     # 24 bits are what a float32 holds without rounding up to 1.
-    return (hashed >> 8).to(torch.float32) * 2.0**-24
+    return (words >> 8 & 0xFFFFFF).to(torch.float32) * 2.0**-24
 
 
-def _uniform_eagerly(key: Tensor, start: int, count: int, stream: int) -> Tensor:
-    """The same numbers in a fraction of the time: torch has no arithmetic of 32 unsigned bits."""
-    first, second = key.tolist()
-    word = np.arange(count, dtype=np.uint32)
-    word += np.uint32(start & _BITS)
-    word ^= np.uint32(first)
-    _mix_eagerly(word)
-    word ^= np.uint32(second ^ (start >> 32) ^ (stream * 0x9E3779B9 & _BITS))
-    _mix_eagerly(word)
-    word >>= np.uint32(8)
-    return torch.from_numpy(word.astype(np.float32)).mul_(2.0**-24)
+def _words(key: Tensor, start: Tensor | int, index: Tensor, stream: int | Tensor) -> Tensor:
+    """The words so many places, int32, after a start; int32 too."""
+    place, step = _sequence(key.unbind(), start, stream)
+    return _hash(_signed(place).to(torch.int32) + index * _signed(step).to(torch.int32))
 
 
-def _mix_eagerly(word: NDArray[np.uint32]) -> None:
-    word ^= word >> np.uint32(16)
-    word *= np.uint32(0x21F0AAAD)
-    word ^= word >> np.uint32(15)
-    word *= np.uint32(0x735A2D97)
-    word ^= word >> np.uint32(15)
+def _hash(word: Tensor) -> Tensor:
+    """What is lost of int32 products are their high bits."""
+    word = (word ^ (word >> 16 & 0xFFFF)) * _FIRST
+    word = (word ^ (word >> 15 & 0x1FFFF)) * _SECOND
+    return word ^ (word >> 15 & 0x1FFFF)
 
 
-def _mix(word: Tensor) -> Tensor:
-    """Mix 32 bits held in int64 (an integer hash of Wellons, 2018); products stay below 2^63."""
-    word = word ^ (word >> 16)
-    word = (word * 0x21F0AAAD) & _BITS
-    word = word ^ (word >> 15)
-    word = (word * 0x735A2D97) & _BITS
-    return word ^ (word >> 15)
+def _sequence(key: Sequence[Any], start: Any, stream: Any) -> tuple[Any, Any]:
+    """Where the sequence of a key and a stream is at a start, and its step; numbers of 32 bits.
+
+    All are integers, or all are tensors of them.
+    """
+    step = (key[1] * (2 * stream + 1)) & _BITS  # odd, so that no place comes twice
+    return (key[0] + stream + (start & _BITS) * step) & _BITS, step
+
+
+def _signed(word: Any) -> Any:
+    """The signed number of the same 32 bits."""
+    return word - ((word >> 31) << 32)
+
+
+def _words_eagerly(
+    key: Tensor, start: int, count: int, stream: int | Tensor
+) -> NDArray[np.uint32]:
+    """The same words in a fraction of the time: torch has no arithmetic of unsigned words."""
+    place, step = _sequence(key.tolist(), start, int(stream))
+    steps, other = np.arange(min(_RUN, count), dtype=np.uint32), np.empty(_RUN, dtype=np.uint32)
+    steps *= np.uint32(step)
+    words = np.empty(count, dtype=np.uint32)
+    for begin in range(0, count, _RUN):
+        word = words[begin : begin + _RUN]
+        shifted = other[: word.size]
+        np.add(steps[: word.size], np.uint32((place + begin * step) & _BITS), out=word)
+        for bits, factor in ((16, _FIRST), (15, _SECOND)):
+            word ^= np.right_shift(word, np.uint32(bits), out=shifted)
+            word *= np.uint32(factor)
+        word ^= np.right_shift(word, np.uint32(15), out=shifted)
+    return words

@@ -1,4 +1,4 @@
-"""Exact order statistics in linear time, of tensors too large to sort.
+"""Exact order statistics in linear time, of tensors too large to sort, and orders of rows.
 
 Floyd and Rivest, "Expected time bounds for selection", 1975: a sample brackets the answer; one
 pass counts what lies below and keeps what lies inside the bracket, a small part of the whole.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 SAMPLE = 1 << 14
-"""About how many entries the bracket is read off."""
+"""About how many entries the bracket is read off, at least."""
 
 
 def order_statistic(tensors: Iterable[Tensor] | Chunks, rank: int) -> Tensor:
@@ -51,7 +51,7 @@ def _bracket(tensors: Iterable[Tensor] | Chunks, rank: int) -> tuple[float, floa
     if total <= SAMPLE:
         return -math.inf, math.inf
     # An odd step does not fall in step with rows and columns.
-    step = total // SAMPLE | 1
+    step = total // max(SAMPLE, int(total ** (2 / 3))) | 1
     if isinstance(tensors, Chunks):
         sample = tensors.take(slice(None, None, step)).abs()
     else:
@@ -88,7 +88,32 @@ def _size(tensors: Iterable[Tensor] | Chunks) -> int:
 
 def _pieces(tensors: Iterable[Tensor] | Chunks) -> Iterator[Tensor]:
     if isinstance(tensors, Chunks):
-        yield from (chunk.abs_() for chunk in tensors)
+        yield from (chunk.abs_() for chunk in tensors.pieces())
         return
     for tensor in tensors:
         yield from torch.split(tensor.reshape(-1), CHUNK)
+
+
+def order_of_rows(magnitudes: Tensor) -> Tensor:
+    """The places of each row's entries in rising order; of equal ones first the first.
+
+    Args:
+        magnitudes: Shape `(n, length)`, not negative, floating point.
+
+    Returns:
+        Shape `(n, length)`, int64.
+    """
+    if magnitudes.dtype != torch.float32:
+        return magnitudes.argsort(dim=1, stable=True)
+    # The bits of a float32 that is not negative sort as it does. Halves of them, the low ones
+    # first, sort in linear time: a third of what any sort of the whole takes.
+    bits = magnitudes.view(torch.int32)
+    by_low = _radix(bits & 0xFFFF)
+    by_high = _radix((bits >> 16).gather(1, by_low))
+    return by_low.gather(1, by_high)
+
+
+def _radix(numbers: Tensor) -> Tensor:
+    """The places of each row's numbers below 2^16 in rising order."""
+    order = np.argsort(numbers.numpy().astype(np.uint16), axis=1, kind="stable")
+    return torch.from_numpy(order)

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import hardshrink
 
 from evomerge.operators.accumulate import absolute_sum
-from evomerge.operators.fuse import Entries, FusedLoop
-from evomerge.operators.indicator import at_least, below
 from evomerge.operators.measure import measure
 from evomerge.operators.select import order_statistic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
     from evomerge.operators.chunks import Chunks
     from evomerge.operators.randomness import Draws
-
-LARGE = 1 << 20
-"""Entries of a piece that a compiled loop is given."""
 
 Rescale = Literal["density", "norm", "none"]
 
@@ -50,7 +46,11 @@ def trim(delta: Tensor, threshold: Tensor) -> Tensor:
     Returns:
         A tensor shaped as `delta`, the other entries 0.
     """
-    return delta * at_least(delta.abs(), threshold)
+    if torch.compiler.is_compiling():
+        return torch.where(delta.abs() < threshold, 0.0, delta)
+    # One operation instead of three; it keeps what is greater than its bound.
+    bound = torch.as_tensor(threshold, dtype=delta.dtype)
+    return hardshrink(delta, torch.nextafter(bound, bound.new_tensor(-torch.inf)).item())
 
 
 def entry_count(stacks: Iterable[Tensor]) -> int:
@@ -104,12 +104,9 @@ def drop_factor(delta: Chunks, *, density: float, rescale: Rescale, draws: Draws
         return torch.ones((), dtype=delta.dtype)
     if rescale == "density":
         return torch.tensor(1 / density, dtype=delta.dtype)
-    chance = torch.tensor(density, dtype=delta.dtype)
 
     def thin(piece: Tensor, _: slice, own: Draws) -> Tensor:
-        kept = torch.empty_like(piece)
-        _dropping({"delta": [piece]}, {"density": chance, "draws": [own]}, kept)
-        return kept
+        return drop(piece, density, own)
 
     return torch.tensor(norm_factor(delta, draws, thin), dtype=delta.dtype)
 
@@ -125,13 +122,7 @@ def drop(delta: Tensor, density: float | Tensor, draws: Draws) -> Tensor:
     Returns:
         A tensor shaped as `delta`, the other entries 0.
     """
-    return delta * below(draws.uniform(delta.shape), density)
-
-
-@FusedLoop
-def _dropping(entries: Entries, arguments: Mapping[str, Any], out: Tensor) -> None:
-    (delta,), (draws,) = entries["delta"], arguments["draws"]
-    out.copy_(drop(delta, arguments["density"], draws))
+    return delta * draws.kept(delta.shape, density)
 
 
 def norm_factor(
@@ -145,10 +136,8 @@ def norm_factor(
         thin: Returns what is kept of a piece, given where that lies and its random numbers.
     """
     before = after = 0.0
-    first = 0
-    for piece in delta.pieces(LARGE):
-        where = slice(first, first + piece.numel())
+    for where in delta.cuts():
+        piece = delta.take(where)
         before += absolute_sum(piece)
-        after += absolute_sum(thin(piece, where, draws.after(first)))
-        first = where.stop
+        after += absolute_sum(thin(piece, where, draws.after(where.start)))
     return before / after if min(before, after) >= 1e-7 else 1.0

@@ -7,18 +7,16 @@ trims all tensors of a model together and gives every model one vote, see `ties_
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+import torch
 from torch import Tensor
 
 from evomerge.operators.accumulate import add_up
-from evomerge.operators.indicator import above, at_least, below, is_zero
+from evomerge.operators.indicator import above, at_least, is_zero
 from evomerge.operators.parameters import Densities, Scale, Weights
 from evomerge.operators.registry import operator
 from evomerge.operators.sparsify import trim, trim_threshold
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 Elect = Literal["sum", "count"]
 
@@ -90,17 +88,14 @@ def merge_elected(
         Merged task vector, shape `(*S,)`. A vote that ends in a draw elects plus.
     """
     weighted = [delta * w for delta, w in zip(deltas, weight, strict=True)]
-    plus = at_least(count_votes(weighted, elect), 0)
-
-    def of_elected(up: Iterable[Tensor], down: Iterable[Tensor]) -> Tensor:
-        return add_up(up, plus) * plus + add_up(down, plus) * (1 - plus)
-
-    merged = of_elected((d.relu() for d in weighted), (d.clamp(max=0) for d in weighted))
+    sign = at_least(count_votes(weighted, elect), 0) * 2 - 1
+    agrees = [above(entry * sign, 0) for entry in weighted]
+    # What does not agree is added too, times 0: one that is no number is found out later.
+    merged = weighted[0] * agrees[0]
+    for entry, one in zip(weighted[1:], agrees[1:], strict=True):
+        merged = torch.addcmul(merged, entry, one)
     if normalize:
-        per_source = list(zip(weighted, weight, strict=True))
-        total = of_elected(
-            (above(d, 0) * w for d, w in per_source), (below(d, 0) * w for d, w in per_source)
-        )
+        total = add_up((one * w for one, w in zip(agrees, weight, strict=True)), sign)
         merged = merged / (total + is_zero(total))
     return merged * scale
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import json
-import weakref
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +12,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from evomerge.checkpoints import tokenizer_files
 from evomerge.errors import MergeError, ModelError
 from evomerge.live_model import load_model, named_weights
-from evomerge.merging import export
 from evomerge.merging.export import export_checkpoint
 from evomerge.merging.resident import ResidentWeights
 from evomerge.merging.sources import SourceLibrary
@@ -138,56 +134,6 @@ def test_transformers_loads_it_and_gets_the_logits_of_the_resident_model(
     tokens = AutoTokenizer.from_pretrained(out)("the red cat", return_tensors="pt")
     with torch.inference_mode():
         assert torch.equal(loaded(**tokens).logits, skeleton(**tokens).logits)
-
-
-@pytest.mark.parametrize("operator", ["linear", "task_arithmetic", "ties", "dare_linear"])
-def test_one_tensor_is_written_one_waits_and_one_is_merged(
-    operator: str,
-    library: SourceLibrary,
-    recipe: Callable[..., MergeRecipe],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
-    alive: weakref.WeakSet[Tensor] = weakref.WeakSet()
-    counts: list[int] = []
-
-    def counting(*arguments: Any, **settings: Any) -> Tensor:
-        merged = torch.empty(*arguments, **settings)
-        alive.add(merged)
-        counts.append(len(alive))
-        return merged
-
-    one_thread = {"get_num_threads": lambda: 1, "set_num_threads": torch.set_num_threads}
-    monkeypatch.setattr(export, "torch", SimpleNamespace(empty=counting, **one_thread))
-    gc.disable()  # what only the collector frees is alive
-    try:
-        merge = recipe("one", "two", operator=operator, parameters={"weight": 0.5})
-        export_checkpoint(merge, library, tmp_path / "out")
-    finally:
-        gc.enable()
-    assert len(counts) == len(library.signatures("base"))
-    assert max(counts) <= 3
-
-
-@pytest.mark.parametrize("operator", ["linear", "ties", "tsv_m", "pcb"])
-def test_the_number_of_threads_changes_nothing_and_is_left_as_it_was(
-    operator: str,
-    library: SourceLibrary,
-    recipe: Callable[..., MergeRecipe],
-    read_all: Callable[[Path], dict[str, Tensor]],
-    tmp_path: Path,
-) -> None:
-    before, merged = torch.get_num_threads(), []
-    merge = recipe("one", "two", operator=operator, parameters={"weight": 0.5})
-    try:
-        for threads in (1, 3):
-            torch.set_num_threads(threads)
-            export_checkpoint(merge, library, tmp_path / str(threads))
-            assert torch.get_num_threads() == threads
-            merged.append(read_all(tmp_path / str(threads)))
-    finally:
-        torch.set_num_threads(before)
-    assert all(torch.equal(merged[0][name], merged[1][name]) for name in merged[0])
 
 
 def test_a_merge_that_fails_leaves_nothing_behind(

@@ -28,7 +28,7 @@ def _published(
     """Section 3.2 of the paper and a weighted sum, entry by entry, with the engine's masks."""
     merged = [0.0] * len(deltas[0])
     for row, (delta, w, d) in enumerate(zip(deltas, weight, density, strict=True)):
-        chances = draws(0, "tensor", "layer", str(row)).uniform((len(delta),)).tolist()
+        chances = draws(0, "tensor", "layer", str(row)).coarse((len(delta),)).tolist()
         for index, (entry, chance) in enumerate(zip(delta, chances, strict=True)):
             if d == 1 or chance < d:
                 merged[index] += w * entry / d

@@ -54,9 +54,9 @@ OTHERS = {
     "seed": _draws(seed=1).uniform((SIZE,)),
     "stream": _draws().uniform((SIZE,), 1),
     "next stream": _draws().uniform((SIZE,), 2),
+    "coarse": _draws().coarse((SIZE,)),
     "place": _draws().after(SIZE).uniform((SIZE,)),
-    "far place": _draws().after(1 << 32).uniform((SIZE,)),
-    "farther place": _draws().after(1 << 40).uniform((SIZE,)),
+    "far place": _draws().after(1 << 24).uniform((SIZE,)),
 }
 
 
@@ -99,6 +99,8 @@ def test_numbers_do_not_depend_on_how_a_tensor_is_cut(
         lambda each, shape: each.uniform(shape),
         lambda each, shape: each.normal(shape),
         lambda each, shape: each.of_rows(shape, length),
+        lambda each, shape: each.coarse(shape),
+        lambda each, shape: each.kept(shape, 0.3),
     ):
         blocks = [draw(own.after(a), (b - a,)) for a, b in itertools.pairwise(places)]
         assert torch.equal(torch.cat([draw(own, (0,)), *blocks]), draw(own, (size,)))
@@ -120,39 +122,65 @@ def test_entries_of_a_row_share_a_number_and_rows_do_not() -> None:
     assert numbers[:, 0].unique().numel() == 50
 
 
-def _mix(word: int) -> int:
-    word ^= word >> 16
-    word = word * 0x21F0AAAD % 2**32
-    word ^= word >> 15
-    word = word * 0x735A2D97 % 2**32
+keys = st.tuples(words, words.map(lambda word: word | 1))
+starts = st.integers(0, 2**40)
+
+
+def _word(key: tuple[int, int], index: int, stream: int) -> int:
+    step = key[1] * (2 * stream + 1)
+    word = (key[0] + stream + index * step) % 2**32
+    word = (word ^ word >> 16) * 0x21F0AAAD % 2**32
+    word = (word ^ word >> 15) * 0x735A2D97 % 2**32
     return word ^ word >> 15
 
 
-@given(keys=st.tuples(words, words), start=st.integers(0, 2**50), stream=st.integers(0, 2**20))
-def test_numbers_are_the_published_hash_of_key_and_place(
-    keys: tuple[int, int], start: int, stream: int
+def _after(key: tuple[int, int], start: int) -> Draws:
+    own = torch.tensor(key)
+    none = torch.zeros(3, dtype=torch.int32)
+    return Draws(own, own, torch.tensor(0), none).after(start)
+
+
+@given(key=keys, start=starts, stream=st.integers(0, 2**20))
+def test_a_number_is_the_hash_of_its_place_in_the_sequence(
+    key: tuple[int, int], start: int, stream: int
 ) -> None:
-    own = Draws(torch.tensor(keys), torch.zeros(2, dtype=torch.int64), torch.tensor(start))
-    inner = _mix(start % 2**32 ^ keys[0])
-    word = _mix(inner ^ keys[1] ^ start // 2**32 ^ stream * 0x9E3779B9 % 2**32)
-    assert own.uniform((1,), stream).item() == (word >> 8) / STEPS
+    number = (_word(key, start, stream) >> 8) / STEPS
+    assert _after(key, start).uniform((1,), stream).item() == number
+
+
+@given(key=keys, start=starts, chance=st.floats(0, 1))
+def test_coarse_numbers_are_halves_of_words_and_decide_what_is_kept(
+    key: tuple[int, int], start: int, chance: float
+) -> None:
+    word = _word(key, start // 2, 0x2545F491)
+    number = (word >> 16 * (start % 2) & 0xFFFF) / 2**16
+    assert _after(key, start).coarse((1,)).item() == number
+    assert _after(key, start).kept((1,), chance).item() == (number < chance)
+
+
+def test_as_many_are_kept_as_their_chance_says() -> None:
+    for chance in (0.0, 1e-3, 0.3, 0.5, 0.999, 1.0):
+        kept = _draws().kept((SIZE,), chance).mean().item()
+        assert kept == pytest.approx(chance, abs=5 * math.sqrt(chance * (1 - chance) / SIZE))
 
 
 def test_the_numbers_are_pinned_so_that_old_recipes_rebuild_the_same_models() -> None:
     own = draws(0, "model.norm.weight", "norm", "one")
-    far = own.after(2**33)
+    far = own.after(2**31)
     drawn = [own.uniform((3,)), own.uniform((3,), 1), own.of_layer(3), far.uniform((3,))]
     assert [(numbers * STEPS).int().tolist() for numbers in drawn] == PINNED
+    assert (own.coarse((3,)) * 2**16).int().tolist() == PINNED_COARSE
     assert own.normal((3,)).tolist() == PINNED_NORMAL
 
 
 PINNED = [
-    [3471471, 14228507, 5085679],
-    [4048938, 14630723, 970840],
-    [6574448, 3539448, 3144930],
-    [2039224, 5922228, 13218926],
+    [401534, 3883051, 1351691],
+    [6532171, 7170145, 13067422],
+    [13382409, 6463466, 5697104],
+    [7091083, 13790585, 6414701],
 ]
-PINNED_NORMAL = [-0.8171693086624146, 1.0282551050186157, -0.5154192447662354]
+PINNED_COARSE = [54139, 26534, 34410]
+PINNED_NORMAL = [-1.9785497188568115, -0.7340868711471558, -1.4012677669525146]
 
 
 def test_normal_numbers_have_the_moments_of_the_normal_distribution() -> None:
@@ -177,8 +205,10 @@ def test_the_number_of_threads_does_not_matter() -> None:
 def test_a_compiled_loop_draws_the_same_bits() -> None:
     def everything(own: Draws) -> Tensor:
         rows = own.of_rows((5000,), torch.tensor(30))
-        return torch.stack([own.uniform((5000,)), own.normal((5000,), 3), rows])
+        uniform, normal = own.uniform((5000,)), own.normal((5000,), 3)
+        coarse, kept = own.coarse((5000,)), own.kept((5000,), torch.tensor(0.3))
+        return torch.stack([uniform, normal, rows, coarse, kept])
 
     compiled = torch.compile(everything, dynamic=True, fullgraph=True)
-    for own in (_draws(), _draws("another").after(2**32 - 100)):
+    for own in (_draws(), _draws("another").after(2**32 - 101)):
         assert torch.equal(compiled(own), everything(own))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Entries = Mapping[str, Sequence[Tensor]]
 
-SIZE = 70_001
+SIZE = 300_001
 FLAGS = {"rate": torch.tensor(0.3), "draws": [draws(0, "tensor", "layer", "source")]}
 
 

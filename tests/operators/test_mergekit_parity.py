@@ -96,13 +96,16 @@ def test_angles_agree_with_mergekit_but_for_their_rounding(
 class Masked(NamedTuple):
     """Stands in for random numbers: small ones where mergekit keeps an entry, large elsewhere."""
 
-    kept: Tensor
+    mask: Tensor
     start: int = 0
 
-    def uniform(self, shape: tuple[int, ...]) -> Tensor:
+    def coarse(self, shape: tuple[int, ...]) -> Tensor:
         size = torch.Size(shape).numel()
-        part = self.kept.reshape(-1)[self.start : self.start + size].view(shape)
+        part = self.mask.reshape(-1)[self.start : self.start + size].view(shape)
         return torch.where(part, 0.0, 1.0)
+
+    def kept(self, shape: tuple[int, ...], chance: float | Tensor) -> Tensor:
+        return (self.coarse(shape) < chance).float()
 
     def after(self, entries: int) -> Masked:
         return self._replace(start=self.start + entries)

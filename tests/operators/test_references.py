@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 many = settings(max_examples=30)
 # Sums of these are exact, so that a vote is a draw for both or for none.
 entries = st.integers(-32, 32).map(lambda n: n / 16)
-# A chance is a multiple of 2^-24: a density between two of them would be a matter of rounding.
+# A chance is a multiple of 2^-16: a density between two of them would be a matter of rounding.
 densities = st.integers(1, 16).map(lambda n: n / 16)
 weights = st.integers(-8, 16).map(lambda n: n / 8)
 
@@ -63,7 +63,7 @@ def test_ties_global_is_the_ties_of_its_authors(
 def test_dare_linear_is_dare_and_a_sum(data: st.DataObject, sources: int, size: int) -> None:
     deltas, own = _rows(data, sources, size), _draws(sources)
     weight, density = (_per_source(data, each, sources) for each in (weights, densities))
-    chances = [each.uniform((size,)).tolist() for each in own]
+    chances = [each.coarse((size,)).tolist() for each in own]
     merged = operating.merge(
         "dare_linear",
         torch.tensor(deltas, dtype=torch.float64),
@@ -89,7 +89,7 @@ def test_della_is_what_its_paper_says(
     weight = _per_source(data, st.integers(1, 16).map(lambda n: n / 8), sources)
     density = _per_source(data, st.integers(4, 12).map(lambda n: n / 16), sources)
     epsilon = _per_source(data, st.integers(0, 3).map(lambda n: n / 16), sources)
-    chances = [each.uniform((rows, columns)).tolist() for each in own]
+    chances = [each.coarse((rows, columns)).tolist() for each in own]
     merged = operating.merge(
         "della",
         stack,
