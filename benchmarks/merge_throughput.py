@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,17 +142,36 @@ def compare(arguments: argparse.Namespace, family: str, method: str) -> None:
 
 
 def run(command: list[str], threads: int, out: Path) -> tuple[float, int]:
-    """Wall seconds and peak resident bytes of a command."""
+    """Wall seconds and peak bytes of memory of a command and all its processes."""
     shutil.rmtree(out, ignore_errors=True)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    started = time.perf_counter()
+    started, peak = time.perf_counter(), 0
     child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)
+    while child.poll() is None:
+        peak = max(peak, sum(map(proportional_size, [child.pid, *children(child.pid)])))
+        time.sleep(0.1)
     seconds = time.perf_counter() - started
-    if status:
+    if child.returncode:
         raise SystemExit(f"{' '.join(command)} failed")
     shutil.rmtree(out)
-    return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return seconds, peak
+
+
+def children(process: int) -> list[int]:
+    """Processes that a process and its threads have started."""
+    files = Path(f"/proc/{process}/task").glob("*/children")
+    with suppress(OSError):
+        return [int(number) for file in files for number in file.read_text().split()]
+    return []
+
+
+def proportional_size(process: int) -> int:
+    """Bytes in memory, what is shared divided by those who share it."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 def floor(folder: Path, shape: Shape, out: Path) -> float:

@@ -87,9 +87,9 @@ def _merged_by_many(
     operands: Operands, release: Callable[[], None], processes: int
 ) -> Iterator[tuple[TensorJob, torch.Tensor]]:
     operands.measure_model()
-    # One place for each that is being merged, and one for what the caller has.
-    room = _Room(operands.plan, processes + 1)
-    free = deque(range(processes + 1))
+    # Two for each process, which then need not wait for the caller, and one for the caller.
+    places = 2 * processes + 1
+    room, free = _Room(operands.plan, places), deque(range(places))
     waiting: deque[tuple[TensorJob, int, Future[None]]] = deque()
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(processes, context, _adopt, (operands, release, room)) as pool:

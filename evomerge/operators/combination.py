@@ -45,7 +45,10 @@ def combination(shares: Callable[..., Tensor]) -> Combination:
         dtype = rows[0].dtype
         # As precise as the numbers of a compiled loop are, and no more.
         given = [torch.as_tensor(number, dtype=dtype).double() for number in numbers]
-        parts = rule(gram, given).to(dtype)
-        return add_up((row * part for row, part in zip(rows, parts, strict=True)), rows[0])
+        # Only a compiler needs an operation of torch's, whose first use takes seconds.
+        compiling = torch.compiler.is_compiling()
+        parts = rule(gram, given) if compiling else shares(gram, *given)
+        scaled = (row * part for row, part in zip(rows, parts.to(dtype), strict=True))
+        return add_up(scaled, rows[0])
 
     return combine
