@@ -11,6 +11,7 @@ import fcntl
 import mmap
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, final
 
 import torch
@@ -40,14 +41,8 @@ class DiskStream:
     """
 
     def __init__(self, file: Path) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        try:
-            self._descriptor = os.open(file, flags | _DIRECT, 0o666)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            file.unlink(missing_ok=True)  # some systems make the file before they refuse
-            self._descriptor = os.open(file, flags, 0o666)
+        self._descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        self._direct(True)
         self._start = self._filled = 0
         # Memory that is mapped begins where a page begins, as the way past the cache needs it.
         self._parts = [_bytes(mmap.mmap(-1, PART_BYTES)) for _ in range(2)]
@@ -83,7 +78,7 @@ class DiskStream:
     def _finish_in_order(self) -> None:
         # What is left is no whole number of blocks, nor begins what follows at one.
         self._wait()
-        self._use_cache()
+        self._direct(False)
         self._pass_on()
         self._wait()
 
@@ -106,18 +101,18 @@ class DiskStream:
             try:
                 count = os.pwrite(self._descriptor, view, offset)
             except OSError as error:
-                if error.errno != errno.EINVAL or not self._use_cache():
+                if error.errno != errno.EINVAL or not self._direct(False):
                     raise
                 continue
             view, offset = view[count:], offset + count
 
-    def _use_cache(self) -> bool:
-        """Write through the page cache from now on; whether that is a change."""
+    def _direct(self, wanted: bool) -> bool:  # noqa: FBT001 (on or off)
+        """Write past the page cache from now on, or through it; whether that is a change."""
         flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
-        if not flags & _DIRECT:
-            return False
-        fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags & ~_DIRECT)
-        return True
+        changed = flags | _DIRECT if wanted else flags & ~_DIRECT
+        with suppress(OSError):  # some file systems know no other way than through it
+            fcntl.fcntl(self._descriptor, fcntl.F_SETFL, changed)
+        return changed != flags
 
 
 def _bytes(memory: mmap.mmap) -> torch.Tensor:
