@@ -42,7 +42,7 @@ class DiskStream:
 
     def __init__(self, file: Path) -> None:
         self._descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        self._direct(True)
+        self._direct(wanted=True)
         self._start = self._filled = 0
         # Memory that is mapped begins where a page begins, as the way past the cache needs it.
         self._parts = [_bytes(mmap.mmap(-1, PART_BYTES)) for _ in range(2)]
@@ -78,7 +78,7 @@ class DiskStream:
     def _finish_in_order(self) -> None:
         # What is left is no whole number of blocks, nor begins what follows at one.
         self._wait()
-        self._direct(False)
+        self._direct(wanted=False)
         self._pass_on()
         self._wait()
 
@@ -101,12 +101,12 @@ class DiskStream:
             try:
                 count = os.pwrite(self._descriptor, view, offset)
             except OSError as error:
-                if error.errno != errno.EINVAL or not self._direct(False):
+                if error.errno != errno.EINVAL or not self._direct(wanted=False):
                     raise
                 continue
             view, offset = view[count:], offset + count
 
-    def _direct(self, wanted: bool) -> bool:  # noqa: FBT001 (on or off)
+    def _direct(self, *, wanted: bool) -> bool:
         """Write past the page cache from now on, or through it; whether that is a change."""
         flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
         changed = flags | _DIRECT if wanted else flags & ~_DIRECT
