@@ -1,4 +1,4 @@
-"""One mergekit for all tests that ask it what it makes of a tensor; its imports take seconds."""
+"""mergekit for tests: as a program, or as one process that is asked again and again."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 
 ORACLE = os.environ.get("EVOMERGE_ORACLE")
 
-MARKS = [
+NEEDED = [
     pytest.mark.oracle,
     pytest.mark.slow,
     pytest.mark.skipif(ORACLE is None, reason="EVOMERGE_ORACLE names no python with mergekit"),
-    pytest.mark.xdist_group("mergekit"),
 ]
-"""Of every module that asks."""
+"""Marks of every module that runs it as a program."""
+
+MARKS = [*NEEDED, pytest.mark.xdist_group("mergekit")]
+"""Marks of every module that asks it of tensors: its imports take seconds."""
 
 # A line of JSON and a safetensors file of so many bytes: what is asked, and what is answered.
 SERVER = """
@@ -53,6 +55,18 @@ for line in asked:
     answered.write(json.dumps(answer | {"size": len(body)}).encode() + b"\\n" + body)
     answered.flush()
 """
+
+
+def run_mergekit(program: str, *arguments: object) -> None:
+    """Run a program where mergekit is, and see that it ends well."""
+    done = subprocess.run(
+        [str(ORACLE), "-c", program, *map(str, arguments)],
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 class MergekitError(Exception):

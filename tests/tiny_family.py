@@ -6,14 +6,21 @@ import json
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torch import Tensor
+
 WORDS = ["red", "green", "blue", "cat", "dog", "bird", "one", "two", "three", "sun", "moon", "sea"]
+
+
+def load_tensors(folder: Path) -> dict[str, Tensor]:
+    """Every tensor of a model folder, read by safetensors itself."""
+    return {k: t for file in folder.glob("*.safetensors") for k, t in load_file(file).items()}
 
 
 def build_family(

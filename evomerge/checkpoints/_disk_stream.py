@@ -45,7 +45,8 @@ class DiskStream:
         self._direct(wanted=True)
         self._start = self._filled = 0
         # Memory that is mapped begins where a page begins, as the way past the cache needs it.
-        self._parts = [_bytes(mmap.mmap(-1, PART_BYTES)) for _ in range(2)]
+        memory = (mmap.mmap(-1, PART_BYTES) for _ in range(2))
+        self._parts = [torch.frombuffer(each, dtype=torch.uint8) for each in memory]
         self._thread = ThreadPoolExecutor(1, "evomerge-write")
         self._written: Future[None] | None = None
 
@@ -113,7 +114,3 @@ class DiskStream:
         with suppress(OSError):  # some file systems know no other way than through it
             fcntl.fcntl(self._descriptor, fcntl.F_SETFL, changed)
         return changed != flags
-
-
-def _bytes(memory: mmap.mmap) -> torch.Tensor:
-    return torch.frombuffer(memory, dtype=torch.uint8)

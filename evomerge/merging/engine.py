@@ -91,9 +91,8 @@ def _refuse_nonfinite(operands: Operands, job: TensorJob, out: Tensor) -> None:
     # One cheap pass decides nearly always; a sum that overflows is looked at closely. It goes
     # piece by piece, since torch makes a float32 copy of what it adds up.
     pieces = torch.split(out.view(-1), CHUNK)
-    if all(math.isfinite(piece.sum(dtype=torch.float32)) for piece in pieces):
-        return
-    if torch.isfinite(out).all():
+    likely = all(math.isfinite(piece.sum(dtype=torch.float32)) for piece in pieces)
+    if likely or torch.isfinite(out).all():
         return
     base, tensors = operands.stored(job)
     labels = [f"source {operands.plan.recipe.sources[i].label}" for i, _ in job.source_tensors]

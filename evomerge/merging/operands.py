@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,10 +46,6 @@ class Measured(OrderedDict[Hashable, Tensor]):
     """What first passes found, by all that it depends on; the oldest make room for new ones."""
 
     LIMIT = 100_000
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.of_model = threading.Lock()
 
     def __setitem__(self, key: Hashable, value: Tensor) -> None:
         super().__setitem__(key, value)
@@ -188,11 +183,9 @@ class Operands:
                 found = measure_source(measure, whole, row, {**arguments, "base": base})
                 self.measured[keys[row]] = found
         elif missing and measure.span == "model":
-            with self.measured.of_model:  # tensors are merged by several threads
-                if keys[0] not in self.measured:
-                    self.measured[keys[0]] = take_measure(
-                        measure, torch.empty(0), arguments, _Stacks(self)
-                    )
+            self.measured[keys[0]] = take_measure(
+                measure, torch.empty(0), arguments, _Stacks(self)
+            )
         elif missing and measure.span == "streams":
             base, tensors = self.stored(job)
             streams = [self._chunks(job, base, tensor) for tensor in tensors]

@@ -44,7 +44,7 @@ def row_ranks(delta: Tensor) -> Tensor:
             is one row.
 
     Returns:
-        Shape `(*S,)`, float16. In rows longer than `TOP` entries the greatest rank is `TOP`, and
+        Shape `(*S,)`, float16. In rows of more than `TOP + 1` entries the greatest is `TOP`, and
         the others are as much smaller: a chance needs no more, and half the memory is half the
         time.
     """

@@ -23,7 +23,7 @@ INPUTS = {
     "component": "number of the tensor's component among those of a model, shape `()`, int64",
     "row_length": "entries of one of the tensor's rows, 1 in vectors; shape `()`, int64",
     "offset": "entries that come before in the flattened model, shape `()`, int64",
-    "ranks": "ranks of each source's magnitudes within their rows, shape `(M, *S)`, integers",
+    "ranks": "ranks of each source's magnitudes within their rows, shape `(M, *S)`, float16",
     "fisher": "diagonal Fisher information of each source, shape `(M, *S)`; ones if unknown",
     "fisher_norm": "Euclidean norm of each source's whole Fisher diagonal, shape `(M,)`",
     "sensitivity": "how much each source's loss depends on each of its layers, that of the tensor "

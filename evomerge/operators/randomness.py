@@ -205,11 +205,9 @@ def _signed(word: Any) -> Any:
     return word - ((word >> 31) << 32)
 
 
-def _words_eagerly(
-    key: Tensor, start: int, count: int, stream: int | Tensor
-) -> NDArray[np.uint32]:
+def _words_eagerly(key: Tensor, start: int, count: int, stream: int) -> NDArray[np.uint32]:
     """The same words in a fraction of the time: torch has no arithmetic of unsigned words."""
-    place, step = _sequence(key.tolist(), start, int(stream))
+    place, step = _sequence(key.tolist(), start, stream)
     steps, other = np.arange(min(_RUN, count), dtype=np.uint32), np.empty(_RUN, dtype=np.uint32)
     steps *= np.uint32(step)
     words = np.empty(count, dtype=np.uint32)

@@ -20,12 +20,11 @@ Where we do not follow mergekit:
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from mergekit_process import NEEDED, run_mergekit
 from safetensors.torch import load_file
 from vocabulary_family import build_models, tokens_of
 
@@ -38,13 +37,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-ORACLE = os.environ.get("EVOMERGE_ORACLE")
-
-pytestmark = [
-    pytest.mark.oracle,
-    pytest.mark.slow,
-    pytest.mark.skipif(ORACLE is None, reason="EVOMERGE_ORACLE names no python with mergekit"),
-]
+pytestmark = NEEDED
 
 MERGEKIT = """
 import json, os, sys
@@ -98,14 +91,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build_models(root)
     jobs = {name: their_recipe(*case) for name, case in CASES.items()}
     (root / "jobs.json").write_text(json.dumps(jobs))
-    done = subprocess.run(
-        [str(ORACLE), "-c", MERGEKIT, str(root)],
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_mergekit(MERGEKIT, root)
     return root
 
 

@@ -6,22 +6,17 @@ mergekit runs in the Python that EVOMERGE_ORACLE names, once for all files.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from mergekit_process import MARKS, ORACLE
-from safetensors.torch import load_file
-from tiny_family import build_family
+from mergekit_process import MARKS, run_mergekit
+from tiny_family import build_family, load_tensors
 
 from evomerge.run.merge import merge_file
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from torch import Tensor
 
 pytestmark = MARKS
 
@@ -188,19 +183,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build_family(root, layers=4)
     for name, text in EXAMPLES.items():
         (root / f"{name}.yml").write_text(text)
-    done = subprocess.run(
-        [str(ORACLE), "-c", MERGEKIT, str(root), str(SEED), *EXAMPLES],
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_mergekit(MERGEKIT, root, SEED, *EXAMPLES)
     return root
-
-
-def load_model(folder: Path) -> dict[str, Tensor]:
-    return {k: t for file in folder.glob("*.safetensors") for k, t in load_file(file).items()}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -209,7 +193,7 @@ def test_a_file_of_mergekit_s_becomes_mergekit_s_model(
 ) -> None:
     monkeypatch.chdir(models)
     merge_file(models / f"{name}.yml", tmp_path / "ours", compat=True, seed=SEED)
-    ours, theirs = load_model(tmp_path / "ours"), load_model(models / f"theirs-{name}")
+    ours, theirs = load_tensors(tmp_path / "ours"), load_tensors(models / f"theirs-{name}")
     assert ours.keys() == theirs.keys()
     for tensor, value in ours.items():
         assert value.dtype == theirs[tensor].dtype, tensor

@@ -6,16 +6,14 @@ mergekit runs in the Python that EVOMERGE_ORACLE names, once for all cases.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from mergekit_process import NEEDED, run_mergekit
 from recipe.mergekit_cases import CASES, Case
 from recipe.mergekit_compat_cases import COMPAT
-from safetensors.torch import load_file
-from tiny_family import build_family
+from tiny_family import build_family, load_tensors
 
 from evomerge.layout import layer_count
 from evomerge.merging.export import export_checkpoint
@@ -30,13 +28,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-ORACLE = os.environ.get("EVOMERGE_ORACLE")
-
-pytestmark = [
-    pytest.mark.oracle,
-    pytest.mark.slow,
-    pytest.mark.skipif(ORACLE is None, reason="EVOMERGE_ORACLE names no python with mergekit"),
-]
+pytestmark = NEEDED
 
 MERGEKIT = """
 import json, os, sys
@@ -86,20 +78,8 @@ def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folders = (str(root / case.family), str(root / "theirs" / name))
         jobs.append((str(root / f"{name}.yaml"), *folders, case.seed))
     (root / "jobs.json").write_text(json.dumps(jobs))
-    done = subprocess.run(
-        [str(ORACLE), "-c", MERGEKIT, str(root / "jobs.json")],
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_mergekit(MERGEKIT, root / "jobs.json")
     return root
-
-
-def load_model(folder: Path) -> dict[str, Tensor]:
-    files = sorted(folder.glob("*.safetensors"))
-    return {name: t for file in files for name, t in load_file(file).items()}
 
 
 def within(one: Tensor, other: Tensor, ulps: int) -> bool:
@@ -127,7 +107,7 @@ def test_mergekit_and_we_make_the_same_tensors(name, merged, tmp_path):
     case = ALL[name]
     library = SourceLibrary(merged / case.family)
     export_checkpoint(read_or_make(case, library), library, tmp_path / "ours")
-    ours, theirs = load_model(tmp_path / "ours"), load_model(merged / "theirs" / name)
+    ours, theirs = load_tensors(tmp_path / "ours"), load_tensors(merged / "theirs" / name)
     assert ours.keys() == theirs.keys()
     for tensor, value in ours.items():
         assert value.dtype == theirs[tensor].dtype, tensor
