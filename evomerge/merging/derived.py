@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 50_000_000_000
 
+VERSION = 2
+"""Raised whenever something is derived in another way, so that no old file is taken for a new."""
+
 
 class DerivedTensors:
     """A folder of tensors by a key of all that they depend on, shared by processes.
@@ -51,7 +54,7 @@ class DerivedTensors:
         Raises:
             ModelError: The folder cannot be written.
         """
-        name = blake3(key.encode()).hexdigest()
+        name = blake3(f"{VERSION} {key}".encode()).hexdigest()
         if name not in self._mapped:
             file = self._folder / name
             found = _map(file)

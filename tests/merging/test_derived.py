@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from evomerge.errors import ModelError
+from evomerge.merging import derived
 from evomerge.merging.derived import DerivedTensors
 from evomerge.merging.resident import ResidentWeights
 from evomerge.merging.sources import SourceLibrary
@@ -56,6 +57,16 @@ def test_a_damaged_file_is_made_again(tmp_path: Path) -> None:
     content[-40] ^= 1
     file.write_bytes(content)
     assert torch.equal(DerivedTensors(tmp_path).fetch("key", make), make.tensor)
+    assert make.calls == 2
+
+
+def test_what_was_derived_in_another_way_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = Maker(torch.arange(100))
+    for version in (1, 2):
+        monkeypatch.setattr(derived, "VERSION", version)
+        DerivedTensors(tmp_path).fetch("key", make)
     assert make.calls == 2
 
 
