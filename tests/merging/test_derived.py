@@ -92,8 +92,8 @@ def test_ranks_are_kept_between_candidates_and_change_nothing(
     family: Path, tmp_path: Path, recipe: Callable[..., MergeRecipe]
 ) -> None:
     results = []
-    for derived in (None, DerivedTensors(tmp_path), DerivedTensors(tmp_path)):
-        library = SourceLibrary(family, derived=derived)
+    for kept in (None, DerivedTensors(tmp_path), DerivedTensors(tmp_path)):
+        library = SourceLibrary(family, derived=kept)
         held = {
             name: torch.empty(shape) for name, (_, shape) in library.signatures("base").items()
         }
