@@ -193,11 +193,11 @@ def descendants(ancestor):
     return found
 
 def sockets(process):
-    for entry in Path(f"/proc/{process}/fd").iterdir():
-        try:
+    try:
+        for entry in Path(f"/proc/{process}/fd").iterdir():
             yield os.readlink(entry)
-        except OSError:
-            continue
+    except OSError:
+        return
 
 _join_or_start(1, None)
 owners = {
