@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from evomerge.operators.apply import apply
+from evomerge.operators.chunks import Chunks
 from evomerge.operators.measure import take_measure
 from evomerge.operators.parameters import OF_SOURCES
 from evomerge.operators.randomness import draws, generator
@@ -116,7 +117,8 @@ def _prepare(
         "gram": None,
         "activation": None,
     }
-    inputs |= {key: [derive(row) for row in stack] for key, derive in operator.derived.items()}
+    for key, derive in operator.derived.items():
+        inputs[key] = [derive(Chunks.of(row)) for row in stack]
     unknown = changes.keys() - inputs.keys() - {"measured"} - operator.inputs
     assert not unknown, f"{name} has no parameter {unknown}"
     for key, value in changes.items():

@@ -156,7 +156,7 @@ class Operands:
     def _derive(self, kind: str, derive: Derive, job: TensorJob, row: int) -> Tensor:
         def make() -> Tensor:
             base, tensors = self.stored(job)
-            return derive(self._chunks(job, base, tensors[row]).whole())
+            return derive(self._chunks(job, base, tensors[row]))
 
         index, name = job.source_tensors[row]
         contents = [self.contents[0], self.contents[1 + index]] if self.contents else [None]

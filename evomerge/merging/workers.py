@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from evomerge.errors import MergeError
+from evomerge.layout import Component, locate
 from evomerge.merging.engine import merge_tensor
 from evomerge.merging.memory import keep_freed_blocks
 from evomerge.operators.parameters import OF_BASE, OF_SOURCES
@@ -95,10 +96,14 @@ def _merged_by_many(
     with ProcessPoolExecutor(processes, context, _adopt, (operands, release, room)) as pool:
         try:
             for number, job in enumerate(operands.plan.jobs):
+                # Embedding and head are merged one after the other: side by side they would need
+                # as much memory as all else together.
+                while not free or (
+                    _is_huge(job) and any(_is_huge(other) for other, *_ in waiting)
+                ):
+                    yield _take(waiting, room, free)
                 place = free.popleft()
                 waiting.append((job, place, pool.submit(_merge, number, place)))
-                if not free:
-                    yield _take(waiting, room, free)
             while waiting:
                 yield _take(waiting, room, free)
         except BrokenProcessPool:
@@ -152,6 +157,10 @@ class _Room:
     def place(self, number: int, job: TensorJob) -> torch.Tensor:
         """A tensor for the result of a job, in one of the places."""
         return self._memory[number][: _size(job)].view(job.dtype).view(job.shape)
+
+
+def _is_huge(job: TensorJob) -> bool:
+    return locate(job.name).component in (Component.EMBEDDING, Component.HEAD)
 
 
 def _size(job: TensorJob) -> int:

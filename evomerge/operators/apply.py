@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from evomerge.operators.chunks import Chunks
 from evomerge.operators.measure import take_measure
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def apply(
     given = {**arguments, **(inputs or {})}
     for name, derive in operator.derived.items():
         if name not in given:
-            given[name] = [derive(source) for source in stack]
+            given[name] = [derive(Chunks.of(source)) for source in stack]
     if operator.measure is not None and "measured" not in given:
         given["measured"] = take_measure(operator.measure, stack, given, stacks)
     wanted = operator.parameters.keys() | operator.inputs

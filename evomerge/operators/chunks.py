@@ -29,6 +29,11 @@ class Chunks:
     base: Tensor | None
     dtype: torch.dtype
 
+    @classmethod
+    def of(cls, tensor: Tensor) -> Chunks:
+        """The pieces of a tensor that is there already."""
+        return cls(tensor, None, tensor.dtype)
+
     def cuts(self, size: int = CHUNK) -> list[slice]:
         """Where the pieces of so many entries lie."""
         return [slice(start, start + size) for start in range(0, self.entries, size)]

@@ -7,12 +7,13 @@ Sampling", 2024, https://arxiv.org/abs/2406.11617, section 3 (MagPrune, then ele
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from evomerge.errors import MergeError
+from evomerge.operators.chunks import CHUNK, Chunks
 from evomerge.operators.indicator import below, is_zero
 from evomerge.operators.measure import measure
 from evomerge.operators.parameters import Interval, Scale, Search, Weights
@@ -22,9 +23,6 @@ from evomerge.operators.select import order_of_rows
 from evomerge.operators.sparsify import norm_factor
 from evomerge.operators.task_arithmetic import add_weighted
 from evomerge.operators.ties import merge_elected
-
-if TYPE_CHECKING:
-    from evomerge.operators.chunks import Chunks
 
 MagPruneRescale = Literal["probability", "norm", "none"]
 # Every pair of values of these two ranges is allowed.
@@ -36,7 +34,7 @@ TOP = 2048
 """The greatest rank in a row; up to here float16 holds every whole number."""
 
 
-def row_ranks(delta: Tensor) -> Tensor:
+def row_ranks(delta: Chunks) -> Tensor:
     """Rank the magnitudes of each row: 0 for the smallest, of equal ones first the first.
 
     Args:
@@ -48,17 +46,17 @@ def row_ranks(delta: Tensor) -> Tensor:
         the others are as much smaller: a chance needs no more, and half the memory is half the
         time.
     """
-    length = _row_length(delta)
+    length = max(1, _row_length(delta.source))
     places = torch.arange(length, dtype=torch.float64)
     # Their bits are moved: torch does that several times faster than with float16.
     places = (places * (_top(length) / max(1, length - 1))).to(torch.float16).view(torch.int16)
-    rows = delta.reshape(delta.numel() // max(1, length), length)
-    ranks = torch.empty(rows.shape, dtype=places.dtype)
-
-    count = max(1, (1 << 17) // max(1, length))  # few enough for the cache
-    for few, own in zip(*(torch.split(each, count) for each in (rows, ranks)), strict=True):
-        own.scatter_(1, order_of_rows(few.abs()), places.expand_as(own))
-    return ranks.view(torch.float16).view(delta.shape)
+    ranks = torch.empty(delta.source.shape, dtype=places.dtype)
+    flat = ranks.view(-1)
+    for where in delta.cuts(max(1, CHUNK // length) * length):
+        magnitudes = delta.take(where).abs_().view(-1, length)
+        own = flat[where].view(-1, length)
+        own.scatter_(1, order_of_rows(magnitudes), places.expand_as(own))
+    return ranks.view(torch.float16)
 
 
 def _row_length(delta: Tensor) -> int:

@@ -80,10 +80,10 @@ def take_measure(
     if of.span == "tensor":
         return of.function(stack, **read)
     if of.span == "streams":
-        return of.function([Chunks(row, None, row.dtype) for row in stack], **read)
+        return of.function([Chunks.of(row) for row in stack], **read)
     if of.span == "model":
         return of.function([stack] if stacks is None else stacks, **read)
-    sources = [Chunks(row, None, row.dtype) if of.span == "chunks" else row for row in stack]
+    sources = [Chunks.of(row) if of.span == "chunks" else row for row in stack]
     return torch.stack([measure_source(of, one, row, read) for row, one in enumerate(sources)])
 
 

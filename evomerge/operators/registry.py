@@ -19,11 +19,12 @@ from evomerge.operators.parameters import INPUTS, Parameter, read_parameters
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from evomerge.operators.chunks import Chunks
     from evomerge.operators.measure import Measure
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Space = Literal["weight", "delta"]
-Derive = Callable[["Tensor"], "Tensor"]
+Derive = Callable[["Chunks"], "Tensor"]
 
 _REGISTERED: dict[str, Operator] = {}
 
@@ -43,7 +44,8 @@ class Operator:
         inputs: What it takes besides the stack and its parameters, see `parameters.INPUTS`.
         measure: Its first pass; None if it needs none.
         derived: Inputs that follow from each source alone, by name, and what makes them: a
-            function from a source's tensor to one of the same shape. They are worth keeping.
+            function from the `Chunks` of a source's tensor to a tensor of its shape. They are
+            worth keeping.
         check: Takes a tensor's parameters and raises MergeError if they do not go together.
         fusible: It gives the same bits when it is compiled.
         sources: Least and greatest number of sources; None for no upper limit.

@@ -7,7 +7,7 @@ pass counts what lies below and keeps what lies inside the bracket, a small part
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -35,15 +35,18 @@ def order_statistic(tensors: Iterable[Tensor] | Chunks, rank: int) -> Tensor:
         Entries that are no numbers come before all others.
     """
     low, high = _bracket(tensors, rank)
-    below, inside = _count(tensors, low, high)
-    found = sum(part.numel() for part in inside)
-    if not below <= rank < below + found:
+    split = _split(tensors, low, high)
+    if not split.below <= rank < split.reached:
         # The sample misled us, which is rare; then nothing is left out.
-        below, inside = _count(tensors, -math.inf, math.inf)
-    candidates = torch.cat(inside)
-    if rank < below:
-        return candidates.new_tensor(torch.nan)
-    return candidates.kthvalue(rank - below + 1).values
+        low, high = -math.inf, math.inf
+        split = _split(tensors, low, high)
+    if (place := rank - split.below) < 0:
+        return split.entries.new_tensor(torch.nan)
+    if place < split.at_low:
+        return split.entries.new_tensor(low)
+    if (place := place - split.at_low) < split.entries.numel():
+        return split.entries.kthvalue(place + 1).values
+    return split.entries.new_tensor(high)
 
 
 def _bracket(tensors: Iterable[Tensor] | Chunks, rank: int) -> tuple[float, float]:
@@ -66,18 +69,39 @@ def _bracket(tensors: Iterable[Tensor] | Chunks, rank: int) -> tuple[float, floa
     )
 
 
-def _count(
-    tensors: Iterable[Tensor] | Chunks, low: float, high: float
-) -> tuple[int, list[Tensor]]:
-    """How many entries lie below the bracket, and the entries inside it, ends included."""
-    below, inside = 0, []
+class _Split(NamedTuple):
+    """Entries split by a bracket.
+
+    Attributes:
+        below: How many come before its lower end.
+        at_low: How many are equal to that.
+        reached: How many do not come after its upper end.
+        entries: Those between the ends. Those at the ends are not kept: where a task vector has
+            few different values, as between models of low precision, they are a large part of it.
+    """
+
+    below: int
+    at_low: int
+    reached: int
+    entries: Tensor
+
+
+def _split(tensors: Iterable[Tensor] | Chunks, low: float, high: float) -> _Split:
+    below = at_low = reached = 0
+    # One block that grows: many small ones would keep the heap from using the room between them
+    # for chunks again.
+    between, dtype = bytearray(), np.dtype(np.float32)
     for chunk in _pieces(tensors):
         # numpy compares and picks several times faster than torch does.
         values = chunk.numpy()
-        above = values >= low
-        below += values.size - int(np.count_nonzero(above))
-        inside.append(torch.from_numpy(values[above & (values <= high)]))
-    return below, inside
+        dtype = values.dtype
+        above_low = values > low
+        between += values[above_low & (values < high)].data
+        not_below = int(np.count_nonzero(values >= low))
+        below += values.size - not_below
+        at_low += not_below - int(np.count_nonzero(above_low))
+        reached += values.size - int(np.count_nonzero(values > high))
+    return _Split(below, at_low, reached, torch.from_numpy(np.frombuffer(between, dtype)))
 
 
 def _size(tensors: Iterable[Tensor] | Chunks) -> int:

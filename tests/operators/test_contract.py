@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evomerge.operators.chunks import Chunks
 from evomerge.operators.randomness import draws
 from evomerge.operators.registry import operators
 
@@ -230,7 +231,8 @@ def test_an_elementwise_operator_does_not_see_how_a_tensor_is_cut(
         "fisher": draw((sources, size), 8).square(),
     }
     inputs["draws"] = [draws(0, "tensor", "layer", str(row)) for row in range(sources)]
-    inputs |= {name: [derive(row) for row in stack] for name, derive in operator.derived.items()}
+    for name, derive in operator.derived.items():
+        inputs[name] = [derive(Chunks.of(row)) for row in stack]
     inputs["offset"] = torch.tensor(0)
     if operator.measure is not None:
         inputs["measured"] = operating.measured(operator.name, stack, **inputs)

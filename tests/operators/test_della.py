@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evomerge.errors import MergeError
+from evomerge.operators.chunks import Chunks
 from evomerge.operators.della import row_ranks
 from evomerge.operators.randomness import draws
 from evomerge.operators.registry import find_operator
@@ -35,6 +36,10 @@ def _ranks(row: list[float]) -> list[int]:
     return [order.index(place) for place in range(len(row))]
 
 
+def _all_ranks(deltas: Tensor) -> tuple[Tensor, ...]:
+    return tuple(row_ranks(Chunks.of(delta)) for delta in deltas)
+
+
 @given(data=st.data(), count=st.integers(1, 5), length=st.integers(1, 40))
 @settings(max_examples=60)
 def test_ranks_count_the_smaller_entries_of_a_row_and_equal_ones_before(
@@ -45,21 +50,21 @@ def test_ranks_count_the_smaller_entries_of_a_row_and_equal_ones_before(
     rows = data.draw(st.lists(row, min_size=count, max_size=count))
     expected = [_ranks(each) for each in rows]
     for dtype in (torch.float32, torch.float64):
-        assert row_ranks(torch.tensor(rows, dtype=dtype)).tolist() == expected
+        assert row_ranks(Chunks.of(torch.tensor(rows, dtype=dtype))).tolist() == expected
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (5,), (0, 3), (3, 0), (2, 3, 4)], ids=str)
 def test_ranks_have_the_shape_of_the_task_vector(
     shape: tuple[int, ...], draw: Callable[..., Tensor]
 ) -> None:
-    assert row_ranks(draw(shape)).shape == shape
+    assert row_ranks(Chunks.of(draw(shape))).shape == shape
 
 
 def test_ranks_of_long_rows_rise_to_as_much_as_a_float16_counts_to(
     draw: Callable[..., Tensor],
 ) -> None:
     length, delta = 70_000, draw((70_000,))
-    ranks = row_ranks(delta).double()[delta.abs().argsort(stable=True)]
+    ranks = row_ranks(Chunks.of(delta)).double()[delta.abs().argsort(stable=True)]
     exact = torch.arange(length, dtype=torch.float64) * 2048 / (length - 1)
     assert torch.equal(ranks, exact.half().double())
 
@@ -135,8 +140,8 @@ def test_ranks_that_are_given_are_not_computed_again_but_the_same(
 ) -> None:
     deltas, others = draw((2, 6, 9)), draw((2, 6, 9), seed=1)
     given = functools.partial(merge, name, deltas, rescale="none", density=0.5, epsilon=0.4)
-    assert same_bits(given(ranks=tuple(map(row_ranks, deltas))), given())
-    assert not torch.equal(given(ranks=tuple(map(row_ranks, others))), given())
+    assert same_bits(given(ranks=_all_ranks(deltas)), given())
+    assert not torch.equal(given(ranks=_all_ranks(others)), given())
 
 
 @both
@@ -144,7 +149,7 @@ def test_with_ranks_given_it_merges_entry_by_entry(
     name: str, draw: Callable[..., Tensor], same_bits: Callable[[Tensor, Tensor], bool]
 ) -> None:
     deltas, function = draw((2, 60)), find_operator(name).function
-    ranks = [row_ranks(delta) for delta in deltas]
+    ranks = _all_ranks(deltas)
     own = [draws(0, "tensor", "layer", str(row)) for row in range(2)]
     arguments: dict[str, Any] = {
         "weight": (0.5, 0.9),
@@ -170,7 +175,10 @@ def test_with_ranks_given_a_compiler_can_trace_it(
     name: str, draw: Callable[..., Tensor], same_bits: Callable[[Tensor, Tensor], bool]
 ) -> None:
     deltas = draw((2, 60))
-    arguments: dict[str, Any] = {"ranks": tuple(map(row_ranks, deltas)), "density": (0.4, 1.0)}
+    arguments: dict[str, Any] = {
+        "ranks": _all_ranks(deltas),
+        "density": (0.4, 1.0),
+    }
     traced = merge(name, deltas, compiled=True, **arguments)
     assert same_bits(traced, merge(name, deltas, **arguments))
 

@@ -76,11 +76,13 @@ def test_of_chunks_it_is_the_magnitude_of_the_task_vector(size: int) -> None:
     assert order_statistic(Chunks(source, base, torch.float32), size // 2) == expected
 
 
-def test_an_order_that_the_sample_does_not_show_is_found_all_the_same() -> None:
-    """Every entry that is sampled is large, and nearly all others are small."""
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_order_that_the_sample_does_not_show_is_found_all_the_same(sign: int) -> None:
+    """Every entry that is sampled is large (or small), and nearly all others are not."""
     numbers = torch.zeros(LARGE)
     numbers[:: LARGE // SAMPLE | 1] = 1
     numbers[LARGE // 2 :: 5] += 2
+    numbers *= sign
     expected = numbers.sort().values
     for rank in range(0, LARGE, 6007):
         assert order_statistic([numbers], rank) == expected[rank]
