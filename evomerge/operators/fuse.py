@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BLOCK = 1 << 18
+BLOCK = 1 << 17
 """Entries that eager torch is given at a time, so that all operands stay in the cache."""
 
 WORTH_COMPILING = 2.0
