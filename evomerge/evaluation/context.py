@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,6 +42,10 @@ class ContextRow:
 
     def __len__(self) -> int:
         return len(self.context) + sum(map(len, self.branches))
+
+    def behind(self, length: int) -> ContextRow:
+        """The row without the first tokens of its context."""
+        return replace(self, context=self.context[length:])
 
     def predicting(self) -> list[list[int]]:
         """For each branch, the places in the row whose logits predict its continuation."""
@@ -97,13 +101,19 @@ def can_share(model: Any) -> bool:
     return kinds == {"full_attention"} and not windowed and takes_positions
 
 
-def lay_out(rows: Sequence[ContextRow], pad: int) -> dict[str, Tensor]:
+def lay_out(rows: Sequence[ContextRow], pad: int, behind: int = 0) -> dict[str, Tensor]:
     """The model's inputs for some rows, padded on the right.
+
+    Args:
+        rows: The rows.
+        pad: The token that fills them up.
+        behind: How many tokens lie before them, which were read already and which all see.
 
     Returns:
         `input_ids` of shape `(rows, longest)`; if any row has several branches also
         `position_ids` of the same shape and the `attention_mask`, shape
-        `(rows, 1, longest, longest)`, 0 where a token may look and very negative elsewhere.
+        `(rows, 1, longest, behind + longest)`, 0 where a token may look and very negative
+        elsewhere.
     """
     longest = max(map(len, rows))
     ids = torch.tensor([row.tokens + (pad,) * (longest - len(row)) for row in rows])
@@ -123,5 +133,10 @@ def lay_out(rows: Sequence[ContextRow], pad: int) -> dict[str, Tensor]:
             start = stop
     earlier = torch.ones(longest, longest, dtype=torch.bool).tril()
     own = (segments[:, :, None] == segments[:, None, :]) | (segments[:, None, :] == 0)
-    mask = torch.where(earlier & own, 0.0, torch.finfo(torch.float32).min)
-    return {"input_ids": ids, "position_ids": positions, "attention_mask": mask[:, None]}
+    seen = torch.cat([torch.ones(len(rows), longest, behind, dtype=torch.bool), earlier & own], 2)
+    mask = torch.where(seen, 0.0, torch.finfo(torch.float32).min)
+    return {
+        "input_ids": ids,
+        "position_ids": positions + behind,
+        "attention_mask": mask[:, None],
+    }

@@ -7,9 +7,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from evomerge.evaluation.forward import Scorer
+from evomerge.evaluation.answers import AnswerPlan
+from evomerge.evaluation.forward import Forward
 from evomerge.evaluation.tasks import HarnessTask, TaskSpec
-from evomerge.evaluation.tokens import PreparedRequest, Tokenizer
+from evomerge.evaluation.tokens import Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,9 +20,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _PreparedTask:
-    task: HarnessTask
-    requests: Sequence[PreparedRequest]
+class _PreparedSplit:
+    """The tasks with the requests of some items, and how these are answered.
+
+    Attributes:
+        tasks: Each task and its number of requests.
+        plan: Answers all of them together, so that batches are full.
+    """
+
+    tasks: Sequence[tuple[HarnessTask, int]]
+    plan: AnswerPlan
 
 
 class ResidentEvaluator:
@@ -49,7 +57,8 @@ class ResidentEvaluator:
         self._specs = {spec.name: spec for spec in tasks}
         self._items: Mapping[str, TaskItems] = {entry.task: entry for entry in items}
         self._tokenizer = Tokenizer(model, tokenizer)
-        self._scorer = Scorer(model, self._tokenizer, batch_tokens)
+        self._forward = Forward(model)
+        self._batch_tokens = batch_tokens
         # Per instance: a cache on the method would keep every evaluator alive.
         self._prepared = functools.cache(self._prepare)
         self.forward_s = 0.0
@@ -62,21 +71,24 @@ class ResidentEvaluator:
         """
         prepared = self._prepared(split)
         started = time.perf_counter()
-        # All tasks together, so that batches are full.
-        answers = iter(self._scorer.run([r for each in prepared for r in each.requests]))
+        answers = iter(prepared.plan.run())
         self.forward_s = time.perf_counter() - started
-        return tuple(each.task.score([next(answers) for _ in each.requests]) for each in prepared)
+        return tuple(
+            task.score([next(answers) for _ in range(count)]) for task, count in prepared.tasks
+        )
 
-    def prepare(self, split: Split) -> None:
+    def prepare(self, split: Split) -> AnswerPlan:
         """Build and tokenise the requests of a split ahead of its first evaluation."""
-        self._prepared(split)
+        return self._prepared(split).plan
 
-    def _prepare(self, split: Split) -> tuple[_PreparedTask, ...]:
-        return tuple(self._prepare_task(spec, split) for spec in self._specs.values())
-
-    def _prepare_task(self, spec: TaskSpec, split: Split) -> _PreparedTask:
-        # A task object of lm-eval keeps one set of requests, so each split has its own.
-        task = HarnessTask(spec)
-        entry = self._items[spec.name]
-        task.build(entry.search if split == "search" else entry.held_out)
-        return _PreparedTask(task=task, requests=self._tokenizer.prepare(task.requests))
+    def _prepare(self, split: Split) -> _PreparedSplit:
+        tasks, requests = [], []
+        for spec in self._specs.values():
+            # A task object of lm-eval keeps one set of requests, so each split has its own.
+            task = HarnessTask(spec)
+            entry = self._items[spec.name]
+            task.build(entry.search if split == "search" else entry.held_out)
+            tasks.append((task, len(task.requests)))
+            requests += self._tokenizer.prepare(task.requests)
+        plan = AnswerPlan(requests, self._forward, self._tokenizer, self._batch_tokens)
+        return _PreparedSplit(tasks=tasks, plan=plan)

@@ -74,6 +74,9 @@ class Tokenizer:
                 return [(context, continuation) for _, context, continuation in requests]
 
         self._backend = Recorder(pretrained=model, tokenizer=tokenizer)
+        ends = model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        self._ends = {*ends, self._backend.eot_token_id} - {None}
 
     @property
     def max_length(self) -> int:
@@ -88,6 +91,21 @@ class Tokenizer:
     def prepare(self, requests: Sequence[Any]) -> list[PreparedRequest]:
         """Tokenise lm-eval requests."""
         return [getattr(self, f"_{request.request_type}")(request) for request in requests]
+
+    def ended(self, answers: Sequence[tuple[Sequence[int], Sequence[str]]]) -> list[bool]:
+        """Whether each answer, given with its stop texts, is complete."""
+        return [
+            tokens[-1] in self._ends or self._holds_stop(tokens, until)
+            for tokens, until in answers
+        ]
+
+    def _holds_stop(self, tokens: Sequence[int], until: Sequence[str]) -> bool:
+        # One that was met earlier has ended the answer already; no token is shorter than a byte.
+        reach = max((len(stop.encode()) for stop in until), default=0)
+        tail = self._backend.tok_decode(list(tokens[-reach - 1 :]))
+        met = [stop for stop in until if stop and stop in tail]
+        # Where a tail begins may decide how it is read.
+        return bool(met) and any(map(self._backend.tok_decode(list(tokens)).__contains__, met))
 
     def stopping(self, until: Sequence[str], prompt_length: int, rows: int) -> Any:
         """lm-eval's criterion that ends generation when every row has met a stop text."""

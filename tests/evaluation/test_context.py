@@ -6,56 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from evaluated_models import MODELS, VOCABULARY, llama
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from evomerge.evaluation.context import can_share, rows_of
-from evomerge.evaluation.forward import Scorer
+from evomerge.evaluation.forward import Forward
+from evomerge.evaluation.likelihood import LikelihoodPlan
 from evomerge.evaluation.tokens import Continuation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-VOCABULARY = 30
-
-
-def llama(**settings: Any) -> Any:
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=64,
-        **settings,
-    )
-    return filled(LlamaForCausalLM(config))
-
-
-def gpt2() -> Any:
-    size = {"n_positions": 64, "n_embd": 16, "n_layer": 2, "n_head": 2}
-    return filled(GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, **size)))
-
-
-def filled(model: Any) -> Any:
-    rng = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=rng) * 0.5)
-    return model.eval()
-
-
-class Padding:
-    pad_id = 0
-
-
-MODELS: dict[str, Callable[[], Any]] = {
-    "llama": llama,
-    "llama with eager attention": lambda: llama(attn_implementation="eager"),
-    "gpt2": gpt2,
-}
 
 tokens = st.lists(st.integers(1, VOCABULARY - 1), min_size=1, max_size=6).map(tuple)
 questions = st.lists(
@@ -83,14 +44,14 @@ def alone(model: Any, continuation: Continuation) -> float:
 @pytest.mark.parametrize("make", MODELS.values(), ids=list(MODELS))
 def test_a_shared_context_changes_no_log_likelihood(make: Callable[[], Any]) -> None:
     model = make()
-    scorer = Scorer(model, Padding(), 60)  # type: ignore[arg-type]  # only the padding is asked for
-    assert scorer._shares_contexts
+    assert can_share(model)
 
     @given(questions)
     def same(asked: Any) -> None:
         wanted = continuations(asked)
+        plan = LikelihoodPlan(wanted, sees_all=True, batch_tokens=60, pad=0)
+        found = plan.run(Forward(model))
         with torch.inference_mode():
-            found = scorer._log_likelihoods(wanted)
             expected = [alone(model, continuation) for continuation in wanted]
         assert [value for value, _ in found] == pytest.approx(expected, abs=1e-4)
 
