@@ -14,17 +14,15 @@ VOCABULARY = 30
 
 
 def llama(**settings: Any) -> Any:
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=64,
-        **settings,
-    )
-    return filled(LlamaForCausalLM(config))
+    size = {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 64,
+    }
+    return filled(LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, **(size | settings))))
 
 
 def gpt2() -> Any:

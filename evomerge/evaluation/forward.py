@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
+from evomerge.evaluation.boundaries import LayerBoundaries
 from evomerge.evaluation.context import can_share
 from evomerge.evaluation.keys import Keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 Place = tuple[int, int]
 """A row and a position in it."""
@@ -25,19 +26,30 @@ class Forward:
         model: The model.
         sees_all: Whether its tokens attend to all that come before, at positions that are given
             to it: then rows may share contexts, and what was attended to may be kept.
+        boundaries: Where passes may start; to be told when weights have changed.
     """
 
     def __init__(self, model: Any) -> None:
         self.model = model
         self.sees_all = can_share(model)
+        self.boundaries = LayerBoundaries(model)
         self._head = model.get_output_embeddings()
 
-    def logits(self, inputs: Mapping[str, Any], places: Sequence[Place]) -> Tensor:
+    def logits(
+        self,
+        inputs: Mapping[str, Any],
+        places: Sequence[Place],
+        *,
+        name: Hashable = None,
+        fills: Keys | None = None,
+    ) -> Tensor:
         """Run the model.
 
         Args:
             inputs: What its `forward` takes; masks in float32.
             places: Where logits are wanted.
+            name: What tells this pass from others; None if it is not worth keeping.
+            fills: What the pass fills for others to go on from.
 
         Returns:
             Shape `(len(places), vocabulary)`, float32.
@@ -48,14 +60,20 @@ class Forward:
         if mask is not None and mask.is_floating_point():
             given["attention_mask"] = mask.to(dtype)
         rows, positions = torch.tensor(places, device=device).T
-        with self._only_at(rows, positions):
+        kept = nullcontext() if name is None else self.boundaries.around(name, fills)
+        with kept, self._only_at(rows, positions):
             found = self.model(**given).logits
         if found.shape[:2] != (1, len(places)):  # no head that could be told where to look
             found = found[rows, positions][None]
         return cast("Tensor", found[0].float())
 
     def read(
-        self, ids: Tensor, mask: Tensor | None = None, keys: Keys | None = None
+        self,
+        ids: Tensor,
+        mask: Tensor | None = None,
+        keys: Keys | None = None,
+        *,
+        name: Hashable = None,
     ) -> tuple[Tensor, Keys]:
         """Read tokens that others will attend to; only for models that see all.
 
@@ -63,6 +81,7 @@ class Forward:
             ids: Tokens, shape `(rows, length)`; the last one of every row is read.
             mask: 1 for what may be attended to, shape `(rows, length of keys + length)`.
             keys: What was read before; these tokens are appended to it.
+            name: What tells this pass from others, if nothing was read before.
 
         Returns:
             The logits behind the last token of each row, shape `(rows, vocabulary)`, float32, and
@@ -74,7 +93,8 @@ class Forward:
         if mask is not None:
             inputs["attention_mask"] = mask
             inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -length:]
-        return self.logits(inputs, [(row, length - 1) for row in range(rows)]), keys
+        last = [(row, length - 1) for row in range(rows)]
+        return self.logits(inputs, last, name=name, fills=keys), keys
 
     @contextmanager
     def _only_at(self, rows: Tensor, positions: Tensor) -> Iterator[None]:

@@ -97,7 +97,8 @@ class Generation:
         width = max(row.length for row in rows)
         pad = self._tokenizer.pad_id
         ids = [(pad,) * (width - row.length) + row.prompt.inputs for row in rows]
-        logits, keys = self._forward.read(torch.tensor(ids), _mask(rows, width))
+        name = tuple(row.prompt for row in rows)
+        logits, keys = self._forward.read(torch.tensor(ids), _mask(rows, width), name=name)
         self._append(rows, logits)
         return keys
 

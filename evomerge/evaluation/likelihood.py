@@ -76,10 +76,13 @@ class LikelihoodPlan:
         for batch in self.batches:
             if batch.prefix is not prefix:
                 prefix = batch.prefix
-                begun = forward.read(torch.tensor([prefix]))[1] if prefix else None
+                begun = self._begin(forward, prefix) if prefix else None
             for index, logits in self._answer(forward, batch, begun):
                 answers[index] = _score(logits, self._wanted[index].target)
         return answers
+
+    def _begin(self, forward: Forward, prefix: Tokens) -> Keys:
+        return forward.read(torch.tensor([prefix]), name=(self, prefix))[1]
 
     def _answer(
         self, forward: Forward, batch: Batch, begun: Keys | None
@@ -94,7 +97,7 @@ class LikelihoodPlan:
         inputs = lay_out(batch.rows, self._pad, behind=len(batch.prefix))
         if begun is not None:
             inputs["past_key_values"] = begun.repeated(len(batch.rows)).cache
-        logits = forward.logits(inputs, list(asked))
+        logits = forward.logits(inputs, list(asked), name=(self, batch))
         return [(index, logits[places]) for index, places in wanted]
 
 
