@@ -43,6 +43,7 @@ class ResidentEvaluator:
         batch_tokens: Most tokens of one forward pass, padding included.
 
     Attributes:
+        forward: The model's forward passes.
         forward_s: Seconds that the last evaluation spent in forward passes.
     """
 
@@ -57,7 +58,7 @@ class ResidentEvaluator:
         self._specs = {spec.name: spec for spec in tasks}
         self._items: Mapping[str, TaskItems] = {entry.task: entry for entry in items}
         self._tokenizer = Tokenizer(model, tokenizer)
-        self._forward = Forward(model)
+        self.forward = Forward(model)
         self._batch_tokens = batch_tokens
         # Per instance: a cache on the method would keep every evaluator alive.
         self._prepared = functools.cache(self._prepare)
@@ -90,5 +91,5 @@ class ResidentEvaluator:
             task.build(entry.search if split == "search" else entry.held_out)
             tasks.append((task, len(task.requests)))
             requests += self._tokenizer.prepare(task.requests)
-        plan = AnswerPlan(requests, self._forward, self._tokenizer, self._batch_tokens)
+        plan = AnswerPlan(requests, self.forward, self._tokenizer, self._batch_tokens)
         return _PreparedSplit(tasks=tasks, plan=plan)
