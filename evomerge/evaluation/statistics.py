@@ -22,9 +22,9 @@ class PairedComparison:
 
     Attributes:
         difference: Weighted mean over tasks of the mean difference per item.
-        low: Lower end of its 95 % bootstrap interval.
+        low: Lower end of its bootstrap interval, 95 % for all comparisons together.
         high: Upper end.
-        p_value: Two-sided p-value of the paired permutation test.
+        p_value: Two-sided p-value of the paired permutation test, allowing for all comparisons.
         items: Number of items compared.
     """
 
@@ -47,6 +47,7 @@ def compare(
     second: Sequence[Sequence[float]],
     shares: Sequence[float],
     *,
+    comparisons: int = 1,
     seed: int = 0,
 ) -> PairedComparison:
     """Compare two models on the same items, task by task.
@@ -59,6 +60,7 @@ def compare(
         second: Scores of the second, in the same order.
         shares: Share of each task in the difference; negative where lower is better. They are
             divided by the sum of their absolute values.
+        comparisons: How many comparisons interval and p-value have to allow for (Bonferroni).
         seed: Seeds both resamplings.
     """
     rng = np.random.default_rng(seed)
@@ -70,14 +72,16 @@ def compare(
     for weight, pair in zip(weights, pairs, strict=True):
         resampled += weight * _bootstrap_means(pair, rng)
         permuted += weight * _sign_flip_means(pair, rng)
-    low, high = np.quantile(resampled, [0.025, 0.975])
+    outside = 0.025 / comparisons
+    low, high = np.quantile(resampled, [outside, 1 - outside])
     # A tie with the observed difference counts, up to rounding; so does the observed one itself.
     extreme = int((np.abs(permuted) >= abs(difference) - 1e-12).sum())
+    p_value = (extreme + 1) / (RESAMPLES + 1)
     return PairedComparison(
         difference=difference,
         low=float(low),
         high=float(high),
-        p_value=(extreme + 1) / (RESAMPLES + 1),
+        p_value=min(1.0, comparisons * p_value),
         items=sum(len(pair) for pair in pairs),
     )
 

@@ -10,6 +10,8 @@ from evomerge.recipe.merge import Dtype, MergeRecipe, Source
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+UNIFORM_AVERAGE = "uniform average"
+
 Kind = Literal["base", "source", "baseline", "offspring"]
 
 
@@ -49,7 +51,7 @@ def starting_candidates(base: str, sources: Sequence[Source], dtype: Dtype) -> l
     return [
         Start(kind="base", name="base", recipe=alone(Source(model=base, name="base"))),
         *(Start(kind="source", name=each.label, recipe=alone(each)) for each in plain),
-        Start(kind="baseline", name="uniform average", recipe=average),
+        Start(kind="baseline", name=UNIFORM_AVERAGE, recipe=average),
         Start(kind="baseline", name="task arithmetic 0.3", recipe=arithmetic(0.3)),
         Start(kind="baseline", name=f"task arithmetic {share:g}", recipe=arithmetic(share)),
     ]

@@ -38,7 +38,10 @@ def leaderboard(store: RunStore, run: Path) -> dict[str, Any]:
         row["rank"] = rank if row["search_score"] is not None else None
     if verdict:
         ids = {key: short_id(verdict[key]) for key in ("winner", "best_source")}
-        verdict = verdict | ids
+        comparisons = [
+            each | {"rival": short_id(each["rival"])} for each in verdict.get("comparisons", ())
+        ]
+        verdict = verdict | ids | {"comparisons": comparisons}
     return {
         "version": VERSION,
         "run": run.resolve().name,

@@ -8,6 +8,7 @@ from evomerge.errors import NoCandidateError, RunError
 from evomerge.evaluation.outcome import Failed, Objective, TaskScore
 from evomerge.evaluation.statistics import PairedComparison, compare
 from evomerge.executors.contract import Executor, Job
+from evomerge.genome.baselines import UNIFORM_AVERAGE
 from evomerge.recipe.merge import MergeRecipe
 
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ def finish_search(
 ) -> None:
     """Score the finalists on held-out items and store the verdict.
 
-    The winner is the merge with the best search score and its rival the source with the best
-    search score, so that held-out items choose neither. Base, sources and starting candidates are
-    scored as well, for the reader.
+    The winner is the merge with the best search score. It meets the source with the best search
+    score and the uniform average, so that held-out items choose none of them. Base, sources and
+    starting candidates are scored as well, for the reader.
 
     Raises:
         NoCandidateError: No merge or no source could be evaluated.
@@ -33,16 +34,15 @@ def finish_search(
     """
     entries = store.entries()
     winner = best(entries, ("offspring", "baseline"))
-    rival = best(entries, ("source",))
+    rivals = [best(entries, ("source",)), *_uniform_average(entries, winner)]
     shown = [e for e in entries if e.candidate.kind != "offspring" and e.fitness is not None]
-    finalists = {e.candidate.number: e for e in (winner, rival, *shown)}
+    finalists = {e.candidate.number: e for e in (winner, *rivals, *shown)}
     missing = [entry for entry in finalists.values() if not entry.held_out]
     _score_held_out(store, executor, missing, progress)
-    scores = {entry.candidate.number: entry.held_out for entry in store.entries()}
-    result = compare_scores(
-        scores[winner.candidate.number], scores[rival.candidate.number], objective
-    )
-    store.write_facts({"verdict": _verdict(winner, rival, result), "state": "finished"})
+    scored = {entry.candidate.number: entry for entry in store.entries()}
+    winner, *rivals = (scored[entry.candidate.number] for entry in (winner, *rivals))
+    verdict = _verdict(winner, rivals, objective)
+    store.write_facts({"verdict": verdict, "state": "finished"})
 
 
 def best(entries: Sequence[Entry], kinds: Sequence[str]) -> Entry:
@@ -62,14 +62,29 @@ def best(entries: Sequence[Entry], kinds: Sequence[str]) -> Entry:
 
 
 def compare_scores(
-    first: Sequence[TaskScore], second: Sequence[TaskScore], objective: Objective
+    first: Sequence[TaskScore],
+    second: Sequence[TaskScore],
+    objective: Objective,
+    comparisons: int = 1,
 ) -> PairedComparison:
     """Compare two candidates' scores on the same items; differences above 0 favour the first."""
     return compare(
         [score.items for score in first],
         [score.items for score in second],
         [objective.signed_share(score.task) for score in first],
+        comparisons=comparisons,
     )
+
+
+def _uniform_average(entries: Sequence[Entry], winner: Entry) -> list[Entry]:
+    """The uniform average, unless it has failed or won."""
+    return [
+        entry
+        for entry in entries
+        if entry.candidate.name == UNIFORM_AVERAGE
+        and entry.fitness is not None
+        and entry.candidate.number != winner.candidate.number
+    ]
 
 
 def _score_held_out(
@@ -91,19 +106,49 @@ def _score_held_out(
         progress.compared(done, len(jobs))
 
 
-def _verdict(winner: Entry, rival: Entry, result: PairedComparison) -> dict[str, Any]:
-    name = rival.candidate.name
-    text = (
-        f"The winner is {result.verdict} {'from' if result.low <= 0 <= result.high else 'than'} "
-        f"the best source ({name}) on {result.items} held-out items: {result.difference:+.3f}, "
-        f"95 % interval [{result.low:+.3f}, {result.high:+.3f}], p = {result.p_value:.2g}."
-    )
+def _verdict(winner: Entry, rivals: Sequence[Entry], objective: Objective) -> dict[str, Any]:
+    results = [
+        compare_scores(winner.held_out, rival.held_out, objective, comparisons=len(rivals))
+        for rival in rivals
+    ]
+    comparisons = [
+        {
+            "rival": rival.candidate.digest,
+            "name": rival.candidate.name,
+            "difference": result.difference,
+            "interval": [result.low, result.high],
+            "p_value": result.p_value,
+            "verdict": result.verdict,
+        }
+        for rival, result in zip(rivals, results, strict=True)
+    ]
+    first = comparisons[0]
+    # Of many candidates the best one was lucky too; held-out items do not share its luck.
+    luck = (winner.fitness or 0.0) - objective.fitness(winner.held_out)
+    luck_in_words = f"{abs(luck):.3f} {'higher' if luck >= 0 else 'lower'}"
+    lines = [
+        *(_sentence(rival, result) for rival, result in zip(rivals, results, strict=True)),
+        f"Its search score was {luck_in_words} than its held-out score.",
+    ]
     return {
         "winner": winner.candidate.digest,
-        "best_source": rival.candidate.digest,
-        "difference": result.difference,
-        "interval": [result.low, result.high],
-        "p_value": result.p_value,
-        "items": result.items,
-        "text": text,
+        "best_source": first["rival"],
+        "difference": first["difference"],
+        "interval": first["interval"],
+        "p_value": first["p_value"],
+        "items": results[0].items,
+        "comparisons": comparisons,
+        "search_minus_held_out": luck,
+        "text": "\n".join(lines),
     }
+
+
+def _sentence(rival: Entry, result: PairedComparison) -> str:
+    name = rival.candidate.name
+    what = f"the best source ({name})" if rival.candidate.kind == "source" else f"the {name}"
+    word = "from" if result.verdict == "not distinguishable" else "than"
+    return (
+        f"The winner is {result.verdict} {word} {what} on {result.items} held-out items: "
+        f"{result.difference:+.3f}, 95 % interval [{result.low:+.3f}, {result.high:+.3f}], "
+        f"p = {result.p_value:.2g}."
+    )

@@ -62,6 +62,8 @@ def test_the_leaderboard_is_one_json_document_that_keeps_its_contract(
         "interval",
         "p_value",
         "items",
+        "comparisons",
+        "search_minus_held_out",
         "text",
     }
     for row in document["candidates"]:
@@ -104,8 +106,10 @@ def test_the_table_shows_the_verdict_and_only_the_top(finished: Path) -> None:
     result = run_cli("leaderboard", finished, "--top", 3)
     lines = result.out.strip().splitlines()
     assert lines[0].split() == HEADINGS.split()
-    assert len(lines) == 1 + 3 + 2
-    assert "on 24 held-out items" in lines[-1]
+    assert [line.split(maxsplit=1)[0] for line in lines[1:4]] == ["1", "2", "3"]
+    told = " ".join(lines[4:])
+    assert told.count("The winner is") == 2
+    assert "on 24 held-out items" in told
 
 
 @pytest.mark.parametrize("name", ["winner", "adapter", "uniform average"])

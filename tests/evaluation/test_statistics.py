@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from evomerge.evaluation import statistics
 from evomerge.evaluation.outcome import Objective, TaskScore
 from evomerge.evaluation.statistics import compare
 
@@ -32,14 +33,21 @@ def test_the_p_value_agrees_with_the_exact_mcnemar_test() -> None:
     assert compare([first], [second], [1.0]).p_value == pytest.approx(exact, abs=0.005)
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+@pytest.mark.parametrize("comparisons", [1, 2])
+@pytest.mark.parametrize("items", [50, 150])
+@pytest.mark.parametrize("chances", [(0.1, 0.6, 0.3), (0.05, 0.9, 0.05)])
+def test_the_interval_covers_the_truth_as_often_as_it_says(
+    comparisons: int, items: int, chances: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "RESAMPLES", 4000)
     rng = np.random.default_rng(1)
-    inside = 0
-    for seed in range(200):
-        pair = rng.choice([-1.0, 0.0, 1.0], p=[0.1, 0.6, 0.3], size=150)
-        result = compare([pair.tolist()], [[0.0] * 150], [1.0], seed=seed)
-        inside += result.low <= 0.2 <= result.high
-    assert 180 <= inside <= 198
+    truth, inside, trials = chances[2] - chances[0], 0, 1000
+    for seed in range(trials):
+        pair = rng.choice([-1.0, 0.0, 1.0], p=chances, size=items)
+        result = compare([pair], [np.zeros(items)], [1.0], comparisons=comparisons, seed=seed)
+        inside += result.low - 1e-9 <= truth <= result.high + 1e-9
+    # Within 1.5 points, and 1.3 for the luck of a thousand trials (two standard deviations).
+    assert inside / trials == pytest.approx(1 - 0.05 / comparisons, abs=0.028)
 
 
 def test_equal_models_are_not_distinguishable() -> None:

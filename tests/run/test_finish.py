@@ -58,6 +58,28 @@ def test_winner_and_rival_are_chosen_by_search_score_alone(searched: RunStore) -
     assert verdict["difference"] < 0
 
 
+def test_the_winner_meets_the_best_source_and_the_uniform_average(searched: RunStore) -> None:
+    finish_search(searched, PlantedExecutor(), OBJECTIVE, Silent())
+    verdict, entries = searched.fact("verdict"), searched.entries()
+    met = [each["name"] for each in verdict["comparisons"]]
+    assert met == [best(entries, ("source",)).candidate.name, "uniform average"]
+    for each in verdict["comparisons"]:
+        low, high = each["interval"]
+        words = {"better": low > 0, "worse": high < 0}
+        assert words.get(each["verdict"], low <= 0 <= high)
+        assert f"{each['verdict']} " in verdict["text"]
+    assert verdict["difference"] == verdict["comparisons"][0]["difference"]
+
+
+def test_the_luck_of_the_winner_is_told(searched: RunStore) -> None:
+    finish_search(searched, Contrary(), OBJECTIVE, Silent())
+    verdict = searched.fact("verdict")
+    winner = best(searched.entries(), ("offspring", "baseline"))
+    held_out = OBJECTIVE.fitness(winner.held_out)
+    assert verdict["search_minus_held_out"] == pytest.approx(winner.fitness - held_out)
+    assert "higher than its held-out score" in verdict["text"]
+
+
 def test_offspring_other_than_the_winner_never_see_held_out_items(searched: RunStore) -> None:
     executor = PlantedExecutor()
     finish_search(searched, executor, OBJECTIVE, Silent())
