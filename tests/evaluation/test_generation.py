@@ -93,7 +93,12 @@ def test_a_row_that_is_done_makes_room_for_the_next_prompt(
     model = MODELS["llama"]()
     forward, passes = Forward(model), []
     read = forward.read
-    monkeypatch.setattr(forward, "read", lambda *a: passes.append(len(a[0])) or read(*a))
+
+    def counted(ids: Any, *rest: Any, **named: Any) -> Any:
+        passes.append(len(ids))
+        return read(ids, *rest, **named)
+
+    monkeypatch.setattr(forward, "read", counted)
     asked = [Prompt(inputs=(2, n), until=(), max_new_tokens=2) for n in range(2, 18)]
     asked.append(Prompt(inputs=(3, 3), until=(), max_new_tokens=24))
     Generation(forward, Endless(), 13).run(asked)  # type: ignore[arg-type]  # four rows of 26
