@@ -69,11 +69,23 @@ def validate(
     for override in overrides:
         _apply(override, document)
     _check_version(document)
+    _refuse_other_kind(model, document)
     try:
         return model.model_validate(document.data)
     except ValidationError as error:
         findings = [_describe(detail, document, model) for detail in error.errors()]
         raise RecipeError("\n".join(findings)) from None
+
+
+def _refuse_other_kind(model: type[Recipe], document: yaml.Document) -> None:
+    """Say so if a recipe is one of the other kind, which would be a list of unknown keys."""
+    kinds = {
+        "evaluation": "is a search recipe; give it to evomerge search or evomerge check",
+        "operator": "is a merge recipe; give it to evomerge merge",
+    }
+    for mark, told in kinds.items():
+        if mark in document.data and mark not in model.model_fields:
+            raise RecipeError(f"{document.name}: {told}")
 
 
 def _check_version(document: yaml.Document) -> None:

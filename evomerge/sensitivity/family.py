@@ -63,10 +63,12 @@ def measure_family(
         CompatibilityError: No tensor is the same in name and shape in all models.
         ModelError: A tensor cannot be read, or is not finite.
     """
-    names = [name for name in base.headers if _is_shared(name, base, sources)]
+    names = _shared_names(base, sources)
     if not names:
+        alone = [each for each in sources if not _shared_names(base, [each])]
+        stranger, others = (alone[0], base.reference) if alone else (base, "all of the others")
         raise CompatibilityError(
-            f"{base.reference}: shares no tensor with all of the others; give models of one family"
+            f"{stranger.reference}: shares no tensor with {others}; give models of one family"
         )
     sizes = {name: math.prod(base.headers[name].shape) for name in names}
     total, done, tensors = sum(sizes.values()), 0, {}
@@ -77,6 +79,10 @@ def measure_family(
             progress(done, total)
     left_out = tuple(name for name in base.headers if name not in tensors)
     return FamilyStatistics(tensors=tensors, left_out=left_out)
+
+
+def _shared_names(base: Checkpoint, sources: Sequence[Checkpoint]) -> list[str]:
+    return [name for name in base.headers if _is_shared(name, base, sources)]
 
 
 def _is_shared(name: str, base: Checkpoint, sources: Sequence[Checkpoint]) -> bool:

@@ -442,3 +442,29 @@ def test_every_example_recipe_is_read_and_fits_the_json_schema(file):
     assert load(SearchRecipe, file).base
     data = yaml.parse(read_text(file), file.name).data
     jsonschema.validate(data, SearchRecipe.model_json_schema())
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "told"),
+    [
+        (
+            MergeRecipe,
+            "base: a\nevaluation: {}\n",
+            "is a search recipe; give it to evomerge search",
+        ),
+        (
+            SearchRecipe,
+            "base: a\noperator: ties\n",
+            "is a merge recipe; give it to evomerge merge",
+        ),
+    ],
+)
+def test_a_recipe_of_the_other_kind_is_told_by_one_line(
+    model: type[MergeRecipe] | type[SearchRecipe], text: str, told: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        load(model, file)
+    assert str(caught.value).startswith(f"{file}: {told}")
+    assert "\n" not in str(caught.value)
