@@ -460,7 +460,7 @@ def test_every_example_recipe_is_read_and_fits_the_json_schema(file):
     ],
 )
 def test_a_recipe_of_the_other_kind_is_told_by_one_line(
-    model: type[MergeRecipe] | type[SearchRecipe], text: str, told: str, tmp_path: Path
+    model: type[MergeRecipe | SearchRecipe], text: str, told: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text(text)
