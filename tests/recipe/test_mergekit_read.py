@@ -120,14 +120,6 @@ def test_models_that_end_alike_get_names():
     assert [source.label for source in recipe.sources] == ["0:a/m", "1:b/m"]
 
 
-def test_a_model_listed_twice_has_the_parameters_of_the_first_entry():
-    recipe = read(
-        TIES + "models:\n  - {model: a, parameters: {weight: 0.1}}\n"
-        "  - {model: a, parameters: {weight: 0.9}}\n"
-    )
-    assert [value(recipe, "weight", HEAD, source) for source in (0, 1)] == [0.1, 0.1]
-
-
 @pytest.mark.parametrize(
     ("model", "expected"),
     [

@@ -17,6 +17,16 @@ PART = "{sources: [{model: a, layer_range: [0, 4]}]}"
     ("text", "message"),
     [
         ("merge_method: dela\n", "m.yaml:1: merge_method 'dela' is not read; known: linear, "),
+        (
+            TIES + f"models: [{{model: a}}]\nparameters: {{weight: 1{'0' * 350}}}\n",
+            "m.yaml:4: weight: expected a finite number, found 1000",
+        ),
+        (
+            TIES + "models: [{model: a}, {model: b}, {model: a}]\n" + WEIGHT,
+            "m.yaml:3: a: is listed twice; add up its weights in one entry",
+        ),
+        ("merge_method: [ties]\n", "m.yaml:1: merge_method ['ties'] is not read; known: linear"),
+        ("merge_method: {ties: 1}\n", "m.yaml:1: merge_method {'ties': 1} is not read; known: "),
         ("base_model: a\n", "m.yaml:1: merge_method None is not read; known: linear"),
         (TIES + "modles: []\n", "m.yaml:3: modles: unknown key, which mergekit would ignore; did"),
         (TIES + "foo: []\n", "m.yaml:3: foo: unknown key, which mergekit would ignore; known: ba"),

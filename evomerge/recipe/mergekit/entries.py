@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -111,7 +112,7 @@ class Entries:
             given = float(given)
         if not isinstance(given, (int, float)):
             self.refuse(path, f"{name}: expected a number or a list of them, found {given!r}")
-        if not math.isfinite(given):
+        if abs(given) > sys.float_info.max or math.isnan(given):
             self.refuse(
                 path,
                 f"{name}: expected a finite number, found {given!r}; mergekit would write a model "

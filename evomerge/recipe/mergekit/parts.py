@@ -80,6 +80,7 @@ class PartReader:
     def _whole(self, given: Any, path: Path) -> Part:
         entries = self._entries.items(given, path)
         models, own = self._models(entries, path, {"model", "parameters"})
+        self._refuse_repeated(models, path)
         layers = self._layers(self._base or models[0])
         # mergekit adds a base that is not listed, though not to slices.
         listed = models if self._base in (None, *models) else [*models, self._base or ""]
@@ -116,6 +117,9 @@ class PartReader:
             self._entries.refuse(
                 sources, f"all layer ranges of a slice must be equally long, found {found}"
             )
+        self._refuse_repeated(
+            [f"{m}, layers {list(ends)}" for m, ends in zip(models, ranges, strict=True)], sources
+        )
         base = slice_.get("base_model")
         return Part(
             start=bottom,
@@ -126,6 +130,14 @@ class PartReader:
             parameters=self._parameters.read(slice_, path),
             base=self._base if base is None else self._entries.model(base, (*path, "base_model")),
         )
+
+    def _refuse_repeated(self, listed: list[str], path: Path) -> None:
+        """Refuse what mergekit calls duplicate inputs: only one of them could have parameters."""
+        for index, each in enumerate(listed):
+            if each in listed[:index]:
+                self._entries.refuse(
+                    (*path, index), f"{each}: is listed twice; add up its weights in one entry"
+                )
 
     def _models(
         self, given: list[Any], path: Path, known: set[str]

@@ -156,7 +156,7 @@ class _Reader:
         self._entries, self._layers, self._stage = entries, layers, stage
         self._data: Mapping[str, Any] = entries.keys(entries.document.data, (), KNOWN)
         method = self._data.get("merge_method")
-        if method not in METHODS:
+        if not isinstance(method, str) or method not in METHODS:
             known = ", ".join(METHODS)
             entries.refuse(
                 ("merge_method",), f"merge_method {method!r} is not read; known: {known}"
