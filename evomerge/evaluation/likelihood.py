@@ -31,16 +31,6 @@ class Batch:
     prefix: Tokens
     rows: tuple[ContextRow, ...]
 
-    @property
-    def tokens(self) -> int:
-        """Tokens that are read, padding left out."""
-        return sum(map(len, self.rows))
-
-    @property
-    def padding(self) -> int:
-        """Places that are filled up."""
-        return len(self.rows) * max(map(len, self.rows)) - self.tokens
-
 
 class LikelihoodPlan:
     """Which forward passes answer for some continuations; the same for any weights.
