@@ -115,7 +115,7 @@ def calls(draw_one: st.DrawFn, method: str) -> Call:
     parameters: dict[str, Any] = {}
     for each in known.parameters:
         if each.ours is not None and (each.default is None or draw_one(st.booleans())):
-            several = each.per_source and method != "passthrough"
+            several = each.per_source
             value = numbers(method, each)
             parameters[each.name] = draw_one(
                 st.lists(value, min_size=count, max_size=count) if several else value

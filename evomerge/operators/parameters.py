@@ -75,6 +75,7 @@ Weights = Annotated[Sequence[float], Interval(), Search(0.0, 1.0)]
 Densities = Annotated[Sequence[float], Interval(0.0, 1.0), Search(0.1, 1.0)]
 Fraction = Annotated[float, Interval(0.0, 1.0), Search(0.0, 1.0)]
 Scale = Annotated[float, Interval(), Search(0.2, 1.5)]
+Scales = Annotated[Sequence[float], Interval(), Search(0.2, 1.5)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from evomerge.operators.parameters import Scale
+from evomerge.operators.parameters import Scales
 from evomerge.operators.registry import operator
 
 
 @operator(space="weight", elementwise=True, sources=(1, 1))
-def passthrough(tensors: Tensor, *, scale: Scale = 1.0) -> Tensor:
+def passthrough(tensors: Tensor, *, scale: Scales = (1.0,)) -> Tensor:
     """Take the only source, each entry times the scale.
 
     Args:
         tensors: One parameter of the source, shape `(1, *S)`, floating point.
-        scale: Factor on every entry.
+        scale: Factor on every entry, length 1.
 
     Returns:
         Shape `(*S,)`, the dtype of `tensors`.
     """
-    return tensors[0] * scale
+    return tensors[0] * scale[0]

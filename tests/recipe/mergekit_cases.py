@@ -288,6 +288,16 @@ OURS = {
     "passthrough": Case(family="shallow", recipe=recipe("passthrough", "one", scale=COMPONENTS)),
 }
 
+NUMBERED_LAYERS = """
+merge_method: passthrough
+slices:
+  - sources: [{model: two, layer_range: [0, 3], parameters: {scale: 2}}]
+  - sources:
+      - model: two
+        layer_range: [0, 3]
+        parameters: {scale: [{filter: layers.1, value: -0.5}, {value: 3}]}
+"""
+
 THEIRS = {
     "their gradients": Case(family="deep", theirs=THEIR_GRADIENTS),
     "their slerp": Case(family="deep", theirs=THEIR_SLERP, ulps=2),
@@ -296,6 +306,7 @@ THEIRS = {
     "stacked averages": Case(family="shallow", theirs=STACKED_AVERAGES),
     "several stages": Case(family="shallow", theirs=STAGES, ulps=1),
     "a module": Case(family="shallow", theirs=MODULE),
+    "filters that name a layer of a model": Case(family="deep", theirs=NUMBERED_LAYERS),
 }
 
 CASES = {**OURS, **THEIRS}

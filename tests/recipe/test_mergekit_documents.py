@@ -101,19 +101,20 @@ def test_parameters_of_a_slice_are_rules_for_its_layers_in_the_result():
     text = stacked(
         "passthrough",
         part(("a", 2, 4), more=", parameters: {scale: [0, 1]}"),
-        part(("b", 0, 2), more=", parameters: {scale: [{filter: mlp, value: 3}]}"),
+        part(("b", 0, 1)),
+        part(("a", 0, 2), more=", parameters: {scale: [{filter: mlp, value: 3}]}"),
     )
-    assert [
-        rule.model_dump(exclude_defaults=True) for rule in recipe(text).parameters["scale"]
-    ] == [
+    first, second = recipe(text).sources
+    assert [rule.model_dump(exclude_defaults=True) for rule in first.parameters["scale"]] == [
         {"value": 0.0, "layers": (0, 1)},
         {"value": 1.0, "layers": (1, 2)},
-        {"value": 3.0, "layers": (2, 4), "tensor": "mlp"},
-        {"value": 1.0, "layers": (2, 4)},
+        {"value": 3.0, "layers": (3, 5), "tensor": "mlp"},
+        {"value": 1.0, "layers": (3, 5)},
         {"value": 0.0, "component": "embedding"},
         {"value": 3.0, "tensor": "mlp"},
         {"value": 1.0},
     ]
+    assert second.parameters == {}
 
 
 def test_models_that_mergekit_would_drop_are_named():

@@ -36,9 +36,9 @@ def linear(tensors: Sequence[Tensor], *, weight: Sequence[float], normalize: boo
     return averages.linear(stack, weight=weight, normalize=normalize).to(tensors[0].dtype)
 
 
-def passthrough(tensors: Sequence[Tensor], *, scale: float) -> Tensor:
+def passthrough(tensors: Sequence[Tensor], *, scale: Sequence[float]) -> Tensor:
     """Scale the only tensor."""
-    return tensors[0] if scale == 1 else tensors[0] * scale
+    return tensors[0] if scale[0] == 1 else tensors[0] * scale[0]
 
 
 def slerp(tensors: Sequence[Tensor], *, t: float) -> Tensor:

@@ -78,13 +78,8 @@ class Settings:
         def scopes(part: Part) -> Sequence[Scope]:
             return (part.parameters, *self._scopes)
 
-        def scopes_of_one(part: Part) -> Sequence[Scope]:
-            return (part.own.get(part.models[0][0], {}), *scopes(part))
-
         settings = {
-            parameter.ours: self._setting(
-                parameter, scopes_of_one if parameter.per_source else scopes, self._parts, ""
-            )
+            parameter.ours: self._setting(parameter, scopes, self._parts, "")
             for parameter in self._method.parameters
             if parameter.ours is not None and not self._ours[parameter.ours].per_source
         }
