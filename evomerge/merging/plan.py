@@ -104,6 +104,7 @@ def make_plan(
             digest(recipe) if recipe.mergekit_compat else None,
             texts,
         ),
+        members=[source_identity(source) for source in recipe.sources],
     )
     origins = trace(recipe, tensors, sources)
     layers = 1 + max((o.place.layer for o in origins if o.place.layer is not None), default=-1)
@@ -120,6 +121,7 @@ class _Planner:
     base: Mapping[str, Signature]
     sources: Sequence[Mapping[str, Signature]]
     identity: tuple[object, ...]
+    members: Sequence[str]
 
     def job(self, origin: Origin, layers: int) -> TensorJob:
         stored, shape = self._signature(origin)
@@ -151,7 +153,7 @@ class _Planner:
                 dtype,
                 self.identity,
                 origin.base,
-                tuple((source_identity(source), name) for source, name in members),
+                tuple((self.members[index], name) for index, name in origin.sources),
                 (self.recipe.seed, *(source.label for source, _ in members))
                 if self.operator.stochastic
                 else (),

@@ -70,15 +70,7 @@ class SourceLibrary:
 
     def plan(self, recipe: MergeRecipe) -> MergePlan:
         """Make the plan of a recipe from its models' headers."""
-        return self._plan(recipe, self._statistics(recipe))
-
-    def _plan(self, recipe: MergeRecipe, statistics: Statistics | None) -> MergePlan:
-        texts = statistics.texts() if statistics else None
-        base = self._merged_signatures(recipe.base_recipe) or self.signatures(recipe.base)
-        if recipe.stack is None and recipe.mergekit_compat is None:
-            return make_plan(recipe, base, texts=texts)
-        sources = [self._source_signatures(each) for each in recipe.sources]
-        return make_plan(recipe, base, sources, texts)
+        return self.operands(recipe).plan
 
     def _statistics(self, recipe: MergeRecipe) -> Statistics | None:
         """What a recipe's operator must know of its models; None if it needs nothing."""
@@ -101,22 +93,16 @@ class SourceLibrary:
         headers = self.model(reference).headers
         return {name: (header.dtype, header.shape) for name, header in headers.items()}
 
-    def _source_signatures(self, source: Source) -> dict[str, Signature]:
-        if source.model is not None:
-            return self.signatures(source.model)
-        return self._merged_signatures(self._recipe(source))
-
-    def _merged_signatures(self, recipe: MergeRecipe | None) -> dict[str, Signature]:
-        jobs = self.plan(recipe).jobs if recipe else ()
-        return {job.name: (job.dtype, job.shape) for job in jobs}
-
     def operands(self, recipe: MergeRecipe) -> Operands:
         """The plan of a recipe, and readers of its base and of its sources."""
         statistics = self._statistics(recipe)
+        base = self._input(recipe.base, recipe.base_recipe)
+        sources = [self._input(each.model, self._recipe(each)) for each in recipe.sources]
+        texts = statistics.texts() if statistics else None
         return Operands(
-            plan=self._plan(recipe, statistics),
-            base=self._base_reader(recipe),
-            sources=[self._reader(source) for source in recipe.sources],
+            plan=make_plan(recipe, base.signatures, [s.signatures for s in sources], texts),
+            base=base.read,
+            sources=[source.read for source in sources],
             statistic=statistics or no_statistics,
             measured=self._measured,
             derived=self.derived,
@@ -128,18 +114,15 @@ class SourceLibrary:
         references += [source.model for source in recipe.sources]
         return [None if each is None else self.model(each).identity() for each in references]
 
-    def _base_reader(self, recipe: MergeRecipe) -> Read:
-        if recipe.base_recipe is not None:
-            return _CandidateReader(self.operands(recipe.base_recipe))
-        return self.model(recipe.base).read
+    def _input(self, model: str | None, recipe: MergeRecipe | None) -> _Input:
+        if recipe is not None:
+            operands = self.operands(recipe)
+            jobs = {job.name: (job.dtype, job.shape) for job in operands.plan.jobs}
+            return _Input(jobs, _CandidateReader(operands))
+        return _Input(self.signatures(model or ""), self.model(model or "").read)
 
-    def _reader(self, source: Source) -> Read:
-        if source.model is not None:
-            return self.model(source.model).read
-        return _CandidateReader(self.operands(self._recipe(source)))
-
-    def _recipe(self, source: Source) -> MergeRecipe:
-        return source.recipe or self._candidate(source.candidate or "")
+    def _recipe(self, source: Source) -> MergeRecipe | None:
+        return self._candidate(source.candidate) if source.candidate else source.recipe
 
     def _candidate(self, wanted: str) -> MergeRecipe:
         if self.find_candidate is None:
@@ -147,6 +130,14 @@ class SourceLibrary:
                 f"source candidate {wanted}: only known inside its run; write its recipe in full"
             )
         return self.find_candidate(wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """A base or a source: stored dtype and shape of its tensors, and what reads one."""
+
+    signatures: Mapping[str, Signature]
+    read: Read
 
 
 class _CandidateReader:

@@ -24,11 +24,14 @@ def digest(recipe: MergeRecipe) -> str:
     Defaults are left out, so a later version may add fields without changing old digests. A
     nested recipe counts by its digest, so writing it in full or by digest is the same.
     """
-    document = recipe.model_dump(mode="json", exclude_defaults=True)
+    document = recipe.model_dump(
+        mode="json",
+        exclude_defaults=True,
+        exclude={"base_recipe": True, "sources": {"__all__": {"recipe"}}},
+    )
     document["version"] = recipe.version
     for entry, source in zip(document["sources"], recipe.sources, strict=True):
         if source.recipe is not None:
-            del entry["recipe"]
             entry["candidate"] = digest(source.recipe)
     if recipe.base_recipe is not None:
         document["base_recipe"] = digest(recipe.base_recipe)

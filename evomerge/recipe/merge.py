@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -47,6 +48,9 @@ Value = Annotated[
 
 Dtype = Literal["base", "float32", "bfloat16", "float16", "float64"]
 LayerRange = tuple[Natural, Positive]
+
+MAX_DEPTH, MAX_INNER = 14, 100
+"""How deep recipes may be nested, and how many may be inside one."""
 
 
 class Rule(Strict):
@@ -210,6 +214,36 @@ class MergeRecipe(Strict):
     stack: Stack | None = None
     mergekit_compat: MergekitCompat | None = None
     calibration: CalibrationSettings | None = None
+
+    @property
+    def inner(self) -> list[MergeRecipe]:
+        """The recipes that this one needs."""
+        base = [self.base_recipe] if self.base_recipe else []
+        return base + [source.recipe for source in self.sources if source.recipe]
+
+    @cached_property
+    def depth(self) -> int:
+        """How many recipes stand inside one another, this one included."""
+        return 1 + max((inner.depth for inner in self.inner), default=0)
+
+    @cached_property
+    def size(self) -> int:
+        """How many recipes this one is made of, itself included."""
+        return 1 + sum(inner.size for inner in self.inner)
+
+    # First, so that no other check goes through more than this allows.
+    @model_validator(mode="after")
+    def _is_not_nested_without_end(self) -> Self:
+        for found, most, what in (
+            (self.depth, MAX_DEPTH, "deep"),
+            (self.size - 1, MAX_INNER, "in number"),
+        ):
+            if found > most:
+                raise ValueError(
+                    f"nested recipes are {found} {what}, at most {most} are read; merge the inner "
+                    "ones first and name their folders"
+                )
+        return self
 
     @model_validator(mode="after")
     def _stack_names_sources(self) -> Self:

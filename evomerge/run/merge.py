@@ -143,24 +143,15 @@ def _findings(recipe: MergeRecipe, library: SourceLibrary) -> list[Finding]:
     )
 
 
-def _inner(recipe: MergeRecipe) -> Iterator[MergeRecipe]:
-    """The recipes inside a recipe."""
-    if recipe.base_recipe is not None:
-        yield recipe.base_recipe
-    for source in recipe.sources:
-        if source.recipe is not None:
-            yield source.recipe
-
-
 def _models(recipe: MergeRecipe) -> Iterator[str]:
     """References of all models that a recipe merges, those inside its candidates included."""
     for source in recipe.sources:
         if source.model is not None:
             yield source.model
-    for inner in _inner(recipe):
+    for inner in recipe.inner:
         yield inner.base
         yield from _models(inner)
 
 
 def _stacks(recipe: MergeRecipe) -> bool:
-    return recipe.stack is not None or any(map(_stacks, _inner(recipe)))
+    return recipe.stack is not None or any(map(_stacks, recipe.inner))

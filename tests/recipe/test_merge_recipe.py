@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from evomerge.layout import locate
-from evomerge.recipe.merge import MergeRecipe, Source
+from evomerge.recipe.merge import MAX_DEPTH, MergeRecipe, Source
 from evomerge.recipe.search import SearchRecipe
 
 Q_0, Q_1, Q_2 = (f"model.layers.{layer}.self_attn.q_proj.weight" for layer in range(3))
@@ -212,3 +212,21 @@ def test_the_json_schema_describes_every_section_and_key(model):
         assert "Attributes:" not in section["description"]
         for name, key in section.get("properties", {}).items():
             assert key.get("description"), f"{section['title']}.{name}"
+
+
+def nested(depth: int, width: int) -> dict[str, Any]:
+    sources: list[Any] = ["one"]
+    if depth > 1:
+        inner = nested(depth - 1, width)
+        sources = [{"recipe": inner, "name": str(number)} for number in range(width)]
+    return {"base": "base", "sources": sources, "operator": "linear"}
+
+
+@pytest.mark.parametrize(
+    ("depth", "width", "found"),
+    [(MAX_DEPTH + 1, 1, f"{MAX_DEPTH + 1} deep"), (6, 3, r"\d+ in number")],
+)
+def test_recipes_nested_without_end_are_refused(depth, width, found):
+    MergeRecipe.model_validate(nested(MAX_DEPTH, 1))
+    with pytest.raises(ValidationError, match=f"nested recipes are {found}, at most"):
+        MergeRecipe.model_validate(nested(depth, width))

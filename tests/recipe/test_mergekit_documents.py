@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import itertools
+from typing import Any
 
 import pytest
 
@@ -10,11 +11,11 @@ from evomerge.errors import RecipeError
 from evomerge.operators.registry import find_operator
 from evomerge.recipe import yaml
 from evomerge.recipe.check import check_operator
+from evomerge.recipe.dump import to_yaml
+from evomerge.recipe.load import validate
+from evomerge.recipe.merge import MAX_DEPTH, MergeRecipe
 from evomerge.recipe.mergekit.names import METHODS
 from evomerge.recipe.mergekit.read import MergekitReading, from_mergekit
-
-if TYPE_CHECKING:
-    from evomerge.recipe.merge import MergeRecipe
 
 LAYERS = 4
 
@@ -188,6 +189,34 @@ def test_a_stage_has_as_many_layers_as_it_stacks():
 def test_stages_that_make_no_sense_are_refused(text, message):
     with pytest.raises(RecipeError, match=message):
         recipe(text)
+
+
+def chain(length: int) -> str:
+    """Documents of which each averages the one before with a model."""
+    names = ["a", *(f"stage{number}" for number in range(length))]
+    return "---\n".join(
+        f"name: {name}\nmerge_method: linear\n"
+        f"models: [{{model: {before}}}, {{model: b}}]\nparameters: {{weight: 1}}\n"
+        for before, name in itertools.pairwise(names)
+    ).replace(f"name: {names[-1]}\n", "")
+
+
+def test_a_chain_of_stages_is_written_once():
+    written = to_yaml(recipe(chain(MAX_DEPTH)))
+    assert written.count("model: a") == 1
+    assert validate(MergeRecipe, yaml.parse(written, "x")) == recipe(chain(MAX_DEPTH))
+
+
+def test_a_stage_that_is_not_measured_from_passes_its_dtype_on():
+    text = chain(2).replace("models: [{model: a}", "dtype: float16\nmodels: [{model: a}")
+    found = recipe(text)
+    assert (found.base, found.base_recipe, found.dtype) == ("a", None, "float16")
+
+
+@pytest.mark.parametrize("length", [MAX_DEPTH + 1, 900])
+def test_a_chain_of_too_many_stages_is_refused(length):
+    with pytest.raises(RecipeError, match=f"{MAX_DEPTH} (are read|documents one after the other)"):
+        recipe(chain(length))
 
 
 # Methods

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evomerge.recipe.load import validate
-from evomerge.recipe.merge import MergeRecipe
+from evomerge.recipe.merge import MAX_DEPTH, MergeRecipe
 from evomerge.recipe.mergekit.entries import Entries
 from evomerge.recipe.mergekit.inputs import Inputs
 from evomerge.recipe.mergekit.names import METHODS, Method
@@ -115,6 +115,12 @@ class _File:
     def _stage(self, name: str) -> MergeRecipe:
         if name not in self._stages:
             self._stages[name] = None
+            if list(self._stages.values()).count(None) > MAX_DEPTH:
+                self._named[name].refuse(
+                    ("name",),
+                    f"{name}: is needed by more than {MAX_DEPTH} documents one after the other; "
+                    "merge the first ones by themselves and name their folders",
+                )
             self._stages[name] = self._read(self._named[name])
         stage = self._stages[name]
         if stage is None:
@@ -126,6 +132,7 @@ class _File:
             entries,
             layers=self._count_layers,
             stage=lambda name: self._stage(name) if name in self._named else None,
+            compat=self._compat,
         )
         document = reader.document()
         if self._compat:
@@ -152,8 +159,10 @@ class _Reader:
         *,
         layers: Callable[[str], int],
         stage: Callable[[str], MergeRecipe | None],
+        compat: bool,
     ) -> None:
         self._entries, self._layers, self._stage = entries, layers, stage
+        self._compat = compat
         self._data: Mapping[str, Any] = entries.keys(entries.document.data, (), KNOWN)
         method = self._data.get("merge_method")
         if not isinstance(method, str) or method not in METHODS:
@@ -185,7 +194,10 @@ class _Reader:
             "parameters": settings.shared(self._base is not None),
             "dtype": self._data[stored] if stored else "base",
         }
-        if stage is not None:
+        if stage is not None and not self._compat and self._base is None and _keeps_layers(stage):
+            # Nothing is measured from it, so it would only be written twice, and all in it.
+            recipe["dtype"] = self._data[stored] if stored else _dtype(stage)
+        elif stage is not None:
             recipe["base_recipe"] = stage
         if not self._inputs.are_whole:
             recipe["stack"] = self._inputs.slabs()
@@ -249,3 +261,15 @@ class _Reader:
         if stage is None:
             return {"model": model, "name": name}
         return {"recipe": stage, "name": name or model}
+
+
+def _keeps_layers(stage: MergeRecipe) -> bool:
+    """Whether a stage has the layers of the model that it names as its base."""
+    return stage.stack is None and (stage.base_recipe is None or _keeps_layers(stage.base_recipe))
+
+
+def _dtype(stage: MergeRecipe) -> str:
+    """What a stage is stored in."""
+    if stage.dtype == "base" and stage.base_recipe is not None:
+        return _dtype(stage.base_recipe)
+    return stage.dtype
