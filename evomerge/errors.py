@@ -3,13 +3,14 @@
 EvomergeError            anything below; the command line prints it as one line
 ├── RecipeError          a recipe, an override or an option is wrong
 ├── ModelError           a model folder, adapter or Hub id cannot be used
+├── OutputError          the place to write to cannot be used
 ├── CompatibilityError   models that are fine by themselves do not fit together
 ├── TaskError            an lm-eval task or metric cannot be used
 ├── MergeError           merging one candidate failed; the search goes on
 ├── EvaluationError      scoring one candidate failed; the search goes on
 ├── RunError             a run folder cannot be used
-│   ├── RunInUseError    another process is writing to it
-│   └── DiskFullError    no space is left; the run can be continued
+│   └── RunInUseError    another process is writing to it
+├── DiskFullError        no space is left
 ├── VersionError         an extra or a version is missing
 └── NoCandidateError     a search ended without a single valid candidate
 """
@@ -35,6 +36,12 @@ class RecipeError(EvomergeError):
 
 class ModelError(EvomergeError):
     """A model folder, an adapter or a Hub id cannot be used."""
+
+
+class OutputError(EvomergeError):
+    """The file or folder to write cannot be made, or is there already."""
+
+    exit_code = 2
 
 
 class CompatibilityError(EvomergeError):
@@ -67,8 +74,8 @@ class RunInUseError(RunError):
     exit_code = 4
 
 
-class DiskFullError(RunError):
-    """No space is left; what was stored is safe and the run can be continued."""
+class DiskFullError(EvomergeError):
+    """No space is left; what a run stored is safe, and it can be continued."""
 
     exit_code = 75
 

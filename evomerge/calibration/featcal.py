@@ -72,7 +72,8 @@ def featcal(
     Raises:
         RecipeError: The recipe gives a source no texts, or changes layers or vocabulary.
         MergeError: A result is not finite.
-        ModelError: A model cannot be opened or run, or `out` cannot be written.
+        ModelError: A model cannot be opened or run.
+        OutputError: `out` is taken or cannot be written; DiskFullError if the disk is full.
     """
     walk = LayerwiseMerge(open_family(recipe, library, calibrator))
     streams = [walk.stream(index) for index in range(len(recipe.sources))]

@@ -85,7 +85,7 @@ class LayerwiseMerge:
 
         Raises:
             MergeError: A result is not finite.
-            ModelError: `out` cannot be written.
+            OutputError: `out` cannot be written; DiskFullError if the disk is full.
         """
         inside = [n for i in range(len(self.decoder)) for n in self.decoder.names(i).values()]
         outside = sorted(self.family.jobs.keys() - set(inside))

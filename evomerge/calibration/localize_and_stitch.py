@@ -81,7 +81,8 @@ def localize_and_stitch(
             or vocabulary.
         EvaluationError: The loss is not finite.
         MergeError: A result is not finite.
-        ModelError: A model cannot be opened or run, or `out` cannot be written.
+        ModelError: A model cannot be opened or run.
+        OutputError: `out` is taken or cannot be written; DiskFullError if the disk is full.
     """
     if recipe.operator != "localize_and_stitch":
         raise RecipeError(

@@ -42,7 +42,7 @@ def write_model(
 
     Raises:
         MergeError: A tensor is not finite.
-        ModelError: `out` cannot be written.
+        OutputError: `out` cannot be written; DiskFullError if the disk is full.
     """
     specs = {name: (family.jobs[name].dtype, family.jobs[name].shape) for name in order}
     own_files = result_files(family.recipe, library.model)

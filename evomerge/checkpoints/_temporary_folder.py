@@ -8,20 +8,10 @@ import re
 import shutil
 from typing import TYPE_CHECKING
 
-from evomerge.errors import ModelError
+from evomerge.errors import DiskFullError
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-def check_free(out: Path) -> None:
-    """Check that `out` is absent or an empty folder."""
-    try:
-        taken = out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir())))
-    except OSError as error:
-        raise ModelError(f"{out}: cannot be written: {error.strerror}.") from error
-    if taken:
-        raise ModelError(f"{out}: is there already; name a folder that is absent or empty.")
 
 
 def check_space(out: Path, needed: int) -> None:
@@ -29,7 +19,7 @@ def check_space(out: Path, needed: int) -> None:
     existing = next(folder for folder in out.parents if folder.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
-        raise ModelError(
+        raise DiskFullError(
             f"{out}: the disk is too full: needs {needed / 1e6:.1f} MB, has {free / 1e6:.1f} MB; "
             "make space or name another disk."
         )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, final
 from uuid import uuid4
 
@@ -18,14 +17,15 @@ import torch
 from evomerge.checkpoints._confinement import is_plain
 from evomerge.checkpoints._disk_stream import DiskStream
 from evomerge.checkpoints._shards import Shard, TensorSpec, plan_shards
-from evomerge.checkpoints._temporary_folder import check_free, check_space, lock, sweep
+from evomerge.checkpoints._temporary_folder import check_space, lock, sweep
 from evomerge.checkpoints.durability import sync_folder, write_durably
 from evomerge.checkpoints.headers import read_headers
 from evomerge.checkpoints.model_folder import INDEX
+from evomerge.checkpoints.output import check_output_folder, named_errors
 from evomerge.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -45,7 +45,9 @@ class CheckpointWriter:
         max_shard_bytes: A new shard begins before one would hold more tensor bytes than this.
 
     Raises:
-        ModelError: `out` is taken, the disk is too full, or a dtype cannot be stored.
+        OutputError: `out` is taken or cannot be written.
+        DiskFullError: The disk has too little room.
+        ModelError: A dtype cannot be stored.
     """
 
     def __init__(
@@ -64,11 +66,11 @@ class CheckpointWriter:
         self._open: tuple[Shard, DiskStream] | None = None
         self._temporary = self._out.with_name(f".tmp-{self._out.name}-{uuid4().hex}")
         self._lock: int | None = None
-        check_free(self._out)
+        check_output_folder(self._out)
         check_space(self._out, sum(shard.size for shard in self._shards))
 
     def __enter__(self) -> CheckpointWriter:
-        with self._named_errors():
+        with named_errors(self._out):
             self._out.parent.mkdir(parents=True, exist_ok=True)
             sweep(self._out)
             self._temporary.mkdir()
@@ -79,7 +81,8 @@ class CheckpointWriter:
         """Write the next tensor.
 
         Raises:
-            ModelError: It is not the declared one, or the disk refuses.
+            ModelError: It is not the declared one.
+            OutputError: The disk refuses; DiskFullError if it is full.
         """
         if name != self._next:
             raise ModelError(f"{self._out}: {self._next!r} is to be written next, not {name!r}.")
@@ -91,7 +94,7 @@ class CheckpointWriter:
             )
         shard = self._shard_of[name]
         content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        with self._named_errors():
+        with named_errors(self._out):
             self._stream(shard).write(shard.offsets[name], content)
         self._next = next(self._pending, None)
 
@@ -99,12 +102,13 @@ class CheckpointWriter:
         """Add a small file such as config.json.
 
         Raises:
-            ModelError: `name` is not a plain file name, is taken, or the disk refuses.
+            ModelError: `name` is not a plain file name, or one of the weights.
+            OutputError: It is taken, or the disk refuses; DiskFullError if it is full.
         """
         own = {INDEX, MARKER, *(shard.file_name for shard in self._shards)}
         if not is_plain(name) or name in own:
             raise ModelError(f"{self._out}: {name!r} is not a name for an added file.")
-        with self._named_errors():
+        with named_errors(self._out):
             write_durably(self._temporary / name, content)
 
     def __exit__(
@@ -115,7 +119,7 @@ class CheckpointWriter:
     ) -> None:
         try:
             if kind is None:
-                with self._named_errors():
+                with named_errors(self._out):
                     self._finish()
         finally:
             if self._open is not None:
@@ -153,15 +157,6 @@ class CheckpointWriter:
         sync_folder(self._temporary)
         self._temporary.rename(self._out)
         sync_folder(self._out.parent)
-
-    @contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise ModelError(
-                f"{self._out}: cannot be written: {error.strerror}; check the disk."
-            ) from error
 
 
 def _index(shards: tuple[Shard, ...], total: int) -> bytes:

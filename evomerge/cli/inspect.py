@@ -36,10 +36,14 @@ def inspect(
 
     Weights are read once, and no model is run. Exits with 2 if the models do not fit together.
     """
+    from evomerge.checkpoints import named_errors
     from evomerge.cli.console import log, out, print_json
     from evomerge.cli.counter import counting
     from evomerge.reporting.inspection import inspect_models
 
+    if folder:
+        with named_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
     with counting("reading weights") as progress:
         document = inspect_models(models, base, Path.cwd(), progress)
     if folder:
@@ -54,16 +58,12 @@ def inspect(
 
 
 def _save(document: dict[str, Any], folder: Path) -> None:
-    from evomerge.checkpoints import write_atomically
-    from evomerge.errors import RecipeError
+    from evomerge.checkpoints import named_errors, write_atomically
     from evomerge.reporting.inspection import figures
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with named_errors(folder):
         for name, svg in figures(document).items():
             write_atomically(folder / name, svg.encode())
-    except OSError as error:
-        raise RecipeError(f"--out {folder}: cannot be written: {error.strerror}") from error
 
 
 def show(document: dict[str, Any], console: Console) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from evomerge.checkpoints import read_headers, write_atomically
+from evomerge.checkpoints import check_output_folder, read_headers, write_output_file
 from evomerge.errors import MergeError, ModelError
 from evomerge.merging.core_space import merge_in_core_space
 
@@ -53,15 +53,15 @@ def export_adapter(
 
     Raises:
         MergeError: The operator does not work in core space, or the result is not finite.
-        ModelError: The bases differ, or `out` cannot be written.
+        ModelError: The bases differ.
+        OutputError: `out` is taken or cannot be written.
     """
     bases = {each.base.identity(): each.base.reference for each in adapted}
     if len(bases) > 1:
         raise ModelError(
             f"adapters of different bases cannot be merged: {', '.join(bases.values())}"
         )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ModelError(f"{out}: is there already; name a folder that is absent or empty.")
+    check_output_folder(out)
     modules = {module for each in adapted for module in _modules(each)}
     merged: Pairs = {}
     for name, factors in _updates(adapted):
@@ -73,12 +73,8 @@ def export_adapter(
             raise MergeError(f"tensor {name}: the result has NaN or infinite entries")
         merged[_module(name, modules)] = pair
     rank = max(b.shape[1] for b, _ in merged.values())
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / WEIGHTS, _weights(merged, rank))
-        write_atomically(out / CONFIG, _config(adapted[0], sorted(merged), rank))
-    except OSError as error:
-        raise ModelError(f"{out}: cannot be written: {error.strerror}; check the disk.") from error
+    write_output_file(out / WEIGHTS, _weights(merged, rank))
+    write_output_file(out / CONFIG, _config(adapted[0], sorted(merged), rank))
 
 
 def _updates(adapted: Sequence[AdaptedModel]) -> Iterator[tuple[str, list[LowRank]]]:

@@ -46,7 +46,8 @@ def export_checkpoint(
 
     Raises:
         MergeError: A tensor cannot be merged or is not finite.
-        ModelError: A model cannot be read, or `out` cannot be written.
+        ModelError: A model cannot be read.
+        OutputError: `out` is taken or cannot be written; DiskFullError if the disk is full.
     """
     alignment = align(recipe, library.model) if recipe.tokenizer else None
     own_files = result_files(recipe, library.model, alignment)

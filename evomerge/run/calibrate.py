@@ -18,6 +18,7 @@ from evomerge.calibration.localize_and_stitch import (
     localize_and_stitch,
 )
 from evomerge.calibration.regmean_plus_plus import RegMeanPlusPlusSettings, regmean_plus_plus
+from evomerge.checkpoints import check_output_file, check_output_folder
 from evomerge.errors import RecipeError
 from evomerge.recipe import yaml
 from evomerge.recipe.dump import to_yaml
@@ -90,8 +91,8 @@ def calibrate_file(
     if chosen is None:
         raise RecipeError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
     settings = validate(chosen.settings, yaml.parse("{}", "--set"), overrides)
-    if out.exists():
-        raise RecipeError(f"{out}: exists already; give another name")
+    check = check_output_file if chosen.write is None else check_output_folder
+    check(out)
     read = read_file(file)
     notes = [*read.notes, *check_models(read)]
     common = (read.recipe, read.library, Calibrator(), settings)

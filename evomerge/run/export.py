@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from evomerge.checkpoints import write_atomically
+from evomerge.checkpoints import check_output_file, check_output_folder, write_output_file
 from evomerge.errors import RecipeError
 from evomerge.merging.export import export_checkpoint
 from evomerge.recipe.dump import to_yaml
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def export_recipe(recipe: MergeRecipe, out: Path) -> None:
     """Write a recipe as our YAML."""
-    _write_new(out, to_yaml(recipe))
+    write_output_file(out, to_yaml(recipe).encode())
 
 
 def export_mergekit(recipe: MergeRecipe, library: SourceLibrary, out: Path) -> tuple[str, ...]:
@@ -33,8 +33,9 @@ def export_mergekit(recipe: MergeRecipe, library: SourceLibrary, out: Path) -> t
     Raises:
         RecipeError: mergekit cannot express it.
     """
+    check_output_file(out)
     text, notes = mergekit_text(recipe, library)
-    _write_new(out, text)
+    write_output_file(out, text.encode())
     return notes
 
 
@@ -44,6 +45,7 @@ def export_merged(recipe: MergeRecipe, library: SourceLibrary, out: Path) -> Voc
     Returns:
         The vocabulary of the merged model, if the recipe asks for one.
     """
+    check_output_folder(out)
     files = {"evomerge.yaml": to_yaml(recipe).encode()}
     # Not every recipe has a counterpart; ours is complete by itself.
     with suppress(RecipeError):
@@ -69,9 +71,3 @@ def mergekit_text(recipe: MergeRecipe, library: SourceLibrary) -> tuple[str, tup
     sources = [library.signatures(s.model) if s.model else signatures for s in recipe.sources]
     written = to_mergekit(recipe, signatures, dtype, sources if recipe.stack else ())
     return to_yaml(written.document), written.notes
-
-
-def _write_new(out: Path, text: str) -> None:
-    if out.exists():
-        raise RecipeError(f"{out}: exists already; give another --out")
-    write_atomically(out, text.encode())

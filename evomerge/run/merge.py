@@ -100,7 +100,8 @@ def merge_file(file: Path, out: Path, *, compat: bool = False, seed: int | None 
     Raises:
         RecipeError: The recipe is wrong, or its models do not fit together.
         MergeError: A tensor cannot be merged.
-        ModelError: A model cannot be read, or `out` cannot be written.
+        ModelError: A model cannot be read.
+        OutputError: `out` is taken or cannot be written; DiskFullError if the disk is full.
     """
     read = read_file(file, compat=compat, seed=seed)
     notes = check_models(read)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from evomerge.checkpoints import CheckpointWriter, ModelFolder
-from evomerge.errors import ModelError
+from evomerge.errors import ModelError, OutputError
 
 TENSORS = {"b": torch.arange(6.0), "a": torch.tensor([1, 2, 3]), "c": torch.tensor(2.5)}
 SPECS = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in TENSORS.items()}
@@ -42,7 +42,7 @@ def test_a_target_that_is_filled_meanwhile_is_kept(tmp_path):
             (tmp_path / "o").mkdir()
             (tmp_path / "o" / "mine").touch()
 
-    with pytest.raises(ModelError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         write_while_another_does()
     assert [path.name for path in tmp_path.rglob("*")] == ["o", "mine"]
 
@@ -66,7 +66,7 @@ def test_whatever_call_fails_the_folder_is_whole_or_absent(tmp_path, monkeypatch
             with monkeypatch.context() as patch:
                 fail_at(patch, broken, count)
                 # The last counts are beyond the last call, so nothing fails.
-                with suppress(ModelError):
+                with suppress(OutputError):
                     write(out)
             if out.exists():
                 assert ModelFolder(out).read("c").item() == 2.5
@@ -127,7 +127,7 @@ def test_a_full_disk_leaves_nothing(tmp_path):
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))"
     done = run_and(limit, tmp_path / "out")
     assert done.returncode == 1
-    assert "ModelError" in done.stderr.splitlines()[-1]
+    assert "OutputError" in done.stderr.splitlines()[-1]
     assert "cannot be written: File too large; check the disk" in done.stderr
     assert is_empty(tmp_path)
 

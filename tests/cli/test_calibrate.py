@@ -126,7 +126,7 @@ def test_nothing_is_written_over(tmp_path: Path, family: Path) -> None:
     recipe = write(tmp_path, family)
     done = run_cli("calibrate", "supermerge", recipe, tmp_path / "out.yaml")
     assert done.code == 2
-    assert "out.yaml: exists already; give another name" in done.err
+    assert "out.yaml: is there already; give another name" in done.err
     assert (tmp_path / "out.yaml").read_text() == "mine"
 
 
@@ -134,3 +134,15 @@ def test_the_help_names_every_method() -> None:
     done = run_cli("calibrate", "--help")
     assert done.code == 0
     assert all(re.search(rf"^ *{name}  ", done.out, re.MULTILINE) for name in METHODS)
+
+
+@pytest.mark.parametrize("method", ["supermerge", "featcal"])
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    method: str, tmp_path: Path, family: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = write(tmp_path, family)
+    monkeypatch.delattr("evomerge.run.calibrate.read_file")
+    done = run_cli("calibrate", method, recipe, recipe / "out")
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert f"{recipe}/out: cannot be written: {recipe} is not a folder" in done.err

@@ -116,7 +116,7 @@ def test_models_that_do_not_fit_are_shown_with_the_reason(family: Path, tmp_path
         (["{family}/none", "--base", "{family}/base"], "no folder {family}/none"),
         (
             ["{family}/one", "--base", "{family}/base", "--out", "{family}/one/config.json/x"],
-            "--out {family}/one/config.json/x: cannot be written: Not a directory",
+            "{family}/one/config.json/x: cannot be written: Not a directory",
         ),
     ],
 )
