@@ -42,6 +42,7 @@ _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(
     r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 )
+_AMBIGUOUS = re.compile(r"[-+]?0[0-9]+")
 _MAX_DIGITS = 400  # more than any float64 has
 
 
@@ -84,6 +85,20 @@ def parse(text: str, name: str) -> Document:
 def parse_all(text: str, name: str) -> list[Document]:
     """Parse one or more YAML documents; see `parse`."""
     return _parse(text, name, most=MAX_NODES)
+
+
+def with_merge_keys(data: Any) -> Any:
+    """Data whose mappings have the entries that `<<` takes over from others, as in YAML 1.1."""
+    if isinstance(data, list):
+        return [with_merge_keys(each) for each in data]
+    if not isinstance(data, dict):
+        return data
+    own = {key: with_merge_keys(value) for key, value in data.items() if key != "<<"}
+    given = with_merge_keys(data.get("<<", []))
+    others = given if isinstance(given, list) else [given]
+    if not all(isinstance(other, dict) for other in others):
+        return {**own, "<<": given}
+    return {key: value for other in reversed(others) for key, value in other.items()} | own
 
 
 def _parse(text: str, name: str, most: int) -> list[Document]:
@@ -214,6 +229,11 @@ class _Reader:
             return found[1] is not None
         if not _FLOAT.fullmatch(text) and not _INT.fullmatch(text):
             return text
+        if _AMBIGUOUS.fullmatch(text):
+            raise RecipeError(
+                f"{self.name}:{line}: {text}: YAML 1.1 reads this in base 8 and YAML 1.2 in base "
+                f"10; write {int(text)}, or quote it"
+            )
         if len(text) > _MAX_DIGITS:
             raise RecipeError(f"{self.name}:{line}: a number of {len(text)} digits")
         if _INT.fullmatch(text):

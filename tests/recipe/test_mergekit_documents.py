@@ -219,6 +219,19 @@ def test_a_chain_of_too_many_stages_is_refused(length):
         recipe(chain(length))
 
 
+def test_merge_keys_are_followed():
+    text = """
+models:
+  - {model: a, parameters: &shared {weight: 0.3, density: 0.5}}
+  - {model: b, parameters: {<<: *shared, weight: 0.4}}
+merge_method: ties
+base_model: z
+"""
+    first, second = recipe(text).sources
+    assert first.parameters == {"weight": 0.3, "density": 0.5}
+    assert second.parameters == {"weight": 0.4, "density": 0.5}
+
+
 # Methods
 
 

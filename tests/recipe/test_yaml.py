@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge.errors import RecipeError
-from evomerge.recipe.yaml import MAX_BYTES, MAX_DEPTH, parse
+from evomerge.recipe.yaml import MAX_BYTES, MAX_DEPTH, parse, with_merge_keys
 
 
 def refusal(text: str) -> str:
@@ -40,7 +40,6 @@ def alias_bomb() -> str:
         (".5", 0.5),
         ("1.", 1.0),
         ("0o17", 15),
-        ("017", 17),
         ("0x1F", 31),
         ("-12", -12),
         ("+3", 3),
@@ -66,6 +65,25 @@ def alias_bomb() -> str:
 def test_a_scalar_is_what_yaml_1_2_says(text, value):
     found = parse(f"key: {text}", "r.yaml").data["key"]
     assert (type(found), found) == (type(value), value)
+
+
+@pytest.mark.parametrize("text", ["010", "-017", "08"])
+def test_a_number_whose_base_depends_on_the_version_of_yaml_is_refused(text):
+    with pytest.raises(RecipeError, match=rf"r.yaml:1: {text}: YAML 1.1 reads this in base 8"):
+        parse(f"key: {text}", "r.yaml")
+    assert parse(f"key: '{text}'", "r.yaml").data == {"key": text}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}",
+        "a: &a {x: 1, y: 2}\nb: &b {y: 3, z: 4}\nc: {<<: [*a, *b], z: 5}",
+        "a: &a {x: &x {y: 1}}\nb: [{<<: *a}, {<<: *x, y: 2}]",
+    ],
+)
+def test_merge_keys_can_be_followed_as_pyyaml_does(text):
+    assert with_merge_keys(parse(text, "r.yaml").data) == pyyaml.safe_load(text)
 
 
 def test_not_a_number_is_read_as_such():

@@ -6,13 +6,16 @@ import difflib
 import math
 import re
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from evomerge.errors import RecipeError
+from evomerge.recipe.yaml import with_merge_keys
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+
+    from typing_extensions import Self
 
     from evomerge.recipe.yaml import Document, Path
 
@@ -38,6 +41,11 @@ class Entries:
     document: Document
     lenient: bool = False
     notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, document: Document, *, lenient: bool = False) -> Self:
+        """The entries of a document, whose merge keys are followed, as PyYAML does."""
+        return cls(replace(document, data=with_merge_keys(document.data)), lenient=lenient)
 
     def refuse(self, path: Path, problem: str) -> NoReturn:
         """Say what is wrong at a place of the document."""

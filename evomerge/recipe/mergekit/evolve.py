@@ -70,8 +70,8 @@ def from_evolve(document: Document, layers: Callable[[str], int]) -> EvolveReadi
     Raises:
         RecipeError: Something is unknown or cannot be searched here.
     """
-    entries = Entries(document)
-    data = entries.keys(document.data, (), KNOWN)
+    entries = Entries.of(document)
+    data = entries.keys(entries.document.data, (), KNOWN)
     genome = entries.keys(data.get("genome"), ("genome",), GENOME)
     method = genome["merge_method"]
     if method not in METHODS:

@@ -89,7 +89,7 @@ class _File:
         compat: bool,
         seed: int,
     ) -> None:
-        self._documents = [Entries(document, lenient=compat) for document in documents]
+        self._documents = [Entries.of(document, lenient=compat) for document in documents]
         self._layers, self._compat, self._seed = layers, compat, seed
         self._stages: dict[str, MergeRecipe | None] = {}
         self._named: dict[str, Entries] = {}
