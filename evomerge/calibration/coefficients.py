@@ -17,9 +17,9 @@ import torch
 from pydantic import Field
 
 from evomerge.calibration.family import Family, open_family
-from evomerge.checkpoints import resolve_reference
 from evomerge.errors import RecipeError
 from evomerge.layout import Place, locate
+from evomerge.recipe.absolute import with_absolute_paths
 from evomerge.recipe.merge import MergeRecipe, Rule
 from evomerge.recipe.schema import Natural, Number, Positive, Strict
 from evomerge.sensitivity.gradients import loss
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from evomerge.merging.sources import SourceLibrary
-    from evomerge.recipe.merge import Source
     from evomerge.sensitivity.calibration import Document
     from evomerge.sensitivity.provider import Calibrator
     from evomerge.sensitivity.statistics import Progress
@@ -214,7 +213,7 @@ class _Mixture:
 
     def recipe(self, coefficients: Tensor, root: Path) -> MergeRecipe:
         """The merge with these coefficients."""
-        old = _with_absolute_paths(self._family.recipe, root)
+        old = with_absolute_paths(self._family.recipe, root)
         sources = tuple(
             source.model_copy(update={"parameters": {"weight": self._rules(row.tolist())}})
             for source, row in zip(old.sources, coefficients, strict=True)
@@ -243,27 +242,3 @@ def entropy(model: Any, text: Document) -> Tensor:
 def _order(place: Place) -> tuple[bool, int, str]:
     """Layers first: a rule without layers speaks about them too."""
     return place.layer is None, place.layer or 0, place.component.value
-
-
-def _with_absolute_paths(recipe: MergeRecipe, root: Path) -> MergeRecipe:
-    """The same recipe, which may be put anywhere."""
-    calibration, base = recipe.calibration, recipe.base_recipe
-    return recipe.model_copy(
-        update={
-            "base": resolve_reference(recipe.base, root=root),
-            "base_recipe": base and _with_absolute_paths(base, root),
-            "sources": tuple(_with_absolute_path(source, root) for source in recipe.sources),
-            "calibration": calibration and calibration.under(root),
-        }
-    )
-
-
-def _with_absolute_path(source: Source, root: Path) -> Source:
-    model, recipe = source.model, source.recipe
-    return source.model_copy(
-        update={
-            "model": model and resolve_reference(model, root=root),
-            "recipe": recipe and _with_absolute_paths(recipe, root),
-            "name": source.label,
-        }
-    )

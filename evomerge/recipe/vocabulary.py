@@ -10,9 +10,12 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from evomerge.recipe.schema import Flag, Natural, Positive, Strict, Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from typing_extensions import Self
+
+KINDS = {"base", "union", "intersection"}
+"""What the source of a vocabulary may be called if it is not a model."""
 
 BUILT_IN_TEMPLATES = ("alpaca", "chatml", "exaone", "llama3", "mistral")
 
@@ -83,6 +86,15 @@ class TokenRule(Strict):
             raise ValueError("force: needs a source; say which embedding all models get")
         return self
 
+    def renamed(self, rename: Callable[[str], str]) -> TokenRule:
+        """The same with another name for the model."""
+        if isinstance(self.source, ModelToken):
+            source = self.source.model_copy(update={"model": rename(self.source.model)})
+            return self.model_copy(update={"source": source})
+        if isinstance(self.source, str):
+            return self.model_copy(update={"source": rename(self.source)})
+        return self
+
     @property
     def model(self) -> str | None:
         """The model whose embedding it names, if any."""
@@ -107,9 +119,19 @@ class TokenizerSettings(Strict):
     tokens: Mapping[Text, TokenRule] = Field(default_factory=dict)
     pad_to_multiple_of: Positive | None = None
 
+    def renamed(self, rename: Callable[[str], str]) -> TokenizerSettings:
+        """The same with other names for the models."""
+        named = self.source not in KINDS
+        return self.model_copy(
+            update={
+                "source": rename(self.source) if named else self.source,
+                "tokens": {token: rule.renamed(rename) for token, rule in self.tokens.items()},
+            }
+        )
+
     def model_names(self) -> Iterator[tuple[str, str]]:
         """Every model that is named, after the key that names it."""
-        if self.source not in {"base", "union", "intersection"}:
+        if self.source not in KINDS:
             yield "source", self.source
         for token, rule in self.tokens.items():
             if rule.model is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from evomerge.checkpoints import check_output_file, check_output_folder, write_output_file
 from evomerge.errors import RecipeError
 from evomerge.merging.export import export_checkpoint
+from evomerge.recipe.absolute import with_absolute_paths
 from evomerge.recipe.dump import to_yaml
 from evomerge.recipe.mergekit.write import to_mergekit
 
@@ -46,6 +47,8 @@ def export_merged(recipe: MergeRecipe, library: SourceLibrary, out: Path) -> Voc
         The vocabulary of the merged model, if the recipe asks for one.
     """
     check_output_folder(out)
+    # The files go with the model, so they must not depend on where the recipe was.
+    recipe = with_absolute_paths(recipe, library.root)
     files = {"evomerge.yaml": to_yaml(recipe).encode()}
     # Not every recipe has a counterpart; ours is complete by itself.
     with suppress(RecipeError):

@@ -13,7 +13,7 @@ from evomerge.calibration.family import open_family
 from evomerge.calibration.featcal import FeatCalSettings, featcal
 from evomerge.calibration.regmean_plus_plus import RegMeanPlusPlusSettings, regmean_plus_plus
 from evomerge.checkpoints import open_checkpoint
-from evomerge.errors import ModelError
+from evomerge.errors import OutputError
 from evomerge.live_model import load_checkpoint
 from evomerge.merging.export import export_checkpoint
 from evomerge.merging.sources import SourceLibrary
@@ -255,5 +255,5 @@ def test_a_folder_that_is_taken_is_refused(
 ) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").touch()
-    with pytest.raises(ModelError, match="out"):
+    with pytest.raises(OutputError, match="out: is there already"):
         method(recipe(), library, calibrator, settings, tmp_path / "out")

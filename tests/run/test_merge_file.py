@@ -88,3 +88,55 @@ def test_models_inside_stages_are_checked(file, family, tmp_path):
     )
     with pytest.raises(CompatibilityError, match="rms_norm_eps differs"):
         merge_file(file(text), tmp_path / "out")
+
+
+def test_a_stack_of_a_stack_is_written(file, family, tmp_path):
+    text = (
+        "name: a"
+        + FRANKEN
+        + (
+            "---\nmerge_method: passthrough\nslices:\n"
+            "  - sources: [{model: a, layer_range: [2, 3]}]\n"
+            "  - sources: [{model: a, layer_range: [0, 1]}]\n"
+        )
+    )
+    merge_file(file(text), tmp_path / "out")
+    merged, one = (load_file(f / "model.safetensors") for f in (tmp_path / "out", family / "one"))
+    name = "model.layers.{}.mlp.up_proj.weight"
+    assert torch.equal(merged[name.format(0)], one[name.format(1)])
+    assert not (tmp_path / "out" / "mergekit_config.yml").exists()
+
+
+MASKED = """
+merge_method: dare_linear
+base_model: base
+models: [{model: one}, {model: ./two}]
+parameters: {weight: 0.5, density: 0.5}
+tokenizer: {source: ./two, tokens: {<s>: {source: {kind: model_token, model: one, token_id: 1}}}}
+"""
+NESTED = """
+name: inner
+merge_method: dare_linear
+base_model: base
+models: [{model: one}]
+parameters: {weight: 0.5, density: 0.5}
+---
+merge_method: dare_linear
+base_model: base
+models: [{model: inner}, {model: two}]
+parameters: {weight: 0.5, density: 0.5}
+"""
+
+
+@pytest.mark.parametrize("text", [MASKED, NESTED, OURS])
+def test_the_recipe_beside_a_model_makes_it_again_from_any_place(
+    text, file, tmp_path, monkeypatch
+):
+    merge_file(file(text), tmp_path / "out")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    merge_file(tmp_path / "out" / "evomerge.yaml", tmp_path / "again")
+    first, second = (
+        (tmp_path / name / "model.safetensors").read_bytes() for name in ("out", "again")
+    )
+    assert first == second

@@ -23,13 +23,17 @@ ROLES = {"around", "along"}
 """Parameters of ours that are written as the base or as a choice."""
 
 
-def obstacles(recipe: MergeRecipe, method: Method, values: Values) -> Iterator[str]:
-    """Say why mergekit cannot express a recipe."""
+def candidates(recipe: MergeRecipe) -> Iterator[str]:
+    """Say which parts of a recipe are merges themselves, which mergekit cannot express."""
     for source in recipe.sources:
         if source.model is None:
             yield f"mergekit cannot merge a candidate ({source.label}); export it first"
     if recipe.base_recipe is not None:
         yield "mergekit cannot measure from a candidate (base_recipe); export it first"
+
+
+def obstacles(recipe: MergeRecipe, method: Method, values: Values) -> Iterator[str]:
+    """Say why mergekit cannot express a recipe of models."""
     for repeated in _repeated(recipe):
         yield f"mergekit gives every entry of {repeated} the parameters of the first"
     yield from _uncommon(recipe, method, values)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from evomerge.errors import RecipeError
 from evomerge.recipe.check import check_operator
 from evomerge.recipe.mergekit.names import OPERATORS, method_of
-from evomerge.recipe.mergekit.obstacles import notes, obstacles
+from evomerge.recipe.mergekit.obstacles import candidates, notes, obstacles
 from evomerge.recipe.mergekit.slices import Slices
 from evomerge.recipe.mergekit.values import Values
 from evomerge.recipe.origins import trace
@@ -56,6 +56,9 @@ def to_mergekit(
         RecipeError: mergekit has no way to say this.
     """
     operator = check_operator(recipe)
+    nested = next(candidates(recipe), None)
+    if nested:
+        raise RecipeError(nested)
     if operator.name not in OPERATORS:
         raise RecipeError(f"mergekit has no operator {operator.name}")
     method, choices = method_of(operator.name, recipe.parameters)
