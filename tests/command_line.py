@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 from evomerge.cli.main import main
+from evomerge.cli.stopping import SIGNALS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +51,7 @@ def write_recipe(folder: Path, family: Path, strategy: str = "random") -> Path:
 def run_cli(*arguments: object) -> Result:
     """Run `evomerge ARGUMENTS` in this process."""
     out, err = io.StringIO(), io.StringIO()
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     code: object = None
     try:
         with (
@@ -62,6 +63,7 @@ def run_cli(*arguments: object) -> Result:
     except SystemExit as ended:
         code = ended.code
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     assert isinstance(code, int)
     return Result(code=code, out=out.getvalue(), err=err.getvalue())

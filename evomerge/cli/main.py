@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
 import sys
 import traceback
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import click
 
 import evomerge
+from evomerge.cli.stopping import Stopping
 from evomerge.errors import EvomergeError
-
-if TYPE_CHECKING:
-    from types import FrameType
 
 COMMANDS = {
     "inspect": "inspect",
@@ -32,11 +29,7 @@ COMMANDS = {
 }
 """Commands in the order of a user's work, and the module of this package each is in."""
 
-INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141
-
-
-class Terminated(KeyboardInterrupt):
-    """The process was asked to end by SIGTERM."""
+BROKEN_PIPE = 141
 
 
 class _Commands(click.Group):
@@ -61,25 +54,25 @@ def commands(ctx: click.Context, *, debug: bool) -> None:
     """Search for the best merge of fine-tuned language models.
 
     Exit codes: 0 done, 1 failed, 2 recipe or usage wrong, 3 no valid candidate, 4 run folder in
-    use, 5 package missing or too old, 75 disk full, 130 interrupted, 143 terminated.
+    use, 5 package missing or too old, 75 disk full, 128 and more stopped by that signal.
     """
     ctx.obj = debug
 
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    signal.signal(signal.SIGTERM, _terminate)
+    stopping = Stopping()
     # Third parties write to the error stream as they like; ours is for progress and errors.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
+        stopping.install()
         code = commands.main(standalone_mode=False) or 0
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except click.exceptions.Abort as error:
-        # click turns every KeyboardInterrupt into this.
-        code = TERMINATED if isinstance(error.__cause__, Terminated) else INTERRUPTED
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        code = stopping.finish()
     except BrokenPipeError:
         # Whoever read our output has gone; nothing may be written to it at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -92,10 +85,6 @@ def main() -> NoReturn:
             EvomergeError(f"unexpected {found}; please report it with --debug's trace")
         )
     sys.exit(code)
-
-
-def _terminate(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 (signal's signature)
-    raise Terminated
 
 
 def _complain(error: EvomergeError) -> int:

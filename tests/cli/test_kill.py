@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -11,7 +12,9 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 from command_line import run_cli, write_recipe
+from safetensors.torch import load_file, save_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,3 +84,34 @@ def test_a_stopped_search_says_how_to_continue(
     assert time.monotonic() - stopped < 10
     assert f"Continue with: evomerge resume {run}" in errors
     assert "Traceback" not in errors
+
+
+@pytest.fixture(scope="module")
+def large_family(family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models so large that several processes merge them, and none is done at once."""
+    folder = tmp_path_factory.mktemp("large")
+    layers = {f"model.layers.{n}.mlp.big.weight": torch.rand(4096, 4096) for n in range(4)}
+    for name in ("base", "one"):
+        shutil.copytree(family / name, folder / name)
+        file = folder / name / "model.safetensors"
+        save_file({**load_file(file), **layers}, file, {"format": "pt"})
+    (folder / "recipe.yaml").write_text(
+        "base: base\nsources: [one]\noperator: della\nparameters: {weight: 1, density: 0.5}\n"
+    )
+    return folder
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_merge_that_is_told_many_times_to_stop_leaves_nothing(
+    sent: signal.Signals, large_family: Path, tmp_path: Path
+) -> None:
+    recipe = large_family / "recipe.yaml"
+    (tmp_path / "out").mkdir()
+    process = start("merge", recipe, tmp_path / "out" / "model")
+    while not any((tmp_path / "out").iterdir()) and process.poll() is None:
+        time.sleep(0.001)
+    for _ in range(5):
+        process.send_signal(sent)
+        time.sleep(0.02)
+    assert process.wait(timeout=30) == 128 + sent
+    assert not any((tmp_path / "out").iterdir())
