@@ -14,8 +14,8 @@ from blake3 import blake3
 from evomerge.checkpoints._adapter_settings import MERGE_WITH_PEFT, parse_settings
 from evomerge.checkpoints._adapter_tensors import PREFIX, open_tensors, split_tensors
 from evomerge.checkpoints._confinement import confined
-from evomerge.checkpoints._json_files import parse_object, read_bytes
 from evomerge.checkpoints.headers import TensorHeader
+from evomerge.checkpoints.json_files import parse_object, read_bytes
 from evomerge.errors import ModelError
 from evomerge.layout import Component, locate
 

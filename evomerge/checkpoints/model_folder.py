@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from evomerge.checkpoints._confinement import confined
-from evomerge.checkpoints._json_files import parse_object, read_bytes, read_object
 from evomerge.checkpoints._mapped_file import MappedFile
+from evomerge.checkpoints.json_files import parse_object, read_bytes, read_object
 from evomerge.errors import ModelError
 
 if TYPE_CHECKING:

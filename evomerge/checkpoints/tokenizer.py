@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from evomerge.checkpoints._confinement import confined
-from evomerge.checkpoints._json_files import parse_object, read_bytes, read_object
+from evomerge.checkpoints.json_files import parse_object, read_bytes, read_object
 from evomerge.errors import ModelError
 
 if TYPE_CHECKING:
@@ -94,10 +94,17 @@ def _digest(content: object) -> str:
 
 def _fast_vocabulary(tokenizer: dict[str, Any], file: Path) -> dict[str, int]:
     try:
-        tokens = tokenizer["model"]["vocab"]
-        if isinstance(tokens, list):  # Unigram: (token, log probability) in the order of ids
-            tokens = {token: number for number, (token, _) in enumerate(tokens)}
-        added = {token["content"]: token["id"] for token in tokenizer.get("added_tokens") or []}
-        return dict(tokens) | added
+        return _tokens(tokenizer)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{file}: not a tokenizer: it has no readable vocabulary.") from error
+
+
+def _tokens(tokenizer: dict[str, Any]) -> dict[str, int]:
+    tokens = tokenizer["model"]["vocab"]
+    if isinstance(tokens, list):  # Unigram: (token, log probability) in the order of ids
+        tokens = {token: number for number, (token, _) in enumerate(tokens)}
+    added = {token["content"]: token["id"] for token in tokenizer.get("added_tokens") or []}
+    found = dict(tokens) | added
+    if not all(type(number) is int and number >= 0 for number in found.values()):
+        raise ValueError("an id is no whole number")
+    return found

@@ -185,7 +185,13 @@ class _Planner:
             read = [self.sources[index][name][0] for index, name in origin.sources]
             if origin.base is not None and self._measures_from_base():
                 read.append(self.base[origin.base][0])
-            compute = functools.reduce(torch.promote_types, read)
+            try:
+                compute = functools.reduce(torch.promote_types, read)
+            except RuntimeError:
+                found = " and ".join(sorted({str(each).removeprefix("torch.") for each in read}))
+                raise MergeError(
+                    f"tensor {origin.name}: mergekit cannot merge {found}; give a dtype"
+                ) from None
         if chosen != "base":
             return getattr(torch, chosen), compute
         # mergekit stores what its arithmetic gives.

@@ -117,7 +117,7 @@ class TokenizerSettings(Strict):
 
     source: Text = "union"
     tokens: Mapping[Text, TokenRule] = Field(default_factory=dict)
-    pad_to_multiple_of: Positive | None = None
+    pad_to_multiple_of: Annotated[Positive, Field(le=1_000_000)] | None = None
 
     def renamed(self, rename: Callable[[str], str]) -> TokenizerSettings:
         """The same with other names for the models."""

@@ -133,14 +133,17 @@ def read_texts(file: Path) -> tuple[str | Prompted, ...]:
 def _document(where: str, line: str) -> str | Prompted:
     try:
         record = json.loads(line)
-    except ValueError as error:
+        json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    except (ValueError, RecursionError) as error:
         raise RecipeError(f"{where} is not JSON: {error}") from error
     match record:
         case {"text": str(text)}:
             return text
         case {"prompt": str(prompt), "completion": str(completion)}:
             return Prompted(prompt, completion)
-    found = ", ".join(record) if isinstance(record, dict) else type(record).__name__
+    found = type(record).__name__
+    if isinstance(record, dict):
+        found = ", ".join(f"{key} ({type(value).__name__})" for key, value in record.items())
     raise RecipeError(
         f"{where} has {found}; expected the text 'text', or the texts 'prompt' and 'completion'"
     )

@@ -125,3 +125,10 @@ def test_a_chat_template_is_found_in_each_of_its_places(tokenizer, edit_json):
     assert chat_template(tokenizer) == "old"
     write(tokenizer, "chat_template.jinja", "{{ ''.__class__ }}")
     assert chat_template(tokenizer) == "{{ ''.__class__ }}"
+
+
+@pytest.mark.parametrize("number", ["3", 1.5, -1, None, True])
+def test_an_id_that_is_no_number_is_refused(tmp_path, number):
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"a": number}}}))
+    with pytest.raises(ModelError, match="not a tokenizer: it has no readable vocabulary"):
+        vocabulary(tmp_path)

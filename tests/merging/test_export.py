@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evomerge.checkpoints import tokenizer_files
-from evomerge.errors import MergeError, ModelError
+from evomerge.errors import MergeError, OutputError
 from evomerge.live_model import load_model, named_weights
 from evomerge.merging.export import export_checkpoint
 from evomerge.merging.resident import ResidentWeights
@@ -149,6 +149,6 @@ def test_a_folder_that_holds_something_is_refused(
     library: SourceLibrary, recipe: Callable[..., MergeRecipe], tmp_path: Path
 ) -> None:
     (tmp_path / "note.txt").write_text("mine")
-    with pytest.raises(ModelError, match=str(tmp_path)):
+    with pytest.raises(OutputError, match=str(tmp_path)):
         export_checkpoint(recipe("one"), library, tmp_path)
     assert (tmp_path / "note.txt").read_text() == "mine"

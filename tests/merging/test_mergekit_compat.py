@@ -170,3 +170,12 @@ def test_what_mergekit_cannot_do_is_refused(
     made = recipe("one", operator=operator, parameters=parameters, mergekit_compat={})
     with pytest.raises(RecipeError, match=message):
         make_plan(made, {UP: (BF16, (2, 2))})
+
+
+def test_dtypes_that_mergekit_cannot_bring_together_are_named(
+    recipe: Callable[..., MergeRecipe],
+) -> None:
+    made = recipe("one", "two", parameters={"weight": 1}, mergekit_compat={})
+    stored = [{UP: (dtype, (2, 2))} for dtype in (BF16, torch.float8_e4m3fn)]
+    with pytest.raises(MergeError, match="cannot merge bfloat16 and float8_e4m3fn; give a dtype"):
+        make_plan(made, stored[0], stored)

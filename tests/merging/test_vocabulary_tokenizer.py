@@ -214,6 +214,23 @@ def test_only_a_tokenizer_json_can_be_changed(folders):
         write_tokenizer(folders / "base", [], tokens_of(BASE))
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer_config.json", "{"),
+        ("tokenizer_config.json", "[]"),
+        ("generation_config.json", "{"),
+        ("tokenizer.json", json.dumps(BASE | {"added_tokens": 3})),
+        ("tokenizer.json", json.dumps(BASE | {"model": BASE["model"] | {"merges": [["a"]]}})),
+        ("tokenizer.json", json.dumps(BASE | {"post_processor": {"sep": []}})),
+    ],
+)
+def test_a_file_that_is_broken_is_named(folders, name, content):
+    (folders / "base" / name).write_text(content)
+    with pytest.raises(ModelError, match=rf"base/{name}"):
+        write_tokenizer(folders / "base", [folders / "one"], union_of(BASE, ONE))
+
+
 @pytest.mark.slow
 def test_transformers_loads_the_tokenizer_and_splits_texts_with_it(folders, tmp_path):
     ids = union_of(BASE, ONE)

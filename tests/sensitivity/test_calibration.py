@@ -36,8 +36,10 @@ def test_a_jsonl_file_has_texts_or_prompts_with_completions(tmp_path: Path) -> N
         ("a.txt", b"\n \n", r"a.txt: holds no text"),
         ("a.txt", b"fine\n\xff", r"a.txt: is not UTF-8 at byte 5"),
         ("a.jsonl", b'{"text": "a"}\n{', r"a.jsonl: line 2 is not JSON"),
-        ("a.jsonl", b'{"question": "a"}', r"a.jsonl: line 1 has question; expected"),
-        ("a.jsonl", b'{"text": 3}', r"a.jsonl: line 1 has text; expected"),
+        ("a.jsonl", b'{"question": "a"}', r"a.jsonl: line 1 has question \(str\); expected"),
+        ("a.jsonl", b'{"text": 3}', r"a.jsonl: line 1 has text \(int\); expected"),
+        ("a.jsonl", b'{"text": "\\ud800"}', r"a.jsonl: line 1 is not JSON: .* surrogates"),
+        ("a.jsonl", b"[" * 100_000, r"a.jsonl: line 1 is not JSON"),
         ("a.jsonl", b"[1]", r"a.jsonl: line 1 has list; expected"),
     ],
 )

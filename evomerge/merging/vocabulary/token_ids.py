@@ -31,7 +31,7 @@ def renumber(settings: Mapping[str, Any], new_ids: Mapping[int, int]) -> dict[st
 
 def _renumber_value(value: Any, new_ids: Mapping[int, int]) -> Any:
     if isinstance(value, list):
-        return [new_ids[entry] for entry in value if entry in new_ids]
+        return [new_ids[entry] for entry in value if type(entry) is int and entry in new_ids]
     return new_ids.get(value) if type(value) is int else value
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evomerge.checkpoints.json_files import parse_object, read_object
 from evomerge.checkpoints.tokenizer import tokenizer_files, vocabulary
 from evomerge.errors import MergeError, ModelError
 from evomerge.merging.vocabulary.token_ids import renumber
@@ -12,7 +14,6 @@ from evomerge.merging.vocabulary.tokenizer_json import rewrite_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 # What these say is in tokenizer.json too; left as they were, they would contradict it.
 _OUTDATED = {"tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "added_tokens.json"}
@@ -33,23 +34,31 @@ def write_tokenizer(
         ids: All tokens of the result and their ids.
 
     Raises:
-        ModelError: There is no tokenizer.json.
+        ModelError: There is no tokenizer.json, or a file is broken.
         MergeError: The tokenizer cannot have this vocabulary.
     """
     files = {file.name: file.read_bytes() for file in tokenizer_files(folder)}
     old = vocabulary(folder)
     if old == ids:
         return files
-    first = rewrite_tokenizer(_read(folder), [_read(o) for o in others if _has(o)], ids)
+    read, donors = _read(folder), [_read(other) for other in others if _has(other)]
+    try:
+        first = rewrite_tokenizer(read, donors, ids)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        names = " or ".join(str(each / "tokenizer.json") for each in (folder, *others))
+        raise ModelError(
+            f"{names}: is built unlike any tokenizer known here: {error!r}"
+        ) from error
     written = {name: data for name, data in files.items() if name not in _OUTDATED}
     written["tokenizer.json"] = _json(first)
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if name in written:
-            settings = _settings(json.loads(written[name]), first["added_tokens"], ids)
-            written[name] = _json(settings)
+            settings = parse_object(written[name], folder / name)
+            written[name] = _json(_settings(settings, first["added_tokens"], ids))
     if "generation_config.json" in written:
         new_ids = {number: ids[token] for token, number in (old or {}).items() if token in ids}
-        settings = renumber(json.loads(written["generation_config.json"]), new_ids)
+        name = "generation_config.json"
+        settings = renumber(parse_object(written[name], folder / name), new_ids)
         written["generation_config.json"] = _json(settings)
     return written
 
@@ -59,9 +68,10 @@ def with_chat_template(files: Mapping[str, bytes], template: str) -> dict[str, b
     changed = {name: data for name, data in files.items() if name != "chat_template.json"}
     changed["chat_template.jinja"] = template.encode()
     if "tokenizer_config.json" in changed:
-        settings = json.loads(changed["tokenizer_config.json"])
+        name = "tokenizer_config.json"
+        settings = parse_object(changed[name], Path(name))
         if settings.pop("chat_template", None) is not None:
-            changed["tokenizer_config.json"] = _json(settings)
+            changed[name] = _json(settings)
     return changed
 
 
@@ -72,8 +82,7 @@ def _has(folder: Path) -> bool:
 def _read(folder: Path) -> dict[str, Any]:
     for file in tokenizer_files(folder):
         if file.name == "tokenizer.json":
-            content: dict[str, Any] = json.loads(file.read_bytes())
-            return content
+            return read_object(file)
     raise ModelError(
         f"{folder}: has no tokenizer.json, which is needed to change its vocabulary; load its "
         "tokenizer with transformers and save it there"
