@@ -179,7 +179,8 @@ class Ours:
 
     def bare(self) -> float:
         """Seconds of the forward passes alone, of as many tokens in full batches."""
-        return bare_passes(self._model, self._evaluator.prepare("search"))
+        (plan,) = self._evaluator.prepare("search")
+        return bare_passes(self._model, plan)
 
 
 def bare_passes(model: Any, plan: AnswerPlan) -> float:

@@ -49,13 +49,13 @@ def leaderboard_table(document: dict[str, Any], top: int | None) -> Table:
     verdict = document["verdict"] or {}
     for row in rows[:top]:
         style = "bold green" if row["candidate"] == verdict.get("winner") else None
-        style = "red" if row["status"] == "failed" else style
+        style = {"failed": "red", "stopped": "dim"}.get(row["status"], style)
         table.add_row(
             str(row["rank"] or "-"),
             row["candidate"],
             row["kind"],
             escape(row["name"] or f"gen {row['generation']}"),
-            _number(row["search_score"]) if row["status"] != "failed" else "failed",
+            _search_score(row),
             *(_number(row["scores"].get(task)) for task in tasks),
             _number(row["held_out_score"]),
             style=style,
@@ -69,6 +69,13 @@ def _without_common_prefix(tasks: list[str]) -> list[str]:
     while len(words) > 1 and min(map(len, words)) > 1 and len({each[0] for each in words}) == 1:
         words = [each[1:] for each in words]
     return ["_".join(each) for each in words]
+
+
+def _search_score(row: dict[str, Any]) -> str:
+    if row["status"] == "failed":
+        return "failed"
+    # Estimated from the first items, because the candidate was stopped.
+    return ("~" if row["status"] == "stopped" else "") + _number(row["search_score"])
 
 
 def _number(value: float | None) -> str:

@@ -36,7 +36,10 @@ def show(run: Path, candidate: str, *, as_json: bool) -> None:
 def _describe(row: dict[str, Any]) -> list[str]:
     name = f" ({row['name']})" if row["name"] else ""
     lines = [f"candidate   {row['candidate']}, {row['kind']}{name}, number {row['number']}"]
-    lines.append(f"status      {row['status']}" + (f", rank {row['rank']}" if row["rank"] else ""))
+    status = row["status"]
+    if status == "stopped":
+        status += f" after {row['share']:.0%} of the items, could not become the best"
+    lines.append(f"status      {status}" + (f", rank {row['rank']}" if row["rank"] else ""))
     if row["failure"]:
         lines.append(f"failure     {row['failure']}")
     for label, total, scores in (

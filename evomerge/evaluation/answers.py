@@ -52,7 +52,6 @@ class AnswerPlan:
 
     def run(self) -> list[Any]:
         """Answer: a `LogLikelihood`, a float for rolling ones, a text for prompts."""
-        self._forward.boundaries.look()
         with packed_linears(self._forward.model):
             likelihoods = iter(self.likelihoods.run(self._forward))
             texts = iter(self._texts())

@@ -100,11 +100,13 @@ class LayerBoundaries:
         cache = fills.cache if fills is not None else None
         known = self._boundaries.get(self._start)
         seen = known.passes.get(name) if known else None
+        # Where nothing is new but this pass, as on other items, it is kept for the next one.
+        record = self._record or (self._start if seen is None else ())
         with _bypassed(self._layers[: self.skipped], seen, cache, tuples=self._tuples):
-            if not self._record:
+            if not record:
                 yield
                 return
-            depth = len(self._record) - 1
+            depth = len(record) - 1
             reached: list[Tensor] = []
             hook = self._layers[depth].register_forward_pre_hook(
                 lambda _, arguments, named: reached.append(
@@ -120,13 +122,13 @@ class LayerBoundaries:
                 kind.remove()
             kept = cache.layers[:depth] if cache is not None else ()
             pairs = [(layer.keys.clone(), layer.values.clone()) for layer in kept]
-            self._keep(name, _Pass(reached[0], pairs))
+            self._keep(record, name, _Pass(reached[0], pairs))
 
     def _note_kind(self, _: Any, __: Any, output: Any) -> None:
         self._tuples = isinstance(output, tuple)
 
-    def _keep(self, name: Hashable, made: _Pass) -> None:
-        boundary = self._boundaries.setdefault(self._record, _Boundary())
+    def _keep(self, where: Digests, name: Hashable, made: _Pass) -> None:
+        boundary = self._boundaries.setdefault(where, _Boundary())
         boundary.passes[name] = made
         boundary.size += made.size
         while sum(each.size for each in self._boundaries.values()) > self._most_bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,19 +19,28 @@ if TYPE_CHECKING:
 
     from evomerge.evaluation.items import TaskItems
     from evomerge.evaluation.outcome import Split, TaskScore
+    from evomerge.evaluation.racing import Race
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Rung:
+    """Items that are scored together.
+
+    Attributes:
+        counts: Number of requests of each task.
+        plan: Answers all of them together, so that batches are full.
+    """
+
+    counts: Sequence[int]
+    plan: AnswerPlan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _PreparedSplit:
-    """The tasks with the requests of some items, and how these are answered.
+    """The tasks with the requests of some items, and how these are answered."""
 
-    Attributes:
-        tasks: Each task and its number of requests.
-        plan: Answers all of them together, so that batches are full.
-    """
-
-    tasks: Sequence[tuple[HarnessTask, int]]
-    plan: AnswerPlan
+    tasks: Sequence[HarnessTask]
+    rungs: Sequence[_Rung]
 
 
 class ResidentEvaluator:
@@ -41,6 +52,7 @@ class ResidentEvaluator:
         tasks: The tasks.
         items: The items of each task, in the same order.
         batch_tokens: Most tokens of one forward pass, padding included.
+        rungs: Shares of the search items after which a race may end.
 
     Attributes:
         forward: The model's forward passes.
@@ -54,7 +66,9 @@ class ResidentEvaluator:
         tasks: Sequence[TaskSpec],
         items: Sequence[TaskItems],
         batch_tokens: int,
+        rungs: Sequence[float] = (),
     ) -> None:
+        self._rungs = rungs
         self._specs = {spec.name: spec for spec in tasks}
         self._items: Mapping[str, TaskItems] = {entry.task: entry for entry in items}
         self._tokenizer = Tokenizer(model, tokenizer)
@@ -64,32 +78,61 @@ class ResidentEvaluator:
         self._prepared = functools.cache(self._prepare)
         self.forward_s = 0.0
 
-    def evaluate(self, split: Split) -> tuple[TaskScore, ...]:
+    def evaluate(self, split: Split, race: Race | None = None) -> tuple[TaskScore, ...]:
         """Score the model as it is now on every task.
+
+        Args:
+            split: The items.
+            race: What the model has to beat; if it cannot, it is not scored on all items.
 
         Raises:
             EvaluationError: A score is not finite.
         """
         prepared = self._prepared(split)
-        started = time.perf_counter()
-        answers = iter(prepared.plan.run())
-        self.forward_s = time.perf_counter() - started
-        return tuple(
-            task.score([next(answers) for _ in range(count)]) for task, count in prepared.tasks
-        )
+        self.forward.boundaries.look()
+        self.forward_s = 0.0
+        answers: list[list[Any]] = [[] for _ in prepared.tasks]
+        scores: tuple[TaskScore, ...] = ()
+        for rung in prepared.rungs:
+            started = time.perf_counter()
+            given = iter(rung.plan.run())
+            self.forward_s += time.perf_counter() - started
+            for of_task, count in zip(answers, rung.counts, strict=True):
+                of_task.extend(itertools.islice(given, count))
+            scores = tuple(map(HarnessTask.score, prepared.tasks, answers))
+            lost = race.stopped(scores) if race and rung is not prepared.rungs[-1] else None
+            if lost is not None:
+                return lost
+        return scores
 
-    def prepare(self, split: Split) -> AnswerPlan:
+    def share(self, split: Split, scores: Sequence[TaskScore]) -> float:
+        """Share of the items of a split that some scores are of."""
+        items = [self._items_of(spec, split) for spec in self._specs]
+        return sum(len(score.items) for score in scores) / sum(map(len, items))
+
+    def _items_of(self, task: str, split: Split) -> Sequence[int]:
+        entry = self._items[task]
+        return entry.search if split == "search" else entry.held_out
+
+    def prepare(self, split: Split) -> list[AnswerPlan]:
         """Build and tokenise the requests of a split ahead of its first evaluation."""
-        return self._prepared(split).plan
+        return [rung.plan for rung in self._prepared(split).rungs]
 
     def _prepare(self, split: Split) -> _PreparedSplit:
-        tasks, requests = [], []
-        for spec in self._specs.values():
-            # A task object of lm-eval keeps one set of requests, so each split has its own.
-            task = HarnessTask(spec)
-            entry = self._items[spec.name]
-            task.build(entry.search if split == "search" else entry.held_out)
-            tasks.append((task, len(task.requests)))
-            requests += self._tokenizer.prepare(task.requests)
-        plan = AnswerPlan(requests, self.forward, self._tokenizer, self._batch_tokens)
-        return _PreparedSplit(tasks=tasks, plan=plan)
+        # A task object of lm-eval keeps one set of requests, so each split has its own.
+        tasks = [HarnessTask(spec) for spec in self._specs.values()]
+        for task in tasks:
+            task.build(self._items_of(task.name, split))
+        requests = [self._tokenizer.prepare(task.requests) for task in tasks]
+        rungs, done = [], [0] * len(tasks)
+        for share in (*(self._rungs if split == "search" else ()), 1.0):
+            ends = [
+                task.count(math.ceil(share * len(self._items_of(task.name, split))))
+                for task in tasks
+            ]
+            parts = [of[a:b] for of, a, b in zip(requests, done, ends, strict=True)]
+            together = list(itertools.chain(*parts))
+            plan = AnswerPlan(together, self.forward, self._tokenizer, self._batch_tokens)
+            rungs.append(_Rung(counts=[len(part) for part in parts], plan=plan))
+            done = ends
+        return _PreparedSplit(tasks=tasks, rungs=rungs)

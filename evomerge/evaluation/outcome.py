@@ -20,8 +20,9 @@ class TaskScore:
 
     Attributes:
         task: The task's name.
-        score: The task's metric over all items, as lm-eval reports it.
-        items: The metric of each item, in the frozen order of the split.
+        score: The task's metric over all items, as lm-eval reports it; an estimate if the
+            candidate was stopped before.
+        items: The metric of each item that was scored, in the frozen order of the split.
 
     Raises:
         EvaluationError: A number is not finite. This is the one gate that NaN has to pass: a
@@ -49,10 +50,18 @@ class Timing:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluated:
-    """A candidate that was merged and scored."""
+    """A candidate that was merged and scored.
+
+    Attributes:
+        scores: Its score on each task.
+        timing: Where the time went.
+        share: Share of the items that it was scored on; below 1 if it was stopped, because it
+            could not become the best any more.
+    """
 
     scores: tuple[TaskScore, ...]
     timing: Timing
+    share: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,3 +100,8 @@ class Objective:
     def signed_share(self, task: str) -> float:
         """A task's weight, negative when lower is better."""
         return self.weights[task] if self.higher_is_better[task] else -self.weights[task]
+
+    def signed_shares(self) -> dict[str, float]:
+        """How much the score of each task adds to the fitness."""
+        total = sum(self.weights.values())
+        return {task: self.signed_share(task) / total for task in self.weights}

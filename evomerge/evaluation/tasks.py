@@ -52,7 +52,8 @@ class HarnessTask:
     Attributes:
         name: The task's name.
         higher_is_better: Direction of its metric.
-        requests: lm-eval's request objects, after `build`.
+        is_mean: Whether its score is the mean of its items' scores.
+        requests: lm-eval's request objects, after `build`, in the order of the items.
     """
 
     def __init__(self, spec: TaskSpec) -> None:
@@ -63,8 +64,9 @@ class HarnessTask:
         self._task.set_fewshot_seed(1234)  # lm-eval's own default, so that prompts are the same
         self._metric, self._filter = self._choose_metric(spec.metric)
         self.higher_is_better = bool(self._task.higher_is_better()[self._metric])
+        self.is_mean = self._task.aggregation()[self._metric].__name__ == "mean"
         self.requests: list[Any] = []
-        self._items: tuple[int, ...] = ()
+        self._of_item: list[tuple[int, list[Any]]] = []
 
     def document_digests(self) -> list[str]:
         """A content digest of each document, in the task's order."""
@@ -73,10 +75,18 @@ class HarnessTask:
 
     def build(self, items: Sequence[int]) -> None:
         """Build the requests of some items, given by position in the documents."""
-        self._items = tuple(items)
         with _quietly():
             self._task.build_all_requests(samples=frozenset(items))
-        self.requests = list(self._task.instances)
+        by_document: dict[int, list[Any]] = defaultdict(list)
+        for request in self._task.instances:
+            by_document[request.doc_id].append(request)
+        # lm-eval numbers the chosen documents in ascending order.
+        number = {position: n for n, position in enumerate(sorted(items))}
+        self._of_item = [
+            (position, sorted(by_document[number[position]], key=lambda request: request.idx))
+            for position in items
+        ]
+        self.requests = [request for _, requests in self._of_item for request in requests]
         sampled = [r for r in self.requests if r.request_type == "generate_until" and _samples(r)]
         if sampled:
             raise TaskError(
@@ -84,33 +94,39 @@ class HarnessTask:
                 "set do_sample: false in its generation_kwargs"
             )
 
+    def count(self, items: int) -> int:
+        """How many requests the first items have together."""
+        return sum(len(requests) for _, requests in self._of_item[:items])
+
     def score(self, responses: Sequence[Any]) -> TaskScore:
         """Turn the model's responses into scores.
 
         Args:
-            responses: One response per request, in the order of `requests`.
+            responses: One response per request, in the order of `requests`; of all items, or of
+                the first few.
 
         Raises:
             EvaluationError: A score is not finite.
         """
-        for request, response in zip(self.requests, responses, strict=True):
+        answered = self.requests[: len(responses)]
+        for request, response in zip(answered, responses, strict=True):
             request.resps = [response] * request.repeats
             request.filtered_resps = {}
-        self._task.apply_filters()
-        by_document: dict[int, list[Any]] = defaultdict(list)
-        for request in self.requests:
-            by_document[request.doc_id].append(request)
-        raw = {}
-        # lm-eval numbers the chosen documents in ascending order.
-        for number, position in enumerate(sorted(self._items)):
-            of_item = sorted(by_document[number], key=lambda request: request.idx)
-            answers = [request.filtered_resps[self._filter] for request in of_item]
-            raw[position] = self._task.process_results(of_item[0].doc, answers)[self._metric]
+        for each in self._task._filters:  # noqa: SLF001 (lm-eval's own way filters all requests)
+            each.apply(answered)
+        raw, first = {}, 0
+        for position, requests in self._of_item:
+            first += len(requests)
+            if first > len(answered):
+                break
+            answers = [request.filtered_resps[self._filter] for request in requests]
+            raw[position] = self._task.process_results(requests[0].doc, answers)[self._metric]
         aggregate = self._task.aggregation()[self._metric]
-        total = aggregate(list(raw.values()))
+        # In the order in which lm-eval adds up, so that the last bits are the same.
+        total = aggregate([raw[position] for position in sorted(raw)])
         # An item of a perplexity is a log-likelihood, whose sign points the other way.
         sign = -1.0 if aggregate.__name__ in PERPLEXITIES else 1.0
-        items = tuple(sign * _item_score(raw[position]) for position in self._items)
+        items = tuple(sign * _item_score(value) for value in raw.values())
         return TaskScore(task=self.name, score=float(total), items=items)
 
     def _choose_metric(self, wanted: str | None) -> tuple[str, str]:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from evomerge.evaluation.outcome import Outcome, Split
+    from evomerge.evaluation.racing import Race
     from evomerge.recipe.merge import MergeRecipe
 
 
@@ -20,11 +21,13 @@ class Job:
         number: The candidate's number.
         recipe: Its merge recipe.
         split: The items to score it on.
+        race: What it has to beat to be scored on all of them.
     """
 
     number: int
     recipe: MergeRecipe
     split: Split
+    race: Race | None = None
 
 
 class Executor(Protocol):

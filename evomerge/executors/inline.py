@@ -24,7 +24,7 @@ class InlineExecutor:
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
         """Evaluate candidates in order."""
         for job in jobs:
-            yield job, self._worker.evaluate(job.recipe, job.split)
+            yield job, self._worker.evaluate(job)
 
     def close(self) -> None:
         """Nothing to stop."""

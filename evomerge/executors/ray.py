@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from evomerge.errors import RunError, VersionError
 from evomerge.evaluation.outcome import Failed, Outcome
 from evomerge.executors.worker import Worker, WorkerSettings, one_line
-from evomerge.recipe.merge import MergeRecipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,8 +61,7 @@ class RayExecutor:
         while waiting or running:
             while waiting and free:
                 (job, attempt), slot = waiting.pop(), free.pop()
-                recipe = job.recipe.model_dump_json()
-                answer = self._actors[slot].evaluate.remote(recipe, job.split)
+                answer = self._actors[slot].evaluate.remote(job)
                 running[answer] = (slot, job, attempt)
             (done,), _ = self._ray.wait(list(running), num_returns=1)
             slot, job, attempt = running.pop(done)
@@ -101,7 +99,7 @@ class RayExecutor:
 
 
 class _Actor:
-    """A worker behind Ray; recipes travel as JSON."""
+    """A worker behind Ray."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._worker = Worker(settings)
@@ -109,8 +107,8 @@ class _Actor:
     def ready(self) -> bool:
         return True
 
-    def evaluate(self, recipe: str, split: Any) -> Outcome:
-        return self._worker.evaluate(MergeRecipe.model_validate_json(recipe), split)
+    def evaluate(self, job: Job) -> Outcome:
+        return self._worker.evaluate(job)
 
 
 def _join_or_start(cpus: int, address: str | None) -> tuple[Any, bool]:

@@ -12,7 +12,7 @@ import torch
 from evomerge.cache import cache_folder
 from evomerge.errors import EvomergeError
 from evomerge.evaluation.evaluator import ResidentEvaluator
-from evomerge.evaluation.outcome import Evaluated, Failed, Outcome, Split, Timing
+from evomerge.evaluation.outcome import Evaluated, Failed, Outcome, Timing
 from evomerge.live_model import choose_device, choose_dtype, load_model, named_weights
 from evomerge.merging.derived import DerivedTensors
 from evomerge.merging.resident import ResidentWeights
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from evomerge.evaluation.items import TaskItems
     from evomerge.evaluation.tasks import TaskSpec
-    from evomerge.recipe.merge import MergeRecipe
+    from evomerge.executors.contract import Job
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +36,7 @@ class WorkerSettings:
         base: The base model, whose skeleton is loaded.
         tasks: The tasks.
         items: The frozen items of each task.
+        rungs: Shares of the search items after which a candidate may be stopped.
         batch_tokens: Most tokens of one forward pass.
         dtype: Precision of forward passes, or `auto`.
         device: Device, or `auto`.
@@ -46,6 +47,7 @@ class WorkerSettings:
     base: str
     tasks: Sequence[TaskSpec]
     items: Sequence[TaskItems]
+    rungs: Sequence[float]
     batch_tokens: int
     dtype: str
     device: str
@@ -66,20 +68,25 @@ class Worker:
         model, tokenizer = load_model(base.folder, choose_dtype(settings.dtype, device), device)
         self._weights = ResidentWeights(named_weights(model, base.headers), library)
         self._evaluator = ResidentEvaluator(
-            model, tokenizer, settings.tasks, settings.items, settings.batch_tokens
+            model,
+            tokenizer,
+            settings.tasks,
+            settings.items,
+            settings.batch_tokens,
+            settings.rungs,
         )
         self._evaluator.prepare("search")
 
-    def evaluate(self, recipe: MergeRecipe, split: Split) -> Outcome:
+    def evaluate(self, job: Job) -> Outcome:
         """Merge a candidate and score it; whatever goes wrong becomes a `Failed`."""
         started = time.perf_counter()
         try:
-            self._weights.merge(recipe)
+            self._weights.merge(job.recipe)
         except Exception as error:  # noqa: BLE001 (a failing candidate must not end the search)
             return Failed(stage="merge", reason=one_line(error))
         merged = time.perf_counter()
         try:
-            scores = self._evaluator.evaluate(split)
+            scores = self._evaluator.evaluate(job.split, job.race)
         except Exception as error:  # noqa: BLE001 (a failing candidate must not end the search)
             return Failed(stage="evaluate", reason=one_line(error))
         ended = time.perf_counter()
@@ -88,7 +95,9 @@ class Worker:
             forward_s=self._evaluator.forward_s,
             total_s=ended - started,
         )
-        return Evaluated(scores=scores, timing=timing)
+        return Evaluated(
+            scores=scores, timing=timing, share=self._evaluator.share(job.split, scores)
+        )
 
 
 def one_line(error: BaseException) -> str:

@@ -71,6 +71,24 @@ class Items(Strict):
     seed: Natural = 0
 
 
+def _rising_shares(rungs: tuple[float, ...]) -> tuple[float, ...]:
+    if not rungs or list(rungs) != sorted({*rungs}) or rungs[0] <= 0 or rungs[-1] >= 1:
+        raise ValueError("expected rising shares between 0 and 1, such as [0.25, 0.5]")
+    return rungs
+
+
+class Racing(Strict):
+    """When a candidate that can no longer become the best is not scored on all items.
+
+    Attributes:
+        rungs: Shares of the search items after which a candidate is compared with the best one.
+        alpha: Greatest chance that a candidate as good as the best one is stopped.
+    """
+
+    rungs: Annotated[tuple[Number, ...], AfterValidator(_rising_shares)] = (0.25, 0.5)
+    alpha: Annotated[Number, Field(gt=0, lt=0.5)] = 0.05
+
+
 class Evaluation(Strict):
     """How candidates are scored.
 
@@ -79,6 +97,7 @@ class Evaluation(Strict):
         include_path: Folder of local task YAML files, relative to the recipe.
         allow_task_code: Let local task files run Python code (`!function`).
         items: How many items of each task are used.
+        racing: When candidates are stopped; every one is scored on all items when absent.
         batch_tokens: Most tokens, padding included, in one forward pass. Fixed for a run, because
             the last bits of a score depend on it.
         dtype: Precision of the forward pass; float32 is fastest on most CPUs.
@@ -89,6 +108,7 @@ class Evaluation(Strict):
     include_path: Text | None = None
     allow_task_code: Flag = False
     items: Items = Items()
+    racing: Racing | None = None
     batch_tokens: Positive = 2048
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"

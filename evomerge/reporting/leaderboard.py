@@ -25,8 +25,9 @@ ID_LENGTH = 12
 def leaderboard(store: RunStore, run: Path) -> dict[str, Any]:
     """The leaderboard of a run as a JSON document.
 
-    Candidates with the same recipe are one row. Scores are those on search items; the few
-    candidates that were also scored on held-out items have `held_out_score`.
+    Candidates with the same recipe are one row. Scores are those on search items, estimated from
+    a `share` of them for candidates that were stopped; the few candidates that were also scored on
+    held-out items have `held_out_score`.
     """
     objective = read_objective(store)
     verdict = store.fact("verdict") if store.fact("state") == "finished" else None
@@ -73,18 +74,21 @@ def _distinct(entries: Sequence[Entry]) -> list[Entry]:
 def _row(entry: Entry, objective: Objective) -> dict[str, Any]:
     candidate, outcome = entry.candidate, entry.outcome
     scores = outcome.scores if isinstance(outcome, Evaluated) else ()
+    scores = entry.confirmed or scores
     failure = f"{outcome.stage}: {outcome.reason}" if isinstance(outcome, Failed) else None
+    stopped = isinstance(outcome, Evaluated) and not entry.whole
     status = "pending" if outcome is None else "failed" if failure else "evaluated"
     return {
         "candidate": short_id(candidate.digest),
         "number": candidate.number,
         "rank": None,
-        "status": status,
+        "status": "stopped" if stopped else status,
+        "share": outcome.share if isinstance(outcome, Evaluated) else None,
         "kind": candidate.kind,
         "name": candidate.name,
         "generation": candidate.generation,
         "recipe": json.loads(candidate.recipe),
-        "search_score": entry.fitness,
+        "search_score": entry.search_score(objective),
         "scores": {score.task: score.score for score in scores},
         "held_out_score": objective.fitness(entry.held_out) if entry.held_out else None,
         "held_out_scores": {score.task: score.score for score in entry.held_out},

@@ -1,40 +1,47 @@
-"""The finish: the winner meets the best source on items that the search has never seen."""
+"""The finish: the winner meets its rivals on items that the search has never seen."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from evomerge.errors import NoCandidateError, RunError
+from evomerge.errors import RunError
 from evomerge.evaluation.outcome import Failed, Objective, TaskScore
 from evomerge.evaluation.statistics import PairedComparison, compare
-from evomerge.executors.contract import Executor, Job
 from evomerge.genome.baselines import UNIFORM_AVERAGE
-from evomerge.recipe.merge import MergeRecipe
+from evomerge.run.finalists import add_elite_mean, best, confirm, job_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from evomerge.executors.contract import Executor
+    from evomerge.genome.genome import Genome
     from evomerge.run.loop import Progress
     from evomerge.store.database import RunStore
     from evomerge.store.records import Entry
 
 
 def finish_search(
-    store: RunStore, executor: Executor, objective: Objective, progress: Progress
+    store: RunStore,
+    executor: Executor,
+    objective: Objective,
+    progress: Progress,
+    genome: Genome,
 ) -> None:
-    """Score the finalists on held-out items and store the verdict.
+    """Confirm the best candidates, score the finalists on held-out items, store the verdict.
 
-    The winner is the merge with the best search score. It meets the source with the best search
-    score and the uniform average, so that held-out items choose none of them. Base, sources and
+    The winner is the merge with the best score on all search items. It meets the source with the
+    best one and the uniform average, so that held-out items choose none of them. Base, sources and
     starting candidates are scored as well, for the reader.
 
     Raises:
         NoCandidateError: No merge or no source could be evaluated.
         RunError: A finalist failed on the held-out items.
     """
+    confirm(store, executor, objective)
+    add_elite_mean(store, executor, objective, genome)
     entries = store.entries()
-    winner = best(entries, ("offspring", "baseline"))
-    rivals = [best(entries, ("source",)), *_uniform_average(entries, winner)]
+    winner = best(entries, ("offspring", "baseline"), objective)
+    rivals = [best(entries, ("source",), objective), *_uniform_average(entries, winner)]
     shown = [e for e in entries if e.candidate.kind != "offspring" and e.fitness is not None]
     finalists = {e.candidate.number: e for e in (winner, *rivals, *shown)}
     missing = [entry for entry in finalists.values() if not entry.held_out]
@@ -43,22 +50,6 @@ def finish_search(
     winner, *rivals = (scored[entry.candidate.number] for entry in (winner, *rivals))
     verdict = _verdict(winner, rivals, objective)
     store.write_facts({"verdict": verdict, "state": "finished"})
-
-
-def best(entries: Sequence[Entry], kinds: Sequence[str]) -> Entry:
-    """The evaluated candidate of some kinds with the best fitness; the earliest of equals.
-
-    Raises:
-        NoCandidateError: None was evaluated.
-    """
-    known = [
-        (entry.fitness, -entry.candidate.number, entry)
-        for entry in entries
-        if entry.fitness is not None and entry.candidate.kind in kinds
-    ]
-    if not known:
-        raise NoCandidateError(f"no {' or '.join(kinds)} could be evaluated")
-    return max(known, key=lambda each: each[:2])[2]
 
 
 def compare_scores(
@@ -90,19 +81,12 @@ def _uniform_average(entries: Sequence[Entry], winner: Entry) -> list[Entry]:
 def _score_held_out(
     store: RunStore, executor: Executor, entries: Sequence[Entry], progress: Progress
 ) -> None:
-    jobs = [
-        Job(
-            number=entry.candidate.number,
-            recipe=MergeRecipe.model_validate_json(entry.candidate.recipe),
-            split="held_out",
-        )
-        for entry in entries
-    ]
+    jobs = [job_of(entry.candidate, "held_out") for entry in entries]
     progress.compared(0, len(jobs))
     for done, (job, outcome) in enumerate(executor.run(jobs), start=1):
         if isinstance(outcome, Failed):
             raise RunError(f"candidate {job.number} on held-out items: {outcome.reason}")
-        store.add_held_out(job.number, outcome.scores)
+        store.add_scores(job.number, "held_out", outcome.scores)
         progress.compared(done, len(jobs))
 
 
@@ -124,7 +108,7 @@ def _verdict(winner: Entry, rivals: Sequence[Entry], objective: Objective) -> di
     ]
     first = comparisons[0]
     # Of many candidates the best one was lucky too; held-out items do not share its luck.
-    luck = (winner.fitness or 0.0) - objective.fitness(winner.held_out)
+    luck = objective.fitness(winner.whole) - objective.fitness(winner.held_out)
     luck_in_words = f"{abs(luck):.3f} {'higher' if luck >= 0 else 'lower'}"
     lines = [
         *(_sentence(rival, result) for rival, result in zip(rivals, results, strict=True)),

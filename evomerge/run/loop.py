@@ -6,6 +6,7 @@ was before, and only what is missing is evaluated.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from evomerge.errors import NoCandidateError, RunError
@@ -14,12 +15,15 @@ from evomerge.executors.contract import Executor, Job
 from evomerge.genome.baselines import starting_candidates
 from evomerge.recipe.digest import canonical_json, digest
 from evomerge.recipe.merge import MergeRecipe
+from evomerge.run.incumbents import race_against
 from evomerge.store.records import Candidate, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from evomerge.evaluation.racing import Race
     from evomerge.genome.genome import Genome
+    from evomerge.recipe.search import Racing
     from evomerge.search.contract import Point, Strategy
     from evomerge.store.database import RunStore
 
@@ -50,6 +54,7 @@ class SearchLoop:
         executor: Evaluates candidates.
         store: Keeps every ask and every outcome.
         progress: Is told about every outcome.
+        racing: When candidates are stopped; None for never.
     """
 
     def __init__(
@@ -61,10 +66,15 @@ class SearchLoop:
         executor: Executor,
         store: RunStore,
         progress: Progress,
+        racing: Racing | None = None,
     ) -> None:
+        self._racing = racing
         self._genome, self._strategy, self._objective = genome, strategy, objective
         self._executor, self._store, self._progress = executor, store, progress
-        self._entries: dict[int, Entry] = {e.candidate.number: e for e in store.entries()}
+        # Those below 0 were made at the end of a search and are no part of its course.
+        self._entries: dict[int, Entry] = {
+            e.candidate.number: e for e in store.entries() if e.candidate.number >= 0
+        }
         self._total = 0
         progress.known(list(self._entries.values()))
 
@@ -141,7 +151,7 @@ class SearchLoop:
         self._store.add_candidates(new)
         for candidate in new:
             self._entries[candidate.number] = Entry(
-                candidate=candidate, outcome=None, fitness=None, held_out=()
+                candidate=candidate, outcome=None, fitness=None
             )
         return candidates
 
@@ -155,11 +165,13 @@ class SearchLoop:
         waiting = [each for each in candidates if self._entries[each.number].outcome is None]
         repeats = [each for each in waiting if each.digest in outcomes]
         fresh = {each.digest: each for each in waiting if each.digest not in outcomes}
+        race = self._race(candidates[0])
         jobs = [
             Job(
                 number=each.number,
                 recipe=MergeRecipe.model_validate_json(each.recipe),
                 split="search",
+                race=race,
             )
             for each in fresh.values()
         ]
@@ -172,13 +184,23 @@ class SearchLoop:
             self._settle(candidate.number, outcomes[candidate.digest])
         return [self._entries[each.number].fitness for each in candidates]
 
+    def _race(self, first: Candidate) -> Race | None:
+        """What a generation has to beat: what came before it, whatever is already known of it."""
+        # What was confirmed at an end of this search was not known then.
+        earlier = [
+            replace(entry, confirmed=())
+            for number, entry in self._entries.items()
+            if number < first.number
+        ]
+        return race_against(earlier, self._objective, self._racing)
+
     def _settle(self, number: int, outcome: Outcome) -> None:
         fitness = None
         if isinstance(outcome, Evaluated):
             fitness = self._objective.fitness(outcome.scores)
         self._store.add_outcome(number, outcome, fitness)
         candidate = self._entries[number].candidate
-        entry = Entry(candidate=candidate, outcome=outcome, fitness=fitness, held_out=())
+        entry = Entry(candidate=candidate, outcome=outcome, fitness=fitness)
         self._entries[number] = entry
         self._progress.evaluated(entry, self._total)
 

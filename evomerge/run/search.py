@@ -88,7 +88,8 @@ def _create(folder: RunFolder, search: PreparedSearch) -> RunStore:
 
 def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
     settings = search.recipe.search
-    if store.fact("state") == "finished" and len(store.entries()) >= settings.candidates:
+    asked = sum(entry.candidate.number >= 0 for entry in store.entries())
+    if store.fact("state") == "finished" and asked >= settings.candidates:
         return
     _refuse_changed_models(store, search)
     workers, threads = plan_workers(search.recipe, search.parameters)
@@ -110,9 +111,10 @@ def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
             executor=executor,
             store=store,
             progress=progress,
+            racing=search.recipe.evaluation.racing,
         )
         loop.run(settings.candidates, settings.generation)
-        finish_search(store, executor, search.objective, progress)
+        finish_search(store, executor, search.objective, progress, search.genome)
 
 
 def _refuse_other_recipe(store: RunStore, search: PreparedSearch) -> None:

@@ -43,6 +43,7 @@ def build_executor(search: PreparedSearch, workers: int, threads: int) -> Execut
         base=search.recipe.base,
         tasks=task_specs(search.recipe),
         items=search.items,
+        rungs=evaluation.racing.rungs if evaluation.racing else (),
         batch_tokens=evaluation.batch_tokens,
         dtype=evaluation.dtype,
         device=evaluation.device,

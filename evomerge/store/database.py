@@ -11,13 +11,13 @@ import sqlite3
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from evomerge.errors import DiskFullError, RunError, VersionError
 from evomerge.evaluation.items import TaskItems
-from evomerge.evaluation.outcome import Evaluated, Failed, Outcome, Split, TaskScore, Timing
+from evomerge.evaluation.outcome import Evaluated, Failed, Outcome, TaskScore, Timing
 from evomerge.store.records import Candidate, Entry
 from evomerge.store.schema import APPLICATION_ID, STEPS
 
@@ -47,7 +47,7 @@ class RunStore:
             connection = _connect(f"{file.resolve().as_uri()}?mode=rwc")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.executescript(f"BEGIN; {STEPS[0]} PRAGMA user_version = 1; COMMIT;")
+            _upgrade(connection, 0)
         return RunStore(connection)
 
     @staticmethod
@@ -152,10 +152,12 @@ class RunStore:
             if isinstance(outcome, Evaluated):
                 self._add_scores(number, "search", outcome.scores)
 
-    def add_held_out(self, number: int, scores: Sequence[TaskScore]) -> None:
-        """Store a candidate's scores on held-out items."""
+    def add_scores(
+        self, number: int, kind: Literal["confirm", "held_out"], scores: Sequence[TaskScore]
+    ) -> None:
+        """Store a candidate's scores on all search items (`confirm`) or on held-out items."""
         with self._transaction():
-            self._add_scores(number, "held_out", scores)
+            self._add_scores(number, kind, scores)
 
     def entries(self) -> list[Entry]:
         """All candidates and their outcomes, in the order of asking."""
@@ -163,9 +165,11 @@ class RunStore:
         query = """
             SELECT number, digest, kind, name, generation, genotype, recipe, parents,
                    outcomes.candidate, fitness, stage, reason, merge_s, forward_s, total_s
-            FROM candidates LEFT JOIN outcomes ON outcomes.candidate = number ORDER BY number
+            FROM candidates LEFT JOIN outcomes ON outcomes.candidate = number
+            ORDER BY number < 0, abs(number)
         """
-        return [_entry(row, scores) for row in self._connection.execute(query)]
+        total = sum(len(each.search) for each in self.items())
+        return [_entry(row, scores, total) for row in self._connection.execute(query)]
 
     def _scores(self) -> dict[tuple[int, str], list[TaskScore]]:
         found: dict[tuple[int, str], list[TaskScore]] = {}
@@ -176,7 +180,7 @@ class RunStore:
             found.setdefault((candidate, split), []).append(entry)
         return found
 
-    def _add_scores(self, number: int, split: Split, scores: Sequence[TaskScore]) -> None:
+    def _add_scores(self, number: int, split: str, scores: Sequence[TaskScore]) -> None:
         rows = [
             (number, split, each.task, each.score, np.array(each.items, dtype="<f8").tobytes())
             for each in scores
@@ -196,7 +200,9 @@ class RunStore:
                     self._connection.execute("ROLLBACK")
 
 
-def _entry(row: Sequence[Any], scores: Mapping[tuple[int, str], list[TaskScore]]) -> Entry:
+def _entry(
+    row: Sequence[Any], scores: Mapping[tuple[int, str], list[TaskScore]], items: int
+) -> Entry:
     number, digest, kind, name, generation, genotype, recipe, parents, *of_outcome = row
     known, fitness, stage, reason, *timing = of_outcome
     candidate = Candidate(
@@ -214,12 +220,19 @@ def _entry(row: Sequence[Any], scores: Mapping[tuple[int, str], list[TaskScore]]
         outcome = Failed(stage=stage, reason=reason)
     elif known is not None:
         merge_s, forward_s, total_s = timing
+        found = tuple(scores.get((number, "search"), ()))
         outcome = Evaluated(
-            scores=tuple(scores.get((number, "search"), ())),
+            scores=found,
             timing=Timing(merge_s=merge_s, forward_s=forward_s, total_s=total_s),
+            share=sum(len(score.items) for score in found) / items if items else 1.0,
         )
-    held_out = tuple(scores.get((number, "held_out"), ()))
-    return Entry(candidate=candidate, outcome=outcome, fitness=fitness, held_out=held_out)
+    return Entry(
+        candidate=candidate,
+        outcome=outcome,
+        fitness=fitness,
+        held_out=tuple(scores.get((number, "held_out"), ())),
+        confirmed=tuple(scores.get((number, "confirm"), ())),
+    )
 
 
 def _open(file: Path, mode: str) -> RunStore:
@@ -236,6 +249,9 @@ def _open(file: Path, mode: str) -> RunStore:
             f"{file}: written by a newer evomerge (format {version}, known up to {len(STEPS)}); "
             "upgrade evomerge"
         )
+    if mode == "rw":
+        with _explained(file):
+            _upgrade(connection, version)
     return RunStore(connection)
 
 
@@ -244,6 +260,12 @@ def _connect(uri: str) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
     return connection
+
+
+def _upgrade(connection: sqlite3.Connection, version: int) -> None:
+    """Bring a store to this version's tables, all or none."""
+    for number, step in enumerate(STEPS[version:], start=version + 1):
+        connection.executescript(f"BEGIN; {step} PRAGMA user_version = {number}; COMMIT;")
 
 
 @contextmanager

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from evomerge.evaluation.outcome import Evaluated
+
 if TYPE_CHECKING:
-    from evomerge.evaluation.outcome import Outcome, TaskScore
+    from evomerge.evaluation.outcome import Objective, Outcome, TaskScore
     from evomerge.genome.baselines import Kind
 
 
@@ -44,9 +46,22 @@ class Entry:
         outcome: Its outcome on search items; None while it is not known.
         fitness: What the strategy was told; None unless it was evaluated.
         held_out: Its scores on held-out items, for the few that were compared there.
+        confirmed: Its scores on all search items, if it was stopped and scored there afterwards.
     """
 
     candidate: Candidate
     outcome: Outcome | None
     fitness: float | None
-    held_out: tuple[TaskScore, ...]
+    held_out: tuple[TaskScore, ...] = ()
+    confirmed: tuple[TaskScore, ...] = ()
+
+    @property
+    def whole(self) -> tuple[TaskScore, ...]:
+        """Its scores on all search items; empty if it has none."""
+        if self.confirmed or not isinstance(self.outcome, Evaluated):
+            return self.confirmed
+        return self.outcome.scores if self.outcome.share == 1 else ()
+
+    def search_score(self, objective: Objective) -> float | None:
+        """Its fitness on all search items; what was estimated of it if it was stopped."""
+        return objective.fitness(self.whole) if self.whole else self.fitness

@@ -57,4 +57,18 @@ STEPS = (
         PRIMARY KEY (candidate, split, task)
     ) STRICT;
     """,
+    # Candidates that were stopped and scored on all search items at the end have scores of both.
+    """
+    CREATE TABLE wider_scores (
+        candidate INTEGER NOT NULL REFERENCES candidates (number),
+        split     TEXT NOT NULL CHECK (split IN ('search', 'confirm', 'held_out')),
+        task      TEXT NOT NULL,
+        score     REAL NOT NULL,
+        items     BLOB NOT NULL,
+        PRIMARY KEY (candidate, split, task)
+    ) STRICT;
+    INSERT INTO wider_scores SELECT * FROM scores ORDER BY rowid;
+    DROP TABLE scores;
+    ALTER TABLE wider_scores RENAME TO scores;
+    """,
 )

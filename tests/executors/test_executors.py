@@ -35,6 +35,7 @@ def settings(family: Path, **changes: object) -> WorkerSettings:
         "base": "base",
         "tasks": [TaskSpec(name=name, include_path=str(family / "tasks")) for name in TASKS],
         "items": [TaskItems(task=name, search=(0, 5, 9, 2), held_out=(1, 3)) for name in TASKS],
+        "rungs": (0.5,),
         "batch_tokens": 512,
         "dtype": "float32",
         "device": "cpu",

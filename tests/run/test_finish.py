@@ -10,7 +10,8 @@ from planted import OBJECTIVE, Crash, PlantedExecutor, Silent, evaluated, plante
 
 from evomerge.errors import NoCandidateError, RunError
 from evomerge.evaluation.outcome import Failed
-from evomerge.run.finish import best, finish_search
+from evomerge.run.finalists import best
+from evomerge.run.finish import finish_search
 from evomerge.run.loop import SearchLoop
 from evomerge.search.contract import StrategySettings
 from evomerge.search.random import RandomStrategy
@@ -41,28 +42,35 @@ def searched(tmp_path: Path) -> Iterator[RunStore]:
         yield store
 
 
+def finish(store: RunStore, executor: PlantedExecutor) -> None:
+    finish_search(store, executor, OBJECTIVE, Silent(), planted_genome())
+
+
 class Contrary(PlantedExecutor):
     """On held-out items the best of the search are the worst."""
 
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
         for job, outcome in super().run(jobs):
             assert not isinstance(outcome, Failed)
-            yield job, evaluated(-outcome.scores[0].score)
+            held_out = job.split == "held_out"
+            yield job, evaluated(-outcome.scores[0].score) if held_out else outcome
 
 
 def test_winner_and_rival_are_chosen_by_search_score_alone(searched: RunStore) -> None:
-    finish_search(searched, Contrary(), OBJECTIVE, Silent())
+    finish(searched, Contrary())
     verdict, entries = searched.fact("verdict"), searched.entries()
-    assert verdict["winner"] == best(entries, ("offspring", "baseline")).candidate.digest
-    assert verdict["best_source"] == best(entries, ("source",)).candidate.digest
+    assert (
+        verdict["winner"] == best(entries, ("offspring", "baseline"), OBJECTIVE).candidate.digest
+    )
+    assert verdict["best_source"] == best(entries, ("source",), OBJECTIVE).candidate.digest
     assert verdict["difference"] < 0
 
 
 def test_the_winner_meets_the_best_source_and_the_uniform_average(searched: RunStore) -> None:
-    finish_search(searched, PlantedExecutor(), OBJECTIVE, Silent())
+    finish(searched, PlantedExecutor())
     verdict, entries = searched.fact("verdict"), searched.entries()
     met = [each["name"] for each in verdict["comparisons"]]
-    assert met == [best(entries, ("source",)).candidate.name, "uniform average"]
+    assert met == [best(entries, ("source",), OBJECTIVE).candidate.name, "uniform average"]
     for each in verdict["comparisons"]:
         low, high = each["interval"]
         words = {"better": low > 0, "worse": high < 0}
@@ -72,9 +80,9 @@ def test_the_winner_meets_the_best_source_and_the_uniform_average(searched: RunS
 
 
 def test_the_luck_of_the_winner_is_told(searched: RunStore) -> None:
-    finish_search(searched, Contrary(), OBJECTIVE, Silent())
+    finish(searched, Contrary())
     verdict = searched.fact("verdict")
-    winner = best(searched.entries(), ("offspring", "baseline"))
+    winner = best(searched.entries(), ("offspring", "baseline"), OBJECTIVE)
     held_out = OBJECTIVE.fitness(winner.held_out)
     assert verdict["search_minus_held_out"] == pytest.approx(winner.fitness - held_out)
     assert "higher than its held-out score" in verdict["text"]
@@ -82,36 +90,33 @@ def test_the_luck_of_the_winner_is_told(searched: RunStore) -> None:
 
 def test_offspring_other_than_the_winner_never_see_held_out_items(searched: RunStore) -> None:
     executor = PlantedExecutor()
-    finish_search(searched, executor, OBJECTIVE, Silent())
-    kinds = [
-        searched.entries()[job.number].candidate.kind
-        for job in executor.jobs
-        if job.split == "held_out"
-    ]
+    finish(searched, executor)
+    kind = {e.candidate.number: e.candidate.kind for e in searched.entries()}
+    kinds = [kind[job.number] for job in executor.jobs if job.split == "held_out"]
     assert kinds.count("offspring") <= 1
     assert set(kinds) >= {"base", "source", "baseline"}
 
 
 def test_held_out_scores_are_not_measured_twice(searched: RunStore) -> None:
-    finish_search(searched, PlantedExecutor(), OBJECTIVE, Silent())
+    finish(searched, PlantedExecutor())
     again = PlantedExecutor()
-    finish_search(searched, again, OBJECTIVE, Silent())
+    finish(searched, again)
     assert again.jobs == []
 
 
 def test_a_crash_in_the_finish_can_be_repaired(searched: RunStore) -> None:
     with pytest.raises(Crash):
-        finish_search(searched, PlantedExecutor(crash_after=2), OBJECTIVE, Silent())
+        finish(searched, PlantedExecutor(crash_after=2))
     assert searched.fact("state") is None
-    finish_search(searched, PlantedExecutor(), OBJECTIVE, Silent())
+    finish(searched, PlantedExecutor())
     assert searched.fact("state") == "finished"
 
 
 def test_a_finalist_that_fails_is_named(searched: RunStore) -> None:
     with pytest.raises(RunError, match=r"candidate .* on held-out items: planted failure"):
-        finish_search(searched, PlantedExecutor(fails=lambda _: True), OBJECTIVE, Silent())
+        finish(searched, PlantedExecutor(fails=lambda _: True))
 
 
 def test_without_any_merge_there_is_no_winner(searched: RunStore) -> None:
     with pytest.raises(NoCandidateError, match="no offspring or baseline could be evaluated"):
-        best([], ("offspring", "baseline"))
+        best([], ("offspring", "baseline"), OBJECTIVE)

@@ -10,7 +10,8 @@ from planted import OBJECTIVE, Crash, PlantedExecutor, Silent, planted_genome
 
 from evomerge.errors import NoCandidateError, RunError
 from evomerge.evaluation.outcome import Failed
-from evomerge.run.finish import best, finish_search
+from evomerge.run.finalists import best
+from evomerge.run.finish import finish_search
 from evomerge.run.loop import SearchLoop
 from evomerge.search.contract import StrategySettings
 from evomerge.search.strategies import build_strategy
@@ -47,7 +48,7 @@ def run_loop(
             progress=Silent(),
         )
         loop.run(candidates, GENERATION)
-        finish_search(store, executor, OBJECTIVE, Silent())
+        finish_search(store, executor, OBJECTIVE, Silent(), planted_genome())
         return store.entries()
 
 
@@ -67,10 +68,10 @@ def test_generation_zero_is_base_sources_and_baselines(tmp_path: Path) -> None:
 def test_every_candidate_of_the_budget_is_evaluated_once(tmp_path: Path) -> None:
     executor = PlantedExecutor()
     entries = run_loop(tmp_path / "s", executor)
-    assert len(entries) == CANDIDATES
+    assert [entry.candidate.name for entry in entries[CANDIDATES:]] == ["elite mean"]
     assert all(entry.fitness is not None for entry in entries)
     searched = [job.number for job in executor.jobs if job.split == "search"]
-    assert sorted(searched) == list(range(CANDIDATES))
+    assert sorted(searched) == list(range(-1, CANDIDATES))
 
 
 @pytest.mark.slow
@@ -84,7 +85,7 @@ def test_a_crash_after_any_outcome_changes_nothing(tmp_path: Path, strategy: Str
         continued = PlantedExecutor()
         assert run_loop(file, continued, strategy=strategy) == expected
         done_again = [job for job in continued.jobs if job.split == "search"]
-        assert len(done_again) <= max(0, CANDIDATES - crash_after)
+        assert len(done_again) <= max(0, CANDIDATES + 1 - crash_after)
 
 
 def test_a_crash_between_two_crashes_changes_nothing(tmp_path: Path) -> None:
@@ -109,7 +110,7 @@ def test_a_failing_candidate_is_recorded_and_the_search_goes_on(tmp_path: Path) 
     entries = run_loop(tmp_path / "s", PlantedExecutor(fails=fails))
     failed = [entry for entry in entries if isinstance(entry.outcome, Failed)]
     assert [entry.candidate.name for entry in failed] == ["uniform average"]
-    assert len(entries) == CANDIDATES
+    assert len(entries) == CANDIDATES + 1
 
 
 def test_a_search_in_which_everything_fails_gives_up_with_the_reason(tmp_path: Path) -> None:
@@ -153,14 +154,22 @@ def test_a_larger_budget_continues_the_same_search(tmp_path: Path) -> None:
     run_loop(tmp_path / "s", PlantedExecutor(), candidates=16)
     longer = run_loop(tmp_path / "s", PlantedExecutor(), candidates=21)
     whole = run_loop(tmp_path / "whole", PlantedExecutor(), candidates=21)
-    assert [(e.candidate, e.outcome) for e in longer] == [(e.candidate, e.outcome) for e in whole]
+    first, second = (
+        [(e.candidate, e.outcome) for e in entries if e.candidate.number >= 0]
+        for entries in (longer, whole)
+    )
+    assert first == second
+    means = [e.candidate.number for e in longer if e.candidate.name == "elite mean"]
+    assert means == [-1, -2]
 
 
 def test_the_search_finds_the_planted_optimum(tmp_path: Path) -> None:
     entries = run_loop(tmp_path / "s", PlantedExecutor(), candidates=120)
-    winner = best(entries, ("offspring",))
+    winner = best(entries, ("offspring",), OBJECTIVE)
     assert winner.fitness is not None
     assert winner.fitness > 0.995
-    start = best([e for e in entries if e.candidate.generation == 0], ("baseline", "source"))
+    start = best(
+        [e for e in entries if e.candidate.generation == 0], ("baseline", "source"), OBJECTIVE
+    )
     assert start.fitness is not None
     assert winner.fitness > start.fitness

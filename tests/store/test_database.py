@@ -17,6 +17,7 @@ from evomerge.evaluation.items import TaskItems
 from evomerge.evaluation.outcome import Evaluated, Failed, TaskScore, Timing
 from evomerge.store.database import RunStore
 from evomerge.store.records import Candidate
+from evomerge.store.schema import APPLICATION_ID, STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,7 +116,7 @@ def test_held_out_scores_stay_apart_from_search_scores(store: RunStore) -> None:
     store.add_candidates([candidate(0)])
     store.add_outcome(0, scored(1.0, 0.0), 0.5)
     held_out = (TaskScore(task="t", score=0.25, items=(0.5, 0.0)),)
-    store.add_held_out(0, held_out)
+    store.add_scores(0, "held_out", held_out)
     (entry,) = store.entries()
     assert entry.outcome == scored(1.0, 0.0)
     assert entry.held_out == held_out
@@ -232,5 +233,23 @@ def test_a_newer_store_asks_for_a_newer_program(file: Path) -> None:
         pass
     with closing(sqlite3.connect(file)) as newer:
         newer.execute("PRAGMA user_version = 99")
-    with pytest.raises(VersionError, match=r"newer evomerge \(format 99, known up to 1\)"):
+    with pytest.raises(VersionError, match=r"newer evomerge \(format 99, known up to 2\)"):
         RunStore.open_for_writing(file)
+
+
+def test_a_store_of_the_first_version_is_read_as_it_is_and_upgraded_when_it_is_written(
+    file: Path,
+) -> None:
+    with closing(sqlite3.connect(file, isolation_level=None)) as old:
+        old.executescript(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1;")
+        old.executescript(STEPS[0])
+        store = RunStore(old)
+        store.add_candidates([candidate(0)])
+        store.add_outcome(0, scored(0.5, 0.25), 0.375)
+    with closing(RunStore.open_for_reading(file)) as store:
+        before = store.entries()
+    with closing(RunStore.open_for_writing(file)) as store:
+        assert store.entries() == before
+        assert before[0].outcome == scored(0.5, 0.25)
+        store.add_scores(0, "confirm", scored(0.4).scores)
+        assert store.entries()[0].confirmed == scored(0.4).scores
