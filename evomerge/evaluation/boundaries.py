@@ -59,10 +59,12 @@ class LayerBoundaries:
     Args:
         model: A causal language model of transformers, on any device.
         most_bytes: Room for hidden states.
+        alone: Whether each layer needs nothing of others but what the one below hands on; if not,
+            models always run from their beginning.
     """
 
-    def __init__(self, model: Any, most_bytes: int = MOST_BYTES) -> None:
-        self._layers, self._below = _layers(model)
+    def __init__(self, model: Any, most_bytes: int = MOST_BYTES, *, alone: bool = True) -> None:
+        self._layers, self._below = _layers(model) if alone else ([], [])
         self._most_bytes = most_bytes
         self._seen: OrderedDict[Digests, None] = OrderedDict()
         self._boundaries: OrderedDict[Digests, _Boundary] = OrderedDict()

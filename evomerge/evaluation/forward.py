@@ -32,7 +32,8 @@ class Forward:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.sees_all = can_share(model)
-        self.boundaries = LayerBoundaries(model)
+        # Models that do not see all may hand keys or states on to layers far above, too.
+        self.boundaries = LayerBoundaries(model, alone=self.sees_all)
         self._head = model.get_output_embeddings()
 
     def logits(

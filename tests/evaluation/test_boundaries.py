@@ -8,6 +8,7 @@ import pytest
 import torch
 from evaluated_models import MODELS, VOCABULARY, llama
 
+from evomerge.evaluation.boundaries import LayerBoundaries
 from evomerge.evaluation.forward import Forward
 from evomerge.evaluation.generation import Generation
 from evomerge.evaluation.likelihood import LikelihoodPlan, LogLikelihood
@@ -86,6 +87,32 @@ def test_layers_below_a_change_that_was_seen_before_do_not_run() -> None:
             assert set(numbers) == set(range(LAYERS))
         else:
             assert set(numbers) == {3, 4}
+
+
+def test_other_passes_over_the_same_boundary_are_kept_too() -> None:
+    model, usual, other = deep("llama"), plan(), plan()
+    forward, numbers = Forward(model), watch(model)
+    for seed in range(5):
+        changed(model, 3, seed)
+        evaluate(forward, usual)
+        numbers.clear()
+        if seed > 2:  # as finalists meet held-out items
+            assert evaluate(forward, other) == evaluate(Forward(model), other)
+    assert {0, 1, 2} <= set(numbers)  # those of the fresh one
+    numbers.clear()
+    evaluate(forward, other)
+    assert set(numbers) == {LAYERS - 1}
+
+
+def test_a_model_whose_layers_need_others_runs_from_its_beginning() -> None:
+    model, asked = deep("llama"), plan()
+    forward, numbers = Forward(model), watch(model)
+    forward.boundaries = LayerBoundaries(model, alone=False)
+    for seed in range(4):
+        changed(model, 3, seed)
+        numbers.clear()
+        evaluate(forward, asked)
+        assert set(numbers) == set(range(LAYERS))
 
 
 def test_equal_weights_that_were_written_anew_are_equal() -> None:

@@ -11,6 +11,7 @@ import torch
 
 from evomerge.evaluation.evaluator import ResidentEvaluator
 from evomerge.evaluation.items import TaskItems
+from evomerge.evaluation.racing import Race
 from evomerge.evaluation.tasks import HarnessTask, TaskSpec
 from evomerge.live_model import load_model
 
@@ -127,6 +128,54 @@ def make_fresh(
 ) -> Any:
     monkeypatch.undo()
     return make_evaluator((model, tokenizer), specs).evaluate("search")
+
+
+RUNGS = (0.34, 0.67)
+
+
+def make_racing(loaded: tuple[Any, Any], specs: list[TaskSpec]) -> ResidentEvaluator:
+    items = [TaskItems(task=spec.name, search=ITEMS, held_out=HELD_OUT) for spec in specs]
+    return ResidentEvaluator(*loaded, specs, items, 512, RUNGS)
+
+
+ITEMS = (*SEARCH, *range(13, 30))
+
+
+def race_to(fitness: float, specs: list[TaskSpec]) -> Race:
+    tasks = [spec.name for spec in specs]
+    return Race(
+        to_beat=fitness,
+        shares=dict.fromkeys(tasks, 1 / len(tasks)),
+        expected=dict.fromkeys(tasks, [0.5] * len(ITEMS)),
+        alpha=0.05,
+        looks=len(RUNGS),
+    )
+
+
+def test_items_that_are_scored_rung_by_rung_score_the_same(
+    loaded: tuple[Any, Any], specs: list[TaskSpec]
+) -> None:
+    items = [TaskItems(task=spec.name, search=ITEMS, held_out=HELD_OUT) for spec in specs]
+    whole = ResidentEvaluator(*loaded, specs, items, 512).evaluate("search")
+    racing = make_racing(loaded, specs)
+    for race in (None, race_to(-1e9, specs)):
+        found = racing.evaluate("search", race)
+        assert racing.share("search", found) == 1
+        for score, expected in zip(found, whole, strict=True):
+            assert score.items == pytest.approx(expected.items, rel=1e-5)
+            assert score.score == pytest.approx(expected.score, rel=1e-5)
+
+
+def test_a_race_that_is_lost_ends_after_a_rung(
+    loaded: tuple[Any, Any], specs: list[TaskSpec]
+) -> None:
+    racing = make_racing(loaded, specs[:3])
+    whole = racing.evaluate("search")
+    passed = racing.forward_s
+    found = racing.evaluate("search", race_to(2.0, specs[:3]))
+    assert racing.share("search", found) == 8 / 23
+    assert [score.items for score in found] == [score.items[:8] for score in whole]
+    assert racing.forward_s < passed
 
 
 def test_a_perplexity_item_is_smaller_when_the_model_is_better(
