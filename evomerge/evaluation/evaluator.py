@@ -122,7 +122,7 @@ class ResidentEvaluator:
         # A task object of lm-eval keeps one set of requests, so each split has its own.
         tasks = [HarnessTask(spec) for spec in self._specs.values()]
         for task in tasks:
-            task.build(self._items_of(task.name, split))
+            task.build(self._items_of(task.name, split), self._tokenizer)
         requests = [self._tokenizer.prepare(task.requests) for task in tasks]
         rungs, done = [], [0] * len(tasks)
         for share in (*(self._rungs if split == "search" else ()), 1.0):

@@ -1,30 +1,25 @@
-"""The door to lm-eval's tasks: their documents, requests and metrics."""
+"""lm-eval's tasks: their documents, requests and metrics."""
 
 from __future__ import annotations
 
-import contextlib
-import difflib
-import io
 import json
-import logging
-import re
 from collections import defaultdict
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
 from evomerge.errors import TaskError
 from evomerge.evaluation.outcome import TaskScore
+from evomerge.evaluation.task_files import load_task, nearest, quietly
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from evomerge.evaluation.tokens import Tokenizer
 
 PERPLEXITIES = {"perplexity", "weighted_perplexity", "bits_per_byte"}
 """lm-eval's aggregations that turn log-likelihoods into something to be minimised."""
-
-CODE_TAG = re.compile(r"(^|\s)!function\b", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +30,10 @@ class TaskSpec:
         name: The task's name.
         metric: `metric` or `metric,filter`; the task's first when None.
         num_fewshot: Solved examples in the prompt; the task's own number when None.
+        chat_template: Whether prompts are put into the tokenizer's chat template.
+        fewshot_as_multiturn: Whether solved examples are turns of a chat; in a chat template only.
+        system_instruction: What stands before every prompt.
+        generation: Settings of generation that replace the task's own, such as `max_gen_toks`.
         include_path: Folder of local task files.
         allow_code: Whether local task files may name Python functions.
     """
@@ -42,6 +41,10 @@ class TaskSpec:
     name: str
     metric: str | None = None
     num_fewshot: int | None = None
+    chat_template: bool = False
+    fewshot_as_multiturn: bool = True
+    system_instruction: str | None = None
+    generation: Mapping[str, Any] = field(default_factory=dict)
     include_path: str | None = None
     allow_code: bool = False
 
@@ -57,8 +60,10 @@ class HarnessTask:
     """
 
     def __init__(self, spec: TaskSpec) -> None:
-        self.name = spec.name
-        self._task = _load(spec)
+        self.name, self._spec = spec.name, spec
+        self._task = load_task(spec.name, spec.include_path, allow_code=spec.allow_code)
+        if spec.generation:
+            self._set_generation(spec.generation)
         if spec.num_fewshot is not None:
             self._task.set_config("num_fewshot", spec.num_fewshot)
         self._task.set_fewshot_seed(1234)  # lm-eval's own default, so that prompts are the same
@@ -73,10 +78,22 @@ class HarnessTask:
         texts = (json.dumps(d, sort_keys=True, default=str) for d in self._task.eval_docs)
         return [blake3(text.encode()).hexdigest() for text in texts]
 
-    def build(self, items: Sequence[int]) -> None:
-        """Build the requests of some items, given by position in the documents."""
-        with _quietly():
-            self._task.build_all_requests(samples=frozenset(items))
+    def build(self, items: Sequence[int], tokenizer: Tokenizer | None = None) -> None:
+        """Build the requests of some items.
+
+        Args:
+            items: Positions in the task's documents.
+            tokenizer: Has the chat template, if the task asks for it.
+        """
+        spec = self._spec
+        with quietly():
+            self._task.build_all_requests(
+                samples=frozenset(items),
+                system_instruction=spec.system_instruction,
+                apply_chat_template=spec.chat_template,
+                fewshot_as_multiturn=spec.chat_template and spec.fewshot_as_multiturn,
+                chat_template=tokenizer.chat_template if tokenizer else None,
+            )
         by_document: dict[int, list[Any]] = defaultdict(list)
         for request in self._task.instances:
             by_document[request.doc_id].append(request)
@@ -129,13 +146,20 @@ class HarnessTask:
         items = tuple(sign * _item_score(value) for value in raw.values())
         return TaskScore(task=self.name, score=float(total), items=items)
 
+    def _set_generation(self, settings: Mapping[str, Any]) -> None:
+        if self._task.get_config("output_type") != "generate_until":
+            raise TaskError(
+                f"task {self.name}: generation: it generates nothing; leave the settings out"
+            )
+        self._task.set_config("generation_kwargs", dict(settings), update=True)
+
     def _choose_metric(self, wanted: str | None) -> tuple[str, str]:
         known = list(self._task.aggregation())
         filters = [each.name for each in self._task._filters]  # noqa: SLF001 (no public way)
         metric, _, chosen_filter = (wanted or known[0]).partition(",")
         if metric not in known:
             raise TaskError(
-                f"task {self.name}: has no metric {metric!r}{_near(metric, known)}; "
+                f"task {self.name}: has no metric {metric!r}{nearest(metric, known)}; "
                 f"it has: {', '.join(known)}"
             )
         if chosen_filter and chosen_filter not in filters:
@@ -159,53 +183,3 @@ def _item_score(value: Any) -> float:
         raise TaskError(
             "a metric that has no value per item cannot be used in a search; choose another"
         ) from None
-
-
-def _load(spec: TaskSpec) -> Any:
-    from lm_eval.tasks import TaskManager
-
-    # lm-eval announces every prompt it builds at level INFO.
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    if spec.include_path is not None:
-        refuse_code(Path(spec.include_path), allowed=spec.allow_code)
-    manager = TaskManager(include_path=spec.include_path, include_defaults=False)
-    if spec.name not in manager.all_tasks:
-        # Reading lm-eval's 10,000 own task files takes seconds, so only when they are needed.
-        manager = TaskManager(include_path=spec.include_path)
-    if spec.name not in manager.all_tasks:
-        raise TaskError(f"task {spec.name!r} does not exist{_near(spec.name, manager.all_tasks)}")
-    try:
-        with _quietly():
-            tasks = manager.load([spec.name])["tasks"]
-    except Exception as error:
-        cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise TaskError(f"task {spec.name}: cannot be loaded: {cause}") from error
-    if list(tasks) != [spec.name]:
-        raise TaskError(f"task {spec.name}: is a group; list its tasks: {', '.join(tasks)}")
-    return tasks[spec.name]
-
-
-def _quietly() -> contextlib.AbstractContextManager[object]:
-    # lm-eval and datasets draw progress bars that cannot be turned off from outside.
-    return contextlib.redirect_stderr(io.StringIO())
-
-
-def refuse_code(folder: Path, *, allowed: bool) -> None:
-    """Refuse a folder of task files that would run Python code.
-
-    Raises:
-        TaskError: The folder is missing, or names functions and `allowed` is not set.
-    """
-    if not folder.is_dir():
-        raise TaskError(f"evaluation.include_path: {folder} is not a folder")
-    for file in sorted(folder.rglob("*.yaml")):
-        if not allowed and CODE_TAG.search(file.read_text(encoding="utf-8", errors="replace")):
-            raise TaskError(
-                f"{file}: runs Python code (!function); read it, then set "
-                "evaluation.allow_task_code=true to accept it"
-            )
-
-
-def _near(word: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""

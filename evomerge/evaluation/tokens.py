@@ -88,6 +88,11 @@ class Tokenizer:
         """The token that fills rows up."""
         return int(self._backend.tokenizer.pad_token_id)
 
+    @property
+    def chat_template(self) -> Any:
+        """lm-eval's function that writes a chat as one text."""
+        return self._backend.apply_chat_template
+
     def prepare(self, requests: Sequence[Any]) -> list[PreparedRequest]:
         """Tokenise lm-eval requests."""
         return [getattr(self, f"_{request.request_type}")(request) for request in requests]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -22,16 +23,28 @@ class Task(Strict):
     """An lm-eval task and how it counts.
 
     Attributes:
-        name: The task's name in lm-eval or in `include_path`.
+        name: The name of a task in lm-eval or in `include_path`, or of a group of tasks, of which
+            each counts for an equal part.
         metric: Metric, optionally with its filter after a comma; the task's first when absent.
         weight: Share in the fitness.
         num_fewshot: Solved examples in the prompt; the task's own number when absent.
+        chat_template: Put prompts into the chat template of the base's tokenizer.
+        fewshot_as_multiturn: Make solved examples turns of the chat; in a chat template only.
+        system_instruction: What stands before every prompt.
+        generation: lm-eval's settings of generation in place of the task's own, such as
+            `max_gen_toks` and `until`.
     """
 
     name: Text
     metric: Text | None = None
     weight: Annotated[Number, Field(gt=0)] = 1.0
     num_fewshot: Natural | None = None
+    chat_template: Flag = False
+    fewshot_as_multiturn: Flag = True
+    system_instruction: Text | None = None
+    generation: Mapping[Text, Flag | Natural | Number | Text | tuple[Text, ...]] = Field(
+        default_factory=dict
+    )
 
 
 def _task_from_text(value: Any) -> Any:

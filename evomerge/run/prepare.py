@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, TypeVar
 
 from evomerge.checkpoints import Checkpoint, Finding, check_family, resolve_reference
 from evomerge.errors import EvomergeError, RecipeError
-from evomerge.evaluation.items import TaskItems, draw_items
-from evomerge.evaluation.outcome import Objective
-from evomerge.evaluation.tasks import HarnessTask, TaskSpec
 from evomerge.genome.baselines import starting_candidates
 from evomerge.genome.genome import Genome, build_genome
 from evomerge.live_model import choose_device
 from evomerge.merging.sources import SourceLibrary
+from evomerge.run.scoring import check_chat_template, scoring, with_tasks_of_groups
 from evomerge.sensitivity.calibration import Calibration, read_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from evomerge.evaluation.items import TaskItems
+    from evomerge.evaluation.outcome import Objective
     from evomerge.recipe.merge import Source
     from evomerge.recipe.search import SearchRecipe
-    from evomerge.sensitivity.calibration import Prompted
+from evomerge.sensitivity.calibration import Prompted
 
 Result = TypeVar("Result")
 
@@ -100,10 +100,13 @@ def check_search(recipe: SearchRecipe, root: Path) -> Preparation:
     result.attempt("calibration", lambda: _texts(recipe))
     if recipe.executor.address is None:
         result.attempt("evaluation", lambda: choose_device(recipe.evaluation.device))
-    scoring = result.attempt("evaluation", lambda: _scoring(recipe))
+    if base is not None:
+        result.attempt("evaluation", lambda: check_chat_template(recipe, base))
+    expanded = result.attempt("evaluation", lambda: with_tasks_of_groups(recipe))
+    scored = expanded and result.attempt("evaluation", lambda: scoring(expanded))
     _warn_of_budget(recipe, result)
-    if base is not None and scoring is not None and not result.errors:
-        result.search = _assemble(recipe, root, base, opened, *scoring)
+    if base is not None and expanded and scored and not result.errors:
+        result.search = _assemble(expanded, root, base, opened, *scored)
     return result
 
 
@@ -139,21 +142,6 @@ def describe(finding: Finding) -> str:
     """A finding in one line."""
     remedy = f"; {finding.remedy}" if finding.remedy else ""
     return f"{finding.where}: {finding.message}{remedy}"
-
-
-def task_specs(recipe: SearchRecipe) -> list[TaskSpec]:
-    """The recipe's tasks, as the evaluation room knows them."""
-    evaluation = recipe.evaluation
-    return [
-        TaskSpec(
-            name=task.name,
-            metric=task.metric,
-            num_fewshot=task.num_fewshot,
-            include_path=evaluation.include_path,
-            allow_code=evaluation.allow_task_code,
-        )
-        for task in evaluation.tasks
-    ]
 
 
 def _assemble(
@@ -229,23 +217,3 @@ def _genome(recipe: SearchRecipe, base: Checkpoint) -> Genome:
         seed=recipe.search.seed,
         calibration=recipe.calibration,
     )
-
-
-def _scoring(recipe: SearchRecipe) -> tuple[Objective, tuple[TaskItems, ...]]:
-    wanted = recipe.evaluation.items
-    tasks = [HarnessTask(spec) for spec in task_specs(recipe)]
-    objective = Objective(
-        weights={task.name: task.weight for task in recipe.evaluation.tasks},
-        higher_is_better={task.name: task.higher_is_better for task in tasks},
-    )
-    items = tuple(
-        draw_items(
-            task.name,
-            task.document_digests(),
-            search=wanted.search,
-            held_out=wanted.held_out,
-            seed=wanted.seed,
-        )
-        for task in tasks
-    )
-    return objective, items

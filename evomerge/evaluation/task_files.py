@@ -1,0 +1,112 @@
+"""Finds lm-eval's tasks and groups by name, local ones before lm-eval's own."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import functools
+import io
+import logging
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evomerge.errors import TaskError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+CODE_TAG = re.compile(r"(^|\s)!function\b", re.MULTILINE)
+
+
+def load_task(name: str, include_path: str | None = None, *, allow_code: bool = False) -> Any:
+    """Load a task.
+
+    Args:
+        name: Its name.
+        include_path: Folder of local task files.
+        allow_code: Whether local task files may name Python functions.
+
+    Raises:
+        TaskError: It does not exist, is a group, or cannot be loaded.
+    """
+    manager = _manager_that_knows(name, include_path, allow_code=allow_code)
+    if name not in manager.all_subtasks:
+        raise TaskError(f"task {name}: is a group; give one of its tasks")
+    return _load(name, manager)[name]
+
+
+def tasks_of(name: str, include_path: str | None = None, *, allow_code: bool = False) -> list[str]:
+    """The tasks of a group, in its order, those of groups in it included; a task is its own.
+
+    Raises:
+        TaskError: See `load_task`.
+    """
+    manager = _manager_that_knows(name, include_path, allow_code=allow_code)
+    return [name] if name in manager.all_subtasks else list(_load(name, manager))
+
+
+def _manager_that_knows(name: str, include_path: str | None, *, allow_code: bool) -> Any:
+    # lm-eval announces every prompt it builds at level INFO.
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    if include_path is not None:
+        refuse_code(Path(include_path), allowed=allow_code)
+    manager = _manager(include_path, defaults=False)
+    if name not in manager.all_tasks:
+        manager = _manager(include_path, defaults=True)
+    if name not in manager.all_tasks:
+        raise TaskError(f"task {name!r} does not exist{nearest(name, manager.all_tasks)}")
+    return manager
+
+
+def _load(name: str, manager: Any) -> dict[str, Any]:
+    try:
+        with quietly():
+            tasks: dict[str, Any] = manager.load([name])["tasks"]
+    except Exception as error:
+        cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise TaskError(f"task {name}: cannot be loaded: {cause}") from error
+    return tasks
+
+
+def _manager(include_path: str | None, *, defaults: bool) -> Any:
+    from lm_eval.tasks import TaskManager
+
+    # lm-eval's own 10,000 task files take seconds to read: only when they are needed, and once.
+    if defaults and include_path is None:
+        return _manager_of_defaults()
+    return TaskManager(include_path=include_path, include_defaults=defaults)
+
+
+@functools.cache
+def _manager_of_defaults() -> Any:
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
+
+
+def quietly() -> contextlib.AbstractContextManager[object]:
+    """Keep lm-eval and datasets from drawing progress bars, which nothing else turns off."""
+    return contextlib.redirect_stderr(io.StringIO())
+
+
+def refuse_code(folder: Path, *, allowed: bool) -> None:
+    """Refuse a folder of task files that would run Python code.
+
+    Raises:
+        TaskError: The folder is missing, or names functions and `allowed` is not set.
+    """
+    if not folder.is_dir():
+        raise TaskError(f"evaluation.include_path: {folder} is not a folder")
+    for file in sorted(folder.rglob("*.yaml")):
+        if not allowed and CODE_TAG.search(file.read_text(encoding="utf-8", errors="replace")):
+            raise TaskError(
+                f"{file}: runs Python code (!function); read it, then set "
+                "evaluation.allow_task_code=true to accept it"
+            )
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word that is most like another one, as a question, or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

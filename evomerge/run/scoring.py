@@ -1,0 +1,100 @@
+"""What candidates are scored on: from a recipe's tasks to lm-eval's, and to the items of each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evomerge.checkpoints.tokenizer import chat_template
+from evomerge.errors import TaskError
+from evomerge.evaluation.items import TaskItems, draw_items
+from evomerge.evaluation.outcome import Objective
+from evomerge.evaluation.task_files import tasks_of
+from evomerge.evaluation.tasks import HarnessTask, TaskSpec
+
+if TYPE_CHECKING:
+    from evomerge.checkpoints import Checkpoint
+    from evomerge.recipe.search import SearchRecipe, Task
+
+
+def with_tasks_of_groups(recipe: SearchRecipe) -> SearchRecipe:
+    """The recipe with the tasks of its groups, which share the group's weight.
+
+    Raises:
+        TaskError: A task does not exist, cannot be loaded, or is there twice.
+    """
+    evaluation = recipe.evaluation
+    tasks: list[Task] = []
+    for task in evaluation.tasks:
+        names = tasks_of(task.name, evaluation.include_path, allow_code=evaluation.allow_task_code)
+        share = {"weight": task.weight / len(names)}
+        tasks += [task.model_copy(update={"name": name} | share) for name in names]
+    names = [task.name for task in tasks]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise TaskError(f"task {repeated[0]}: is listed twice, once by a group; leave one out")
+    return recipe.model_copy(
+        update={"evaluation": evaluation.model_copy(update={"tasks": tuple(tasks)})}
+    )
+
+
+def check_chat_template(recipe: SearchRecipe, base: Checkpoint) -> None:
+    """Check that there is a chat template if a task asks for one.
+
+    Raises:
+        TaskError: There is none.
+    """
+    wanting = [task.name for task in recipe.evaluation.tasks if task.chat_template]
+    if wanting and chat_template(base.folder) is None:
+        raise TaskError(
+            f"task {wanting[0]}: asks for a chat template, and the base's tokenizer has none"
+        )
+
+
+def task_specs(recipe: SearchRecipe) -> list[TaskSpec]:
+    """The recipe's tasks, as the evaluation room knows them."""
+    evaluation = recipe.evaluation
+    return [
+        TaskSpec(
+            name=task.name,
+            metric=task.metric,
+            num_fewshot=task.num_fewshot,
+            chat_template=task.chat_template,
+            fewshot_as_multiturn=task.fewshot_as_multiturn,
+            system_instruction=task.system_instruction,
+            generation=dict(task.generation),
+            include_path=evaluation.include_path,
+            allow_code=evaluation.allow_task_code,
+        )
+        for task in evaluation.tasks
+    ]
+
+
+def scoring(recipe: SearchRecipe) -> tuple[Objective, tuple[TaskItems, ...]]:
+    """The objective of a recipe and the items of its tasks.
+
+    Raises:
+        TaskError: A task, metric or setting is wrong, or there are too few items.
+    """
+    wanted = recipe.evaluation.items
+    tasks = [HarnessTask(spec) for spec in task_specs(recipe)]
+    uneven = [task.name for task in tasks if not task.is_mean]
+    if recipe.evaluation.racing and uneven:
+        raise TaskError(
+            f"racing: the score of {uneven[0]} is no mean over items, so it cannot be estimated "
+            "from some of them; leave racing out"
+        )
+    objective = Objective(
+        weights={task.name: task.weight for task in recipe.evaluation.tasks},
+        higher_is_better={task.name: task.higher_is_better for task in tasks},
+    )
+    items = tuple(
+        draw_items(
+            task.name,
+            task.document_digests(),
+            search=wanted.search,
+            held_out=wanted.held_out,
+            seed=wanted.seed,
+        )
+        for task in tasks
+    )
+    return objective, items
