@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from evomerge.errors import EvaluationError
 from evomerge.evaluation.keys import Keys
 
 if TYPE_CHECKING:
@@ -64,7 +65,11 @@ class Generation:
 
     @torch.inference_mode()
     def run(self, prompts: Sequence[Prompt]) -> list[str]:
-        """Answer prompts; equal ones are answered once."""
+        """Answer prompts; equal ones are answered once.
+
+        Raises:
+            EvaluationError: Logits are not finite; the model is broken.
+        """
         rows = {prompt: _Row(prompt) for prompt in prompts}
         waiting = deque(sorted(rows.values(), key=lambda row: -row.longest))
         live: list[_Row] = []
@@ -99,6 +104,8 @@ class Generation:
         ids = [(pad,) * (width - row.length) + row.prompt.inputs for row in rows]
         name = tuple(row.prompt for row in rows)
         logits, keys = self._forward.read(torch.tensor(ids), _mask(rows, width), name=name)
+        if not logits.isfinite().all():
+            raise EvaluationError("logits are NaN or infinite")
         self._append(rows, logits)
         return keys
 

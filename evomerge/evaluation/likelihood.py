@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from evomerge.errors import EvaluationError
 from evomerge.evaluation.batches import token_batches
 from evomerge.evaluation.context import lay_out, rows_of
 from evomerge.evaluation.prefixes import shared_prefixes
@@ -59,7 +61,11 @@ class LikelihoodPlan:
 
     @torch.inference_mode()
     def run(self, forward: Forward) -> list[LogLikelihood]:
-        """Answer for every continuation, in order."""
+        """Answer for every continuation, in order.
+
+        Raises:
+            EvaluationError: A log-likelihood is not finite; the model is broken.
+        """
         answers: list[LogLikelihood] = [(0.0, False)] * len(self._wanted)
         begun: Keys | None = None
         prefix: Tokens = ()
@@ -69,6 +75,8 @@ class LikelihoodPlan:
                 begun = self._begin(forward, prefix) if prefix else None
             for index, logits in self._answer(forward, batch, begun):
                 answers[index] = _score(logits, self._wanted[index].target)
+                if not math.isfinite(answers[index][0]):
+                    raise EvaluationError("log-likelihoods are NaN or infinite")
         return answers
 
     def _begin(self, forward: Forward, prefix: Tokens) -> Keys:

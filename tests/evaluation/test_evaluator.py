@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from evomerge.errors import EvaluationError
 from evomerge.evaluation.evaluator import ResidentEvaluator
 from evomerge.evaluation.items import TaskItems
 from evomerge.evaluation.racing import Race
@@ -128,6 +129,17 @@ def make_fresh(
 ) -> Any:
     monkeypatch.undo()
     return make_evaluator((model, tokenizer), specs).evaluate("search")
+
+
+@pytest.mark.parametrize("task", range(len(TASKS)))
+def test_a_model_that_overflows_is_refused_whatever_it_is_asked(
+    family: Path, specs: list[TaskSpec], task: int
+) -> None:
+    model, tokenizer = load_model(family / "one", torch.float32, torch.device("cpu"))
+    with torch.no_grad():
+        model.model.norm.weight.fill_(torch.inf)
+    with pytest.raises(EvaluationError, match="are NaN or infinite"):
+        make_evaluator((model, tokenizer), [specs[task]]).evaluate("search")
 
 
 RUNGS = (0.34, 0.67)

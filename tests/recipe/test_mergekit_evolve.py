@@ -129,3 +129,19 @@ def test_what_cannot_be_searched_is_refused_by_name(text, message):
     with pytest.raises(RecipeError, match=message) as caught:
         read(text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("apply_chat_template: true", (True, True)),
+        ("apply_chat_template: true\nfewshot_as_multiturn: false", (True, False)),
+        ("apply_chat_template: false", (False, True)),
+    ],
+)
+def test_a_chat_template_is_used_if_it_is_asked_for(given, expected):
+    found, notes = read(TEXT.replace("apply_chat_template: false", given))
+    assert {(t.chat_template, t.fewshot_as_multiturn) for t in found.evaluation.tasks} == {
+        expected
+    }
+    assert not any("chat_template" in note for note in notes)

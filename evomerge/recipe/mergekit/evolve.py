@@ -148,7 +148,12 @@ def _tasks(entries: Entries, data: Mapping[str, Any]) -> Iterator[dict[str, Any]
             )
         # mergekit-evolve's default; ours would be the task's first metric.
         found = {"metric": "acc,none"} | known
-        yield found if shots is None else found | {"num_fewshot": shots}
+        if shots is not None:
+            found["num_fewshot"] = shots
+        if data.get("apply_chat_template"):
+            found["chat_template"] = True
+            found["fewshot_as_multiturn"] = data.get("fewshot_as_multiturn", True)
+        yield found
 
 
 def _refuse_the_rest(entries: Entries, data: Mapping[str, Any], genome: Mapping[str, Any]) -> None:
@@ -170,8 +175,11 @@ def _refuse_the_rest(entries: Entries, data: Mapping[str, Any], genome: Mapping[
 
 def _notes(entries: Entries, data: Mapping[str, Any], method: str) -> Iterator[str]:
     name = entries.document.name
-    if data.get("apply_chat_template", True):
-        yield f"{name}: apply_chat_template: models are given prompts as the tasks have them"
+    if "apply_chat_template" not in data:
+        yield (
+            f"{name}: apply_chat_template: is absent, so models are given prompts as the tasks "
+            "have them; mergekit-evolve would put them into the chat template"
+        )
     if data.get("limit") is None:
         yield f"{name}: limit: is absent, so 100 items of each task are searched with, not all"
     if method == "slerp":
