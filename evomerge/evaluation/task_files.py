@@ -33,7 +33,46 @@ def load_task(name: str, include_path: str | None = None, *, allow_code: bool = 
     manager = _manager_that_knows(name, include_path, allow_code=allow_code)
     if name not in manager.all_subtasks:
         raise TaskError(f"task {name}: is a group; give one of its tasks")
-    return _load(name, manager)[name]
+    return _loaded(manager, name, name)[name]
+
+
+def load_text(name: str, file: Path) -> Any:
+    """Make a task of predicting a text file, of which every line is a document.
+
+    Args:
+        name: What the task is called.
+        file: The text; empty lines do not count.
+
+    Raises:
+        TaskError: It cannot be read.
+    """
+    from lm_eval.tasks import TaskManager
+
+    if not file.is_file():
+        raise TaskError(f"task {name}: text: {file} is no file")
+    settings = {
+        "task": name,
+        "dataset_path": "text",
+        "dataset_kwargs": {"data_files": {"test": str(file)}},
+        "test_split": "test",
+        "process_docs": _without_empty_lines,
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "{{text}}",
+        "metric_list": [
+            {"metric": metric, "aggregation": aggregation, "higher_is_better": False}
+            for metric, aggregation in (
+                ("bits_per_byte", "bits_per_byte"),
+                ("byte_perplexity", "weighted_perplexity"),
+                ("word_perplexity", "weighted_perplexity"),
+            )
+        ],
+    }
+    return _loaded(TaskManager(include_defaults=False), name, settings)[name]
+
+
+def _without_empty_lines(documents: Any) -> Any:
+    return documents.filter(lambda document: bool(document["text"].strip()))
 
 
 def tasks_of(name: str, include_path: str | None = None, *, allow_code: bool = False) -> list[str]:
@@ -43,7 +82,7 @@ def tasks_of(name: str, include_path: str | None = None, *, allow_code: bool = F
         TaskError: See `load_task`.
     """
     manager = _manager_that_knows(name, include_path, allow_code=allow_code)
-    return [name] if name in manager.all_subtasks else list(_load(name, manager))
+    return [name] if name in manager.all_subtasks else list(_loaded(manager, name, name))
 
 
 def _manager_that_knows(name: str, include_path: str | None, *, allow_code: bool) -> Any:
@@ -59,10 +98,10 @@ def _manager_that_knows(name: str, include_path: str | None, *, allow_code: bool
     return manager
 
 
-def _load(name: str, manager: Any) -> dict[str, Any]:
+def _loaded(manager: Any, name: str, what: object) -> dict[str, Any]:
     try:
         with quietly():
-            tasks: dict[str, Any] = manager.load([name])["tasks"]
+            tasks: dict[str, Any] = manager.load([what])["tasks"]
     except Exception as error:
         cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TaskError(f"task {name}: cannot be loaded: {cause}") from error

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
 from evomerge.errors import TaskError
 from evomerge.evaluation.outcome import TaskScore
-from evomerge.evaluation.task_files import load_task, nearest, quietly
+from evomerge.evaluation.task_files import load_task, load_text, nearest, quietly
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ class TaskSpec:
 
     Attributes:
         name: The task's name.
+        text: A file to be predicted, instead of a task that lm-eval finds by name.
         metric: `metric` or `metric,filter`; the task's first when None.
         num_fewshot: Solved examples in the prompt; the task's own number when None.
         chat_template: Whether prompts are put into the tokenizer's chat template.
@@ -39,6 +41,7 @@ class TaskSpec:
     """
 
     name: str
+    text: str | None = None
     metric: str | None = None
     num_fewshot: int | None = None
     chat_template: bool = False
@@ -61,7 +64,10 @@ class HarnessTask:
 
     def __init__(self, spec: TaskSpec) -> None:
         self.name, self._spec = spec.name, spec
-        self._task = load_task(spec.name, spec.include_path, allow_code=spec.allow_code)
+        if spec.text is None:
+            self._task = load_task(spec.name, spec.include_path, allow_code=spec.allow_code)
+        else:
+            self._task = load_text(spec.name, Path(spec.text))
         if spec.generation:
             self._set_generation(spec.generation)
         if spec.num_fewshot is not None:

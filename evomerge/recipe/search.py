@@ -25,6 +25,8 @@ class Task(Strict):
     Attributes:
         name: The name of a task in lm-eval or in `include_path`, or of a group of tasks, of which
             each counts for an equal part.
+        text: A text file whose lines are to be predicted, relative to the recipe; the name is then
+            only what the task is called, and the first metric `bits_per_byte`.
         metric: Metric, optionally with its filter after a comma; the task's first when absent.
         weight: Share in the fitness.
         num_fewshot: Solved examples in the prompt; the task's own number when absent.
@@ -36,6 +38,7 @@ class Task(Strict):
     """
 
     name: Text
+    text: Text | None = None
     metric: Text | None = None
     weight: Annotated[Number, Field(gt=0)] = 1.0
     num_fewshot: Natural | None = None

@@ -169,11 +169,15 @@ def _assemble(
 
 
 def _with_absolute_tasks(recipe: SearchRecipe, root: Path) -> SearchRecipe:
-    if recipe.evaluation.include_path is None:
-        return recipe
-    folder = (root / Path(recipe.evaluation.include_path).expanduser()).resolve()
-    evaluation = recipe.evaluation.model_copy(update={"include_path": str(folder)})
-    return recipe.model_copy(update={"evaluation": evaluation})
+    def absolute(path: str | None) -> str | None:
+        return None if path is None else str((root / Path(path).expanduser()).resolve())
+
+    evaluation = recipe.evaluation
+    tasks = tuple(
+        task.model_copy(update={"text": absolute(task.text)}) for task in evaluation.tasks
+    )
+    update = {"include_path": absolute(evaluation.include_path), "tasks": tasks}
+    return recipe.model_copy(update={"evaluation": evaluation.model_copy(update=update)})
 
 
 def _with_absolute_texts(recipe: SearchRecipe, root: Path) -> SearchRecipe:

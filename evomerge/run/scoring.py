@@ -25,6 +25,9 @@ def with_tasks_of_groups(recipe: SearchRecipe) -> SearchRecipe:
     evaluation = recipe.evaluation
     tasks: list[Task] = []
     for task in evaluation.tasks:
+        if task.text is not None:
+            tasks.append(task)
+            continue
         names = tasks_of(task.name, evaluation.include_path, allow_code=evaluation.allow_task_code)
         share = {"weight": task.weight / len(names)}
         tasks += [task.model_copy(update={"name": name} | share) for name in names]
@@ -56,6 +59,7 @@ def task_specs(recipe: SearchRecipe) -> list[TaskSpec]:
     return [
         TaskSpec(
             name=task.name,
+            text=task.text,
             metric=task.metric,
             num_fewshot=task.num_fewshot,
             chat_template=task.chat_template,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -97,3 +98,27 @@ def test_equal_documents_have_equal_digests(family: Path) -> None:
 def test_a_score_that_is_not_finite_cannot_be_made(bad: float) -> None:
     with pytest.raises(EvaluationError, match="task t: 1 scores are NaN or infinite"):
         TaskScore(task="t", score=0.5, items=(0.0, bad))
+
+
+def test_a_text_file_is_a_task_of_its_lines(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("one two\n\nthree\n")
+    task = HarnessTask(TaskSpec(name="words", text=str(tmp_path / "words.txt")))
+    assert not task.higher_is_better
+    assert not task.is_mean
+    task.build([1, 0])
+    assert [request.args for request in task.requests] == [("three",), ("one two",)]
+    score = task.score([-10.0, -14.0])
+    bits_per_byte = 24 / math.log(2) / len("onetwothree" + " ")
+    assert score.score == pytest.approx(bits_per_byte)
+
+
+def test_a_text_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match=r"task words: text: .*none.txt is no file"):
+        HarnessTask(TaskSpec(name="words", text=str(tmp_path / "none.txt")))
+
+
+def test_settings_of_generation_for_a_task_that_generates_nothing_are_refused(
+    family: Path,
+) -> None:
+    with pytest.raises(TaskError, match="tiny_choice: generation: it generates nothing"):
+        HarnessTask(spec(family, generation={"max_gen_toks": 3}))
