@@ -232,6 +232,22 @@ base_model: z
     assert second.parameters == {"weight": 0.4, "density": 0.5}
 
 
+@pytest.mark.parametrize(
+    ("method", "layers", "expected"),
+    [("dare_linear", 1, 1), ("dare_linear", 3, 0), ("task_arithmetic", 1, 0)],
+)
+def test_masks_of_repeated_layers_are_said_to_differ(method, layers, expected):
+    text = stacked(
+        method,
+        part(("z", 0, 3), ("a", 0, 3)),
+        part(("z", layers, layers + 3), ("a", layers, layers + 3)),
+        base="z",
+        parameters="weight: 1",
+    )
+    notes = from_mergekit(yaml.parse_all(text, "m.yaml"), lambda _: 6, compat=True).notes
+    assert sum("repeat a layer" in note for note in notes) == expected
+
+
 # Methods
 
 

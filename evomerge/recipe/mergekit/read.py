@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from evomerge.operators.registry import find_operator
 from evomerge.recipe.load import validate
 from evomerge.recipe.merge import MAX_DEPTH, MergeRecipe
 from evomerge.recipe.mergekit.entries import Entries
@@ -139,6 +140,12 @@ class _File:
             document |= reader.compat()
         if self._seed:
             document["seed"] = self._seed
+        if self._compat and find_operator(document["operator"]).stochastic and reader.repeats:
+            entries.notes.append(
+                f"{entries.document.name}: slices repeat a layer, and mergekit draws random masks "
+                "for it in an order that is not followed here: the method is the same, the bytes "
+                "are not"
+            )
         return validate(MergeRecipe, Document(document, reader.lines(), entries.document.name))
 
     def _count_layers(self, model: str) -> int:
@@ -202,6 +209,17 @@ class _Reader:
         if not self._inputs.are_whole:
             recipe["stack"] = self._inputs.slabs()
         return recipe | read_vocabulary(self._entries, self._data)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether slices take a layer of a model more than once."""
+        taken = [
+            (model, start + layer)
+            for part in self._parts
+            for model, start in dict(part.models).items()
+            for layer in range(part.stop - part.start)
+        ]
+        return len(taken) > len(set(taken))
 
     def compat(self) -> dict[str, Any]:
         """What a recipe for mergekit's bytes has besides."""
