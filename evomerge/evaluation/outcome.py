@@ -23,6 +23,8 @@ class TaskScore:
         score: The task's metric over all items, as lm-eval reports it; an estimate if the
             candidate was stopped before.
         items: The metric of each item that was scored, in the frozen order of the split.
+        truncated: Share of the generated answers that the limit of tokens cut off; None if nothing
+            was generated.
 
     Raises:
         EvaluationError: A number is not finite. This is the one gate that NaN has to pass: a
@@ -32,6 +34,7 @@ class TaskScore:
     task: str
     score: float
     items: tuple[float, ...]
+    truncated: float | None = None
 
     def __post_init__(self) -> None:
         broken = sum(not math.isfinite(value) for value in (self.score, *self.items))

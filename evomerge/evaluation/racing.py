@@ -10,16 +10,16 @@ nearer the expectation comes, the less it varies.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evomerge.evaluation.outcome import TaskScore
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from evomerge.evaluation.outcome import TaskScore
 
 FEWEST = 20
 """Items that must have been seen before a race may be lost."""
@@ -78,8 +78,7 @@ class Race:
         if fitness + reach >= self.to_beat:
             return None
         return tuple(
-            TaskScore(task=score.task, score=each.score, items=score.items)
-            for score, each in zip(seen, found, strict=True)
+            replace(score, score=each.score) for score, each in zip(seen, found, strict=True)
         )
 
 

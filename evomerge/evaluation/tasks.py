@@ -13,6 +13,7 @@ from blake3 import blake3
 from evomerge.errors import TaskError
 from evomerge.evaluation.outcome import TaskScore
 from evomerge.evaluation.task_files import load_task, load_text, nearest, quietly
+from evomerge.evaluation.tokens import Truncated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -150,7 +151,13 @@ class HarnessTask:
         # An item of a perplexity is a log-likelihood, whose sign points the other way.
         sign = -1.0 if aggregate.__name__ in PERPLEXITIES else 1.0
         items = tuple(sign * _item_score(value) for value in raw.values())
-        return TaskScore(task=self.name, score=float(total), items=items)
+        texts = [isinstance(each, Truncated) for each in responses if isinstance(each, str)]
+        return TaskScore(
+            task=self.name,
+            score=float(total),
+            items=items,
+            truncated=sum(texts) / len(texts) if texts else None,
+        )
 
     def _set_generation(self, settings: Mapping[str, Any]) -> None:
         if self._task.get_config("output_type") != "generate_until":

@@ -54,6 +54,12 @@ class PreparedRequest:
     prompt: Prompt | None = None
 
 
+class Truncated(str):
+    """An answer that the limit of tokens cut off."""
+
+    __slots__ = ()
+
+
 class Tokenizer:
     """Tokenises requests with lm-eval's Hugging Face backend.
 
@@ -120,11 +126,13 @@ class Tokenizer:
         return stop_sequences_criteria(tokenizer, list(until), prompt_length, rows)
 
     def answer(self, tokens: Sequence[int], until: Sequence[str]) -> str:
-        """The text of generated tokens, cut at the first stop text."""
+        """The text of generated tokens, cut at the first stop text; `Truncated` if none is met."""
         from lm_eval.models.utils import postprocess_generated_text
 
+        (ended,) = self.ended([(tokens, until)])
         text = self._backend.tok_decode(list(tokens))
-        return str(postprocess_generated_text(text, list(until), think_end_token=None))
+        answer = str(postprocess_generated_text(text, list(until), think_end_token=None))
+        return answer if ended else Truncated(answer)
 
     def _loglikelihood(self, request: Any) -> PreparedRequest:
         ((context, target),) = self._backend.loglikelihood([request], disable_tqdm=True)

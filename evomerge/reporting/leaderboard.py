@@ -92,6 +92,7 @@ def _row(entry: Entry, objective: Objective) -> dict[str, Any]:
         "scores": {score.task: score.score for score in scores},
         "held_out_score": objective.fitness(entry.held_out) if entry.held_out else None,
         "held_out_scores": {score.task: score.score for score in entry.held_out},
+        "truncated": {s.task: s.truncated for s in scores if s.truncated is not None},
         "failure": failure,
         "parents": [short_id(parent) for parent in candidate.parents],
     }

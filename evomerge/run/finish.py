@@ -113,6 +113,11 @@ def _verdict(winner: Entry, rivals: Sequence[Entry], objective: Objective) -> di
     lines = [
         *(_sentence(rival, result) for rival, result in zip(rivals, results, strict=True)),
         f"Its search score was {luck_in_words} than its held-out score.",
+        *(
+            f"{score.truncated:.0%} of its answers to {score.task} reached the limit of tokens."
+            for score in winner.held_out
+            if score.truncated
+        ),
     ]
     return {
         "winner": winner.candidate.digest,

@@ -173,19 +173,29 @@ class RunStore:
 
     def _scores(self) -> dict[tuple[int, str], list[TaskScore]]:
         found: dict[tuple[int, str], list[TaskScore]] = {}
-        query = "SELECT candidate, split, task, score, items FROM scores ORDER BY rowid"
-        for candidate, split, task, score, items in self._connection.execute(query):
+        # A store of the first version that is only read has fewer columns.
+        for candidate, split, task, score, items, *more in self._connection.execute(
+            "SELECT * FROM scores ORDER BY rowid"
+        ):
             values = tuple(np.frombuffer(items, dtype="<f8").tolist())
-            entry = TaskScore(task=task, score=score, items=values)
+            truncated = more[0] if more else None
+            entry = TaskScore(task=task, score=score, items=values, truncated=truncated)
             found.setdefault((candidate, split), []).append(entry)
         return found
 
     def _add_scores(self, number: int, split: str, scores: Sequence[TaskScore]) -> None:
         rows = [
-            (number, split, each.task, each.score, np.array(each.items, dtype="<f8").tobytes())
+            (
+                number,
+                split,
+                each.task,
+                each.score,
+                np.array(each.items, dtype="<f8").tobytes(),
+                each.truncated,
+            )
             for each in scores
         ]
-        self._connection.executemany("INSERT INTO scores VALUES (?, ?, ?, ?, ?)", rows)
+        self._connection.executemany("INSERT INTO scores VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

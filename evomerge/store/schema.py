@@ -65,9 +65,10 @@ STEPS = (
         task      TEXT NOT NULL,
         score     REAL NOT NULL,
         items     BLOB NOT NULL,
+        truncated REAL,
         PRIMARY KEY (candidate, split, task)
     ) STRICT;
-    INSERT INTO wider_scores SELECT * FROM scores ORDER BY rowid;
+    INSERT INTO wider_scores SELECT *, NULL FROM scores ORDER BY rowid;
     DROP TABLE scores;
     ALTER TABLE wider_scores RENAME TO scores;
     """,

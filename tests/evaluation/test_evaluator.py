@@ -142,6 +142,27 @@ def test_a_model_that_overflows_is_refused_whatever_it_is_asked(
         make_evaluator((model, tokenizer), [specs[task]]).evaluate("search")
 
 
+def test_answers_that_reach_the_limit_of_tokens_are_counted(
+    loaded: tuple[Any, Any], family: Path
+) -> None:
+    def truncated(**settings: Any) -> float | None:
+        spec = TaskSpec(
+            name="tiny_answer", include_path=str(family / "tasks"), generation=settings
+        )
+        return make_evaluator(loaded, [spec]).evaluate("search")[0].truncated
+
+    any_character = [chr(code) for code in (*range(1, 400), 0xFFFD)]
+    assert truncated(until=["no such text"], max_gen_toks=3) == 1
+    assert truncated(until=any_character, max_gen_toks=3) == 0
+
+
+def test_what_generates_nothing_cuts_nothing_off(
+    loaded: tuple[Any, Any], specs: list[TaskSpec]
+) -> None:
+    (score,) = make_evaluator(loaded, specs[:1]).evaluate("search")
+    assert score.truncated is None
+
+
 RUNGS = (0.34, 0.67)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+import struct
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -243,13 +245,15 @@ def test_a_store_of_the_first_version_is_read_as_it_is_and_upgraded_when_it_is_w
     with closing(sqlite3.connect(file, isolation_level=None)) as old:
         old.executescript(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1;")
         old.executescript(STEPS[0])
-        store = RunStore(old)
-        store.add_candidates([candidate(0)])
-        store.add_outcome(0, scored(0.5, 0.25), 0.375)
+        RunStore(old).add_candidates([candidate(0)])
+        old.execute("INSERT INTO outcomes VALUES (0, 0.375, NULL, NULL, 0.1, 0.2, 0.3, '')")
+        items = struct.pack("<dd", 0.5, 0.25)
+        old.execute("INSERT INTO scores VALUES (0, 'search', 't', 0.375, ?)", (items,))
     with closing(RunStore.open_for_reading(file)) as store:
         before = store.entries()
     with closing(RunStore.open_for_writing(file)) as store:
         assert store.entries() == before
         assert before[0].outcome == scored(0.5, 0.25)
-        store.add_scores(0, "confirm", scored(0.4).scores)
-        assert store.entries()[0].confirmed == scored(0.4).scores
+        confirmed = tuple(replace(score, truncated=0.5) for score in scored(0.4).scores)
+        store.add_scores(0, "confirm", confirmed)
+        assert store.entries()[0].confirmed == confirmed
