@@ -24,7 +24,7 @@ from evomerge.recipe import yaml
 from evomerge.recipe.dump import to_yaml
 from evomerge.recipe.load import validate
 from evomerge.run.export import export_recipe
-from evomerge.run.merge import check_models, read_file
+from evomerge.run.merge import FileRecipe, check_models, naming, read_file
 from evomerge.sensitivity.provider import Calibrator
 
 if TYPE_CHECKING:
@@ -94,6 +94,18 @@ def calibrate_file(
     check = check_output_file if chosen.write is None else check_output_folder
     check(out)
     read = read_file(file)
+    with naming(file):
+        return _calibrate(chosen, method, read, settings, out, progress)
+
+
+def _calibrate(
+    chosen: Method,
+    method: str,
+    read: FileRecipe,
+    settings: Strict,
+    out: Path,
+    progress: Progress | None,
+) -> list[str]:
     notes = [*read.notes, *check_models(read)]
     common = (read.recipe, read.library, Calibrator(), settings)
     if chosen.learn is not None:

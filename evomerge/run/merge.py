@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evomerge.checkpoints import check_family
-from evomerge.errors import CompatibilityError, RecipeError
+from evomerge.errors import CompatibilityError, MergeError, RecipeError
 from evomerge.layout import layer_count
 from evomerge.merging.sources import SourceLibrary
 from evomerge.merging.vocabulary.alignment import align
@@ -104,10 +105,26 @@ def merge_file(file: Path, out: Path, *, compat: bool = False, seed: int | None 
         OutputError: `out` is taken or cannot be written; DiskFullError if the disk is full.
     """
     read = read_file(file, compat=compat, seed=seed)
-    notes = check_models(read)
-    vocabulary = export_merged(read.recipe, read.library, out)
+    with naming(file):
+        notes = check_models(read)
+        vocabulary = export_merged(read.recipe, read.library, out)
     changes = list_changes(vocabulary) if vocabulary else []
     return Merged(notes=(*read.notes, *notes), vocabulary=tuple(changes))
+
+
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Name the recipe's file in what is wrong with the recipe.
+
+    Raises:
+        RecipeError: It is wrong.
+        MergeError: It cannot be merged.
+    """
+    try:
+        yield
+    except (RecipeError, MergeError) as error:
+        lines = str(error).splitlines()
+        raise type(error)("\n".join(f"{file}: {line}" for line in lines)) from error
 
 
 def check_models(read: FileRecipe) -> list[str]:

@@ -60,7 +60,7 @@ def test_an_operator_that_measures_models_needs_texts(tmp_path: Path, family: Pa
     recipe.write_text("".join(recipe.read_text().splitlines(keepends=True)[:-1]))
     done = run_cli("merge", recipe, tmp_path / "out")
     assert done.code == 2
-    assert done.err.startswith("error: calibration: is missing; fisher needs the fisher")
+    assert "recipe.yaml: calibration: is missing; fisher needs the fisher" in done.err
     assert len(done.err.splitlines()) == 1
 
 

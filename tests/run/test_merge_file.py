@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from evomerge.errors import CompatibilityError, RecipeError
+from evomerge.errors import CompatibilityError, EvomergeError, RecipeError
 from evomerge.run.merge import merge_file, read_file
 
 FRANKEN = """
@@ -140,3 +140,15 @@ def test_the_recipe_beside_a_model_makes_it_again_from_any_place(
         (tmp_path / name / "model.safetensors").read_bytes() for name in ("out", "again")
     )
     assert first == second
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (OURS.replace("linear", "slerp"), "recipe.yaml: operator: slerp takes 2 sources, found 1"),
+        (FRANKEN.replace("[0, 2]", "[0, 9]"), r"m.yaml: stack.0: layers \[0, 9\] of 0:base"),
+    ],
+)
+def test_what_is_wrong_with_a_recipe_names_its_file(text, message, file, tmp_path):
+    with pytest.raises(EvomergeError, match=message):
+        merge_file(file(text), tmp_path / "out")
