@@ -76,26 +76,22 @@ def add_elite_mean(
     same = [entry for entry in entries if entry.candidate.digest == digest(recipe)]
     if any(entry.outcome is not None for entry in same):
         return
-    if not same:
-        same = [
-            Entry(
-                candidate=Candidate(
-                    # Below 0: the search may be continued, with the number after its last.
-                    number=min(0, *(entry.candidate.number for entry in entries)) - 1,
-                    digest=digest(recipe),
-                    kind="offspring",
-                    name=ELITE_MEAN,
-                    generation=max(entry.candidate.generation for entry in elites),
-                    genotype=point,
-                    recipe=recipe_json(recipe),
-                    parents=tuple(entry.candidate.digest for entry in elites),
-                ),
-                outcome=None,
-                fitness=None,
-            )
-        ]
-        store.add_candidates([same[0].candidate])
-    for job, outcome in executor.run([job_of(same[0].candidate, "search")]):
+    if same:  # asked for by a process that died
+        mean = same[0].candidate
+    else:
+        mean = Candidate(
+            # Below 0: the search may be continued, with the number after its last.
+            number=min(0, *(entry.candidate.number for entry in entries)) - 1,
+            digest=digest(recipe),
+            kind="offspring",
+            name=ELITE_MEAN,
+            generation=max(entry.candidate.generation for entry in elites),
+            genotype=point,
+            recipe=recipe_json(recipe),
+            parents=tuple(entry.candidate.digest for entry in elites),
+        )
+        store.add_candidates([mean])
+    for job, outcome in executor.run([job_of(mean, "search")]):
         fitness = None
         if isinstance(outcome, Evaluated):
             fitness = objective.fitness(outcome.scores)
