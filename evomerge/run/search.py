@@ -118,7 +118,9 @@ def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
 
 
 def _refuse_other_recipe(store: RunStore, search: PreparedSearch) -> None:
-    before = _flatten(store.fact("recipe"))
+    # An older version knew fewer settings; it did what their defaults say.
+    known = SearchRecipe.model_validate(store.fact("recipe"))
+    before = _flatten(known.model_dump(mode="json"))
     now = _flatten(search.recipe.model_dump(mode="json"))
     changed = sorted(
         key

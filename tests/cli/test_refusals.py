@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -221,3 +223,18 @@ def test_a_trace_is_shown_only_when_asked_for(tmp_path: Path) -> None:
     assert "Traceback" not in plain.err
     assert "Traceback" in debug.err
     assert debug.code == plain.code == 1
+
+
+def test_a_run_of_a_version_that_knew_fewer_settings_is_continued(recipe: Path) -> None:
+    run = recipe.parent / "run"
+    assert run_cli("search", recipe, "--run", run).code == 0
+    with closing(sqlite3.connect(run / "run.sqlite")) as store, store:
+        (text,) = store.execute("SELECT value FROM run WHERE key = 'recipe'").fetchone()
+        stored = json.loads(text)
+        del stored["evaluation"]["racing"]
+        for task in stored["evaluation"]["tasks"]:
+            del task["text"], task["chat_template"], task["generation"]
+        store.execute("UPDATE run SET value = ? WHERE key = 'recipe'", (json.dumps(stored),))
+    assert run_cli("resume", run).code == 0
+    longer = run_cli("search", recipe, "--run", run, "--set", "search.candidates=16")
+    assert longer.code == 0, longer.err
