@@ -113,7 +113,7 @@ class Evaluation(Strict):
         include_path: Folder of local task YAML files, relative to the recipe.
         allow_task_code: Let local task files run Python code (`!function`).
         items: How many items of each task are used.
-        racing: When candidates are stopped; every one is scored on all items when absent.
+        racing: When candidates are stopped; null has every one scored on all items.
         batch_tokens: Most tokens, padding included, in one forward pass. Fixed for a run, because
             the last bits of a score depend on it.
         dtype: Precision of the forward pass; float32 is fastest on most CPUs.
@@ -124,7 +124,7 @@ class Evaluation(Strict):
     include_path: Text | None = None
     allow_task_code: Flag = False
     items: Items = Items()
-    racing: Racing | None = None
+    racing: Racing | None = Racing()
     batch_tokens: Positive = 2048
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"

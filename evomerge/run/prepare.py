@@ -13,7 +13,7 @@ from evomerge.genome.baselines import starting_candidates
 from evomerge.genome.genome import Genome, build_genome
 from evomerge.live_model import choose_device
 from evomerge.merging.sources import SourceLibrary
-from evomerge.run.scoring import check_chat_template, scoring, with_tasks_of_groups
+from evomerge.run.scoring import Scoring, check_chat_template, scoring, with_tasks_of_groups
 from evomerge.sensitivity.calibration import Calibration, read_texts
 
 if TYPE_CHECKING:
@@ -102,12 +102,31 @@ def check_search(recipe: SearchRecipe, root: Path) -> Preparation:
         result.attempt("evaluation", lambda: choose_device(recipe.evaluation.device))
     if base is not None:
         result.attempt("evaluation", lambda: check_chat_template(recipe, base))
-    expanded = result.attempt("evaluation", lambda: with_tasks_of_groups(recipe))
-    scored = expanded and result.attempt("evaluation", lambda: scoring(expanded))
     _warn_of_budget(recipe, result)
-    if base is not None and expanded and scored and not result.errors:
-        result.search = _assemble(expanded, root, base, opened, *scored)
+    single = result.attempt("evaluation", lambda: with_tasks_of_groups(recipe))
+    scored = single and result.attempt("evaluation", lambda: scoring(single))
+    if single and scored:
+        final = _without_racing(single, scored.uneven, result) if scored.uneven else single
+        if base is not None and not result.errors:
+            result.search = _assemble(final, root, base, opened, scored)
     return result
+
+
+def _without_racing(recipe: SearchRecipe, task: str, result: Preparation) -> SearchRecipe:
+    """The recipe without races, which need scores that are means; say so if they were wanted."""
+    if recipe.evaluation.racing is None:
+        return recipe
+    asked = "racing" in recipe.evaluation.model_fields_set
+    result.findings.append(
+        Finding(
+            severity="error" if asked else "warning",
+            where="evaluation.racing",
+            message=f"the score of {task} is no mean over items, so a part of them tells little",
+            remedy="write racing: null" if asked else "every candidate is scored on all items",
+        )
+    )
+    evaluation = recipe.evaluation.model_copy(update={"racing": None})
+    return recipe.model_copy(update={"evaluation": evaluation})
 
 
 def _warn_of_budget(recipe: SearchRecipe, result: Preparation) -> None:
@@ -149,16 +168,15 @@ def _assemble(
     root: Path,
     base: Checkpoint,
     sources: list[Checkpoint],
-    objective: Objective,
-    items: tuple[TaskItems, ...],
+    scored: Scoring,
 ) -> PreparedSearch:
     absolute = _with_absolute_models(recipe, root)
     references = [absolute.base, *map(_model, absolute.sources)]
     return PreparedSearch(
         recipe=absolute,
         genome=_genome(absolute, base),
-        objective=objective,
-        items=items,
+        objective=scored.objective,
+        items=scored.items,
         identities={
             reference: checkpoint.identity()
             for reference, checkpoint in zip(references, [base, *sources], strict=True)

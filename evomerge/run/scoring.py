@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evomerge.checkpoints.tokenizer import chat_template
@@ -73,7 +74,23 @@ def task_specs(recipe: SearchRecipe) -> list[TaskSpec]:
     ]
 
 
-def scoring(recipe: SearchRecipe) -> tuple[Objective, tuple[TaskItems, ...]]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scoring:
+    """What a search is scored by.
+
+    Attributes:
+        objective: What it maximises.
+        items: The items of each task.
+        uneven: A task whose score is no mean over its items, if there is one; it cannot be
+            estimated from some of them.
+    """
+
+    objective: Objective
+    items: tuple[TaskItems, ...]
+    uneven: str | None
+
+
+def scoring(recipe: SearchRecipe) -> Scoring:
     """The objective of a recipe and the items of its tasks.
 
     Raises:
@@ -81,12 +98,7 @@ def scoring(recipe: SearchRecipe) -> tuple[Objective, tuple[TaskItems, ...]]:
     """
     wanted = recipe.evaluation.items
     tasks = [HarnessTask(spec) for spec in task_specs(recipe)]
-    uneven = [task.name for task in tasks if not task.is_mean]
-    if recipe.evaluation.racing and uneven:
-        raise TaskError(
-            f"racing: the score of {uneven[0]} is no mean over items, so it cannot be estimated "
-            "from some of them; leave racing out"
-        )
+    uneven = next((task.name for task in tasks if not task.is_mean), None)
     objective = Objective(
         weights={task.name: task.weight for task in recipe.evaluation.tasks},
         higher_is_better={task.name: task.higher_is_better for task in tasks},
@@ -101,4 +113,4 @@ def scoring(recipe: SearchRecipe) -> tuple[Objective, tuple[TaskItems, ...]]:
         )
         for task in tasks
     )
-    return objective, items
+    return Scoring(objective=objective, items=items, uneven=uneven)

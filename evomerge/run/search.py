@@ -66,7 +66,7 @@ def resume(run: Path, progress: Progress, warn: Warn) -> None:
     """
     folder = RunFolder(run)
     with closing(RunStore.open_for_reading(folder.database)) as store:
-        recipe = SearchRecipe.model_validate(store.fact("recipe"))
+        recipe = _recipe(store)
     start_or_continue(recipe, Path("/"), run, progress, warn)
 
 
@@ -117,10 +117,15 @@ def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
         finish_search(store, executor, search.objective, progress, search.genome)
 
 
+def _recipe(store: RunStore) -> SearchRecipe:
+    """The recipe of a run, also of a run of an older version, which knew fewer settings."""
+    document = store.fact("recipe")
+    document["evaluation"].setdefault("racing", None)
+    return SearchRecipe.model_validate(document)
+
+
 def _refuse_other_recipe(store: RunStore, search: PreparedSearch) -> None:
-    # An older version knew fewer settings; it did what their defaults say.
-    known = SearchRecipe.model_validate(store.fact("recipe"))
-    before = _flatten(known.model_dump(mode="json"))
+    before = _flatten(_recipe(store).model_dump(mode="json"))
     now = _flatten(search.recipe.model_dump(mode="json"))
     changed = sorted(
         key

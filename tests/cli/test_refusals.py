@@ -123,6 +123,46 @@ def test_several_findings_come_at_once(copy: Path) -> None:
     assert result.err.count("error: ") == 3
 
 
+def with_text(recipe: Path, *more: str) -> Path:
+    (recipe.parent / "letters.txt").write_text("".join(f"{n} red cats\n" for n in range(30)))
+    tasks = "tasks: [{name: letters, text: letters.txt}, tiny_choice]"
+    lines = recipe.read_text().splitlines()
+    own = [line for line in lines if "tasks: [" in line]
+    (line,) = own
+    indent = line[: len(line) - len(line.lstrip())]
+    text = recipe.read_text().replace(line, "\n".join(indent + each for each in (tasks, *more)))
+    recipe.write_text(text)
+    return recipe
+
+
+def test_tasks_that_cannot_race_are_named_and_scored_on_all_items(recipe: Path) -> None:
+    result = run_cli("search", with_text(recipe), "--run", recipe.parent / "run")
+    assert result.code == 0
+    assert "the score of letters is no mean over items" in result.err
+    rows = json.loads(run_cli("leaderboard", recipe.parent / "run", "--json").out)["candidates"]
+    assert {row["share"] for row in rows} == {1.0}
+    assert run_cli("resume", recipe.parent / "run").code == 0
+
+
+def test_a_race_that_is_asked_for_and_cannot_be_run(recipe: Path) -> None:
+    message = refused(with_text(recipe, "racing: {alpha: 0.1}"))
+    assert message.startswith("evaluation.racing: the score of letters is no mean over items")
+    assert message.endswith("write racing: null")
+
+
+def test_rungs_that_do_not_rise(recipe: Path) -> None:
+    message = refused(recipe, "--set", "evaluation.racing.rungs=[0.5, 0.25]")
+    assert "evaluation.racing.rungs: expected rising shares between 0 and 1" in message
+
+
+def test_a_chat_template_that_the_base_does_not_have(recipe: Path) -> None:
+    tasks = "evaluation.tasks=[{name: tiny_choice, chat_template: true}]"
+    message = refused(recipe, "--set", tasks)
+    assert (
+        "task tiny_choice: asks for a chat template, and the base's tokenizer has none" in message
+    )
+
+
 def test_another_recipe_for_the_same_run_folder(finished: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
