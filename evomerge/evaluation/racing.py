@@ -49,6 +49,7 @@ class Race:
         to_beat: The best fitness so far.
         shares: How much a task's score adds to the fitness, negative where lower is better.
         expected: Expected score of each item of each task, in the frozen order.
+        ranges: Greatest difference of two items' scores of a task, of any candidate so far.
         alpha: Chance that a candidate as good as the best is stopped at any of the looks.
         looks: How often it is looked at.
     """
@@ -56,6 +57,7 @@ class Race:
     to_beat: float
     shares: Mapping[str, float]
     expected: Mapping[str, Sequence[float]]
+    ranges: Mapping[str, float]
     alpha: float
     looks: int
 
@@ -69,7 +71,10 @@ class Race:
             return None
         if any(len(score.items) < 2 for score in seen):
             return None
-        found = [estimate(score.items, self.expected[score.task]) for score in seen]
+        found = [
+            estimate(score.items, self.expected[score.task], self.ranges[score.task])
+            for score in seen
+        ]
         shares = [self.shares[score.task] for score in seen]
         fitness = sum(share * each.score for share, each in zip(shares, found, strict=True))
         variance = sum(share**2 * each.variance for share, each in zip(shares, found, strict=True))
@@ -82,26 +87,23 @@ class Race:
         )
 
 
-def estimate(seen: Sequence[float], expected: Sequence[float]) -> Estimate:
+def estimate(seen: Sequence[float], expected: Sequence[float], range_: float) -> Estimate:
     """Estimate the mean score on all items from that on the first n of them.
 
     Args:
         seen: Scores of the first items, at least 2 of them.
         expected: Expected scores of all N items.
+        range_: How far apart two items' scores may be.
     """
     known = np.asarray(expected, dtype=np.float64)
     count, total = len(seen), len(known)
     off = np.asarray(seen, dtype=np.float64) - known[:count]
-    # Few items may all happen to be as expected; one more that is quite unlike them may not be.
-    spread = float(off.var(ddof=1)) + _surprise(seen, expected) ** 2 / count
+    # Where successes are rare, there may be none among the items seen, and some among the others:
+    # one item more, as far off as can be, makes up for that.
+    spread = float(off.var(ddof=1)) + max(range_, max(seen) - min(seen)) ** 2 / count
     return Estimate(
         score=float(known.mean() + off.mean()), variance=(1 - count / total) * spread / count
     )
-
-
-def _surprise(seen: Sequence[float], expected: Sequence[float]) -> float:
-    scores = [*seen, *expected]
-    return (max(scores) - min(scores)) / 2
 
 
 def _quantile(alpha: float, freedom: int) -> float:

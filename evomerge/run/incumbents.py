@@ -35,10 +35,15 @@ def race_against(
         scores[0].task: np.mean([score.items for score in scores], axis=0).tolist()
         for scores in zip(*trusted, strict=True)
     }
+    items = {
+        scores[0].task: [item for score in scores for item in score.items]
+        for scores in zip(*(entry.whole for *_, entry in known), strict=True)
+    }
     return Race(
         to_beat=known[0][0],
         shares=objective.signed_shares(),
         expected=expected,
+        ranges={task: max(of) - min(of) for task, of in items.items()},
         alpha=racing.alpha,
         looks=len(racing.rungs),
     )

@@ -180,6 +180,7 @@ def race_to(fitness: float, specs: list[TaskSpec]) -> Race:
         to_beat=fitness,
         shares=dict.fromkeys(tasks, 1 / len(tasks)),
         expected=dict.fromkeys(tasks, [0.5] * len(ITEMS)),
+        ranges=dict.fromkeys(tasks, 1.0),
         alpha=0.05,
         looks=len(RUNGS),
     )
