@@ -16,11 +16,15 @@ from evomerge.evaluation.racing import FEWEST, Race, _quantile, estimate
 RUNGS = (0.25, 0.5)
 
 
-def race(to_beat: float, expected: list[float], **changes: object) -> Race:
-    settings = {"alpha": 0.05, "looks": 2} | changes
+def race(to_beat: float, expected: list[float], share: float = 1.0) -> Race:
     return Race(
-        to_beat=to_beat, shares={"t": 1.0}, expected={"t": expected}, ranges={"t": 1.0}, **settings
-    )  # type: ignore[arg-type]
+        to_beat=to_beat,
+        shares={"t": share},
+        expected={"t": expected},
+        ranges={"t": 1.0},
+        alpha=0.05,
+        looks=2,
+    )
 
 
 def scored(*items: float) -> list[TaskScore]:
@@ -88,7 +92,7 @@ def test_nobody_is_judged_by_a_few_items() -> None:
 
 
 def test_lower_may_be_better() -> None:
-    lower = race(-0.1, [0.1] * 100, shares={"t": -1.0})
+    lower = race(-0.1, [0.1] * 100, share=-1.0)
     assert lower.stopped(scored(*[1.0, 0.9] * 13)) is not None
     assert lower.stopped(scored(*[0.0, 0.1] * 13)) is None
 
