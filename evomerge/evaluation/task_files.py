@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from evomerge.errors import TaskError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 CODE_TAG = re.compile(r"(^|\s)!function\b", re.MULTILINE)
 
@@ -79,10 +79,28 @@ def tasks_of(name: str, include_path: str | None = None, *, allow_code: bool = F
     """The tasks of a group, in its order, those of groups in it included; a task is its own.
 
     Raises:
-        TaskError: See `load_task`.
+        TaskError: See `load_task`; or the group has settings of its own for a task.
     """
     manager = _manager_that_knows(name, include_path, allow_code=allow_code)
-    return [name] if name in manager.all_subtasks else list(_loaded(manager, name, name))
+    if name in manager.all_subtasks:
+        return [name]
+    tasks = _loaded(manager, name, name)
+    for each, task in tasks.items():
+        alone = load_task(each, include_path, allow_code=allow_code)
+        for key in _differing(task.dump_config(), alone.dump_config()):
+            raise TaskError(
+                f"task {name}: the group changes {key} of {each}; list its tasks one by one, with "
+                "settings of their own"
+            )
+    return list(tasks)
+
+
+def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    keys = sorted(first.keys() | second.keys())
+    # Functions are other objects each time they are loaded.
+    return [
+        key for key in keys if not callable(first.get(key)) and first.get(key) != second.get(key)
+    ]
 
 
 def _manager_that_knows(name: str, include_path: str | None, *, allow_code: bool) -> Any:

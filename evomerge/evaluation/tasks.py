@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
     from evomerge.evaluation.tokens import Tokenizer
 
+GREEDY = {
+    *("until", "max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens"),
+    *("do_sample", "temperature", "top_p", "top_k"),
+}
+"""lm-eval's settings of generation that greedy answers follow, or that mean nothing to them."""
+
 PERPLEXITIES = {"perplexity", "weighted_perplexity", "bits_per_byte"}
 """lm-eval's aggregations that turn log-likelihoods into something to be minimised."""
 
@@ -69,6 +75,8 @@ class HarnessTask:
             self._task = load_task(spec.name, spec.include_path, allow_code=spec.allow_code)
         else:
             self._task = load_text(spec.name, Path(spec.text))
+        if self._task.get_config("output_type") == "loglikelihood_rolling":
+            self._refuse_prompts()
         if spec.generation:
             self._set_generation(spec.generation)
         if spec.num_fewshot is not None:
@@ -85,22 +93,38 @@ class HarnessTask:
         texts = (json.dumps(d, sort_keys=True, default=str) for d in self._task.eval_docs)
         return [blake3(text.encode()).hexdigest() for text in texts]
 
+    def try_out(self, item: int) -> None:
+        """Build the requests of an item, to see what is wrong; not of one in a chat template.
+
+        Raises:
+            TaskError: Something is.
+        """
+        if not self._spec.chat_template:
+            self.build([item])
+
     def build(self, items: Sequence[int], tokenizer: Tokenizer | None = None) -> None:
         """Build the requests of some items.
 
         Args:
             items: Positions in the task's documents.
             tokenizer: Has the chat template, if the task asks for it.
+
+        Raises:
+            TaskError: lm-eval cannot build them, or they cannot be answered here.
         """
         spec = self._spec
-        with quietly():
-            self._task.build_all_requests(
-                samples=frozenset(items),
-                system_instruction=spec.system_instruction,
-                apply_chat_template=spec.chat_template,
-                fewshot_as_multiturn=spec.chat_template and spec.fewshot_as_multiturn,
-                chat_template=tokenizer.chat_template if tokenizer else None,
-            )
+        try:
+            with quietly():
+                self._task.build_all_requests(
+                    samples=frozenset(items),
+                    system_instruction=spec.system_instruction,
+                    apply_chat_template=spec.chat_template,
+                    fewshot_as_multiturn=spec.chat_template and spec.fewshot_as_multiturn,
+                    chat_template=tokenizer.chat_template if tokenizer else None,
+                )
+        except Exception as error:
+            cause = " ".join(str(error).split()) or type(error).__name__
+            raise TaskError(f"task {self.name}: its prompts cannot be built: {cause}") from error
         by_document: dict[int, list[Any]] = defaultdict(list)
         for request in self._task.instances:
             by_document[request.doc_id].append(request)
@@ -111,12 +135,9 @@ class HarnessTask:
             for position in items
         ]
         self.requests = [request for _, requests in self._of_item for request in requests]
-        sampled = [r for r in self.requests if r.request_type == "generate_until" and _samples(r)]
-        if sampled:
-            raise TaskError(
-                f"task {self.name}: asks for random sampling; scores would not be repeatable, "
-                "set do_sample: false in its generation_kwargs"
-            )
+        for request in self.requests:
+            if request.request_type == "generate_until":
+                self._refuse_other_generation(request.args[1])
 
     def count(self, items: int) -> int:
         """How many requests the first items have together."""
@@ -159,6 +180,30 @@ class HarnessTask:
             truncated=sum(texts) / len(texts) if texts else None,
         )
 
+    def _refuse_prompts(self) -> None:
+        spec = self._spec
+        given = {
+            "num_fewshot": spec.num_fewshot,
+            "system_instruction": spec.system_instruction,
+            "chat_template": spec.chat_template,
+        }
+        for name, value in given.items():
+            if value:
+                raise TaskError(f"task {self.name}: {name}: texts have no prompts; leave it out")
+
+    def _refuse_other_generation(self, settings: Mapping[str, Any]) -> None:
+        if settings.get("do_sample"):
+            raise TaskError(
+                f"task {self.name}: asks for random sampling; scores would not be repeatable, "
+                "set do_sample: false in its generation_kwargs"
+            )
+        unknown = sorted(settings.keys() - GREEDY)
+        if unknown:
+            raise TaskError(
+                f"task {self.name}: generation_kwargs: {unknown[0]} is not followed here; known: "
+                f"{', '.join(sorted(GREEDY))}"
+            )
+
     def _set_generation(self, settings: Mapping[str, Any]) -> None:
         if self._task.get_config("output_type") != "generate_until":
             raise TaskError(
@@ -180,10 +225,6 @@ class HarnessTask:
                 f"task {self.name}: has no filter {chosen_filter!r}; it has: {', '.join(filters)}"
             )
         return metric, chosen_filter or filters[0]
-
-
-def _samples(request: Any) -> bool:
-    return bool(request.args[1].get("do_sample"))
 
 
 def _item_score(value: Any) -> float:

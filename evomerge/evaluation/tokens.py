@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from evomerge.errors import TaskError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -162,6 +164,11 @@ class Tokenizer:
         settings = normalize_gen_kwargs(settings, self._backend.max_gen_toks)
         end = self._backend.tok_decode(self._backend.eot_token_id, skip_special_tokens=False)
         length = settings["max_gen_toks"]
+        if not 0 < length < self.max_length:
+            raise TaskError(
+                f"max_gen_toks: {length} is not between 1 and the model's window of "
+                f"{self.max_length} tokens"
+            )
         ids, _ = self._backend.tok_batch_encode([text], left_truncate_len=self.max_length - length)
         prompt = Prompt(
             inputs=tuple(ids[0].tolist()),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -19,6 +18,18 @@ Range = tuple[Number, Number]
 StrategyName = Literal["random", "CMA", "DiagonalCMA", "DE", "TwoPointsDE", "PSO", "OnePlusOne"]
 
 
+class Generation(Strict):
+    """How answers are generated, in place of what the task says; always greedily.
+
+    Attributes:
+        until: Texts that end an answer.
+        max_gen_toks: Most tokens of an answer.
+    """
+
+    until: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
+    max_gen_toks: Positive | None = None
+
+
 class Task(Strict):
     """An lm-eval task and how it counts.
 
@@ -33,8 +44,7 @@ class Task(Strict):
         chat_template: Put prompts into the chat template of the base's tokenizer.
         fewshot_as_multiturn: Make solved examples turns of the chat; in a chat template only.
         system_instruction: What stands before every prompt.
-        generation: lm-eval's settings of generation in place of the task's own, such as
-            `max_gen_toks` and `until`.
+        generation: How answers are generated, in place of what the task says.
     """
 
     name: Text
@@ -45,9 +55,7 @@ class Task(Strict):
     chat_template: Flag = False
     fewshot_as_multiturn: Flag = True
     system_instruction: Text | None = None
-    generation: Mapping[Text, Flag | Natural | Number | Text | tuple[Text, ...]] = Field(
-        default_factory=dict
-    )
+    generation: Generation = Generation()
 
 
 def _task_from_text(value: Any) -> Any:

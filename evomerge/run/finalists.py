@@ -79,12 +79,13 @@ def add_elite_mean(
     if same:  # asked for by a process that died
         mean = same[0].candidate
     else:
+        # Below 0: the search may be continued, with the number after its last.
+        number = min(0, *(entry.candidate.number for entry in entries)) - 1
         mean = Candidate(
-            # Below 0: the search may be continued, with the number after its last.
-            number=min(0, *(entry.candidate.number for entry in entries)) - 1,
+            number=number,
             digest=digest(recipe),
             kind="offspring",
-            name=ELITE_MEAN,
+            name=ELITE_MEAN if number == -1 else f"{ELITE_MEAN} {-number}",
             generation=max(entry.candidate.generation for entry in elites),
             genotype=point,
             recipe=recipe_json(recipe),

@@ -66,7 +66,7 @@ def task_specs(recipe: SearchRecipe) -> list[TaskSpec]:
             chat_template=task.chat_template,
             fewshot_as_multiturn=task.fewshot_as_multiturn,
             system_instruction=task.system_instruction,
-            generation=dict(task.generation),
+            generation=task.generation.model_dump(exclude_none=True),
             include_path=evaluation.include_path,
             allow_code=evaluation.allow_task_code,
         )
@@ -113,4 +113,6 @@ def scoring(recipe: SearchRecipe) -> Scoring:
         )
         for task in tasks
     )
+    for task, drawn in zip(tasks, items, strict=True):
+        task.try_out(drawn.search[0])
     return Scoring(objective=objective, items=items, uneven=uneven)

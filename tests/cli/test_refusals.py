@@ -155,6 +155,27 @@ def test_rungs_that_do_not_rise(recipe: Path) -> None:
     assert "evaluation.racing.rungs: expected rising shares between 0 and 1" in message
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("{max_gen_toks: 0}", "generation.max_gen_toks: input should be greater than 0"),
+        ("{max_gen_toks: many}", "generation.max_gen_toks"),
+        ("{max_gen_tokens: 3}", "unknown key; did you mean 'max_gen_toks'?"),
+        ("{until: []}", "generation.until"),
+        ("{num_beams: 4}", "num_beams: unknown key"),
+        ("{max_gen_toks: 100000}", "max_gen_toks: 100000 is not between 1 and the model's window"),
+    ],
+)
+def test_settings_of_generation_that_make_no_sense(
+    recipe: Path, settings: str, message: str
+) -> None:
+    task = f"evaluation.tasks=[{{name: tiny_answer, generation: {settings}}}]"
+    result = run_cli("search", recipe, "--run", recipe.parent / "run", "--set", task)
+    assert result.code == 2
+    assert message in result.err
+    assert result.err.count("\n") == 1
+
+
 def test_a_chat_template_that_the_base_does_not_have(recipe: Path) -> None:
     tasks = "evaluation.tasks=[{name: tiny_choice, chat_template: true}]"
     message = refused(recipe, "--set", tasks)

@@ -11,6 +11,7 @@ import pytest
 
 from evomerge.errors import EvaluationError, TaskError
 from evomerge.evaluation.outcome import TaskScore
+from evomerge.evaluation.task_files import tasks_of
 from evomerge.evaluation.tasks import HarnessTask, TaskSpec
 
 if TYPE_CHECKING:
@@ -122,3 +123,34 @@ def test_settings_of_generation_for_a_task_that_generates_nothing_are_refused(
 ) -> None:
     with pytest.raises(TaskError, match="tiny_choice: generation: it generates nothing"):
         HarnessTask(spec(family, generation={"max_gen_toks": 3}))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"num_fewshot": 1}, {"system_instruction": "Be brief."}, {"chat_template": True}]
+)
+def test_prompts_for_a_task_without_prompts_are_refused(
+    family: Path, settings: dict[str, Any]
+) -> None:
+    (name,) = settings
+    with pytest.raises(TaskError, match=f"task tiny_text: {name}: texts have no prompts"):
+        HarnessTask(spec(family, "tiny_text", **settings))
+
+
+def test_settings_of_generation_that_would_be_ignored_are_refused(own_tasks: Path) -> None:
+    change(own_tasks, "tiny_answer", generation_kwargs={"num_beams": 4, "until": ["."]})
+    with pytest.raises(TaskError, match="generation_kwargs: num_beams is not followed here"):
+        HarnessTask(spec(own_tasks, "tiny_answer")).try_out(0)
+
+
+def test_more_examples_than_there_are_is_said_before_anything_is_scored(family: Path) -> None:
+    with pytest.raises(TaskError, match="task tiny_choice: its prompts cannot be built: "):
+        HarnessTask(spec(family, num_fewshot=1000)).try_out(0)
+
+
+def test_a_group_that_changes_its_tasks_is_refused(own_tasks: Path) -> None:
+    members = [{"task": "tiny_choice", "num_fewshot": 2}, "tiny_cloze"]
+    (own_tasks / "tasks" / "both.yaml").write_text(json.dumps({"group": "both", "task": members}))
+    with pytest.raises(
+        TaskError, match="group changes num_fewshot of tiny_choice; list its tasks"
+    ):
+        tasks_of("both", str(own_tasks / "tasks"))
