@@ -26,7 +26,7 @@ ELITE_MEAN = "elite mean"
 
 
 def best(entries: Sequence[Entry], kinds: Sequence[str], objective: Objective) -> Entry:
-    """The candidate of some kinds that is best on all search items; the earliest of equals.
+    """The candidate of some kinds that is best on all search items; the first of equals.
 
     Raises:
         NoCandidateError: None was evaluated.
@@ -34,7 +34,7 @@ def best(entries: Sequence[Entry], kinds: Sequence[str], objective: Objective) -
     known = [entry for entry in entries if entry.whole and entry.candidate.kind in kinds]
     if not known:
         raise NoCandidateError(f"no {' or '.join(kinds)} could be evaluated")
-    return max(known, key=lambda e: (objective.fitness(e.whole), -abs(e.candidate.number)))
+    return max(known, key=lambda entry: objective.fitness(entry.whole))
 
 
 def confirm(store: RunStore, executor: Executor, objective: Objective) -> None:
@@ -53,8 +53,9 @@ def confirm(store: RunStore, executor: Executor, objective: Objective) -> None:
 def _best_known(store: RunStore, objective: Objective) -> list[Entry]:
     """The finalists, by what is known of them so far."""
     scores = [(each.search_score(objective), each) for each in store.entries()]
-    known = [(score, -each.candidate.number, each) for score, each in scores if score is not None]
-    return [each for *_, each in sorted(known, key=lambda k: k[:2], reverse=True)[:FINALISTS]]
+    known = [(score, each) for score, each in scores if score is not None]
+    known.sort(key=lambda pair: pair[0], reverse=True)  # equal ones stay in order
+    return [each for _, each in known[:FINALISTS]]
 
 
 def add_elite_mean(

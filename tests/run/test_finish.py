@@ -120,3 +120,21 @@ def test_a_finalist_that_fails_is_named(searched: RunStore) -> None:
 def test_without_any_merge_there_is_no_winner(searched: RunStore) -> None:
     with pytest.raises(NoCandidateError, match="no offspring or baseline could be evaluated"):
         best([], ("offspring", "baseline"), OBJECTIVE)
+
+
+def test_of_equals_the_one_that_was_asked_for_first_wins(searched: RunStore) -> None:
+    class Equal(PlantedExecutor):
+        """The elite mean is as good as the best offspring."""
+
+        def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
+            top = best(searched.entries(), ("offspring", "baseline"), OBJECTIVE)
+            for job, outcome in super().run(jobs):
+                yield (
+                    job,
+                    evaluated(top.search_score(OBJECTIVE) or 0) if job.number < 0 else outcome,
+                )
+
+    top = best(searched.entries(), ("offspring", "baseline"), OBJECTIVE)
+    finish(searched, Equal())
+    assert searched.entries()[-1].search_score(OBJECTIVE) == top.search_score(OBJECTIVE)
+    assert searched.fact("verdict")["winner"] == top.candidate.digest
