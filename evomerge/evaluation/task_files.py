@@ -48,8 +48,16 @@ def load_text(name: str, file: Path) -> Any:
     """
     from lm_eval.tasks import TaskManager
 
-    if not file.is_file():
-        raise TaskError(f"task {name}: text: {file} is no file")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise TaskError(f"task {name}: text: {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise TaskError(
+            f"task {name}: text: {file}: is not UTF-8 at byte {error.start}"
+        ) from error
+    if not text.strip():
+        raise TaskError(f"task {name}: text: {file}: holds no text")
     settings = {
         "task": name,
         "dataset_path": "text",

@@ -44,10 +44,16 @@ def confirm(store: RunStore, executor: Executor, objective: Objective) -> None:
         RunError: One of them failed.
     """
     while stopped := [each for each in _best_known(store, objective) if not each.whole]:
-        for job, outcome in executor.run([job_of(each.candidate, "search") for each in stopped]):
+        # The same recipe may have been asked for more than once.
+        twins: dict[str, list[int]] = {}
+        for each in stopped:
+            twins.setdefault(each.candidate.digest, []).append(each.candidate.number)
+        jobs = {each.candidate.digest: job_of(each.candidate, "search") for each in stopped}
+        for job, outcome in executor.run(list(jobs.values())):
             if isinstance(outcome, Failed):
                 raise RunError(f"candidate {job.number} on all search items: {outcome.reason}")
-            store.add_scores(job.number, "confirm", outcome.scores)
+            for number in twins[digest(job.recipe)]:
+                store.add_scores(number, "confirm", outcome.scores)
 
 
 def _best_known(store: RunStore, objective: Objective) -> list[Entry]:

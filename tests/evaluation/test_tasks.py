@@ -113,8 +113,21 @@ def test_a_text_file_is_a_task_of_its_lines(tmp_path: Path) -> None:
     assert score.score == pytest.approx(bits_per_byte)
 
 
-def test_a_text_file_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match=r"task words: text: .*none.txt is no file"):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "none.txt: No such file"),
+        (b"", "none.txt: holds no text"),
+        (b" \n\n", "none.txt: holds no text"),
+        (b"fine\n\xff", "none.txt: is not UTF-8 at byte 5"),
+    ],
+)
+def test_a_text_file_that_cannot_be_used_is_named(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    if content is not None:
+        (tmp_path / "none.txt").write_bytes(content)
+    with pytest.raises(TaskError, match=f"task words: text: .*{message}"):
         HarnessTask(TaskSpec(name="words", text=str(tmp_path / "none.txt")))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,9 +13,10 @@ from planted import OBJECTIVE, Crash, PlantedExecutor, Silent, planted_genome, p
 
 from evomerge.evaluation.items import TaskItems
 from evomerge.evaluation.outcome import Evaluated, Failed, Outcome, TaskScore, Timing
+from evomerge.recipe.digest import digest
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.recipe.search import Racing
-from evomerge.run.finalists import FINALISTS, best
+from evomerge.run.finalists import FINALISTS, best, confirm
 from evomerge.run.finish import finish_search
 from evomerge.run.loop import SearchLoop
 from evomerge.search.contract import StrategySettings
@@ -125,6 +126,24 @@ def test_a_confirmed_score_replaces_the_estimate_but_not_what_was_told(
         assert entry.search_score(OBJECTIVE) == OBJECTIVE.fitness(entry.confirmed)
         assert isinstance(entry.outcome, Evaluated)
         assert entry.fitness == OBJECTIVE.fitness(entry.outcome.scores)
+
+
+def test_a_recipe_that_was_asked_for_twice_is_confirmed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search(tmp_path / "s", ItemExecutor())
+    with closing(RunStore.open_for_writing(tmp_path / "s")) as store:
+        entry = stopped(store.entries())[0]
+        assert entry.outcome is not None
+        twin = replace(entry.candidate, number=CANDIDATES)
+        store.add_candidates([twin])
+        store.add_outcome(CANDIDATES, entry.outcome, entry.fitness)
+        monkeypatch.setattr("evomerge.run.finalists.FINALISTS", CANDIDATES + 9)
+        executor = ItemExecutor()
+        confirm(store, executor, OBJECTIVE)
+        asked = [digest(job.recipe) for job in executor.jobs]
+        assert asked.count(twin.digest) == 1
+        assert all(each.whole for each in store.entries())
 
 
 @pytest.mark.slow
