@@ -65,6 +65,8 @@ def main() -> NoReturn:
     # Third parties write to the error stream as they like; ours is for progress and errors.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Where others work too, torch's threads would wait for each other by turning in circles.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         stopping.install()
         code = commands.main(standalone_mode=False) or 0
