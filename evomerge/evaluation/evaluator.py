@@ -99,8 +99,10 @@ class ResidentEvaluator:
             self.forward_s += time.perf_counter() - started
             for of_task, count in zip(answers, rung.counts, strict=True):
                 of_task.extend(itertools.islice(given, count))
-            scores = tuple(map(HarnessTask.score, prepared.tasks, answers))
-            lost = race.stopped(scores) if race and rung is not prepared.rungs[-1] else None
+            last = rung is prepared.rungs[-1]
+            if race or last:
+                scores = tuple(map(HarnessTask.score, prepared.tasks, answers))
+            lost = race.stopped(scores) if race and not last else None
             if lost is not None:
                 return lost
         return scores

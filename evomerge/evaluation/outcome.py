@@ -100,6 +100,10 @@ class Objective:
         total = sum(self.weights[score.task] for score in scores)
         return sum(self.signed_share(score.task) * score.score for score in scores) / total
 
+    def fitness_of(self, outcome: Outcome) -> float | None:
+        """The fitness of what became of a candidate; None if it failed."""
+        return self.fitness(outcome.scores) if isinstance(outcome, Evaluated) else None
+
     def signed_share(self, task: str) -> float:
         """A task's weight, negative when lower is better."""
         return self.weights[task] if self.higher_is_better[task] else -self.weights[task]

@@ -73,16 +73,16 @@ def _distinct(entries: Sequence[Entry]) -> list[Entry]:
 
 def _row(entry: Entry, objective: Objective) -> dict[str, Any]:
     candidate, outcome = entry.candidate, entry.outcome
-    scores = outcome.scores if isinstance(outcome, Evaluated) else ()
-    scores = entry.confirmed or scores
+    scores = entry.confirmed or (outcome.scores if isinstance(outcome, Evaluated) else ())
     failure = f"{outcome.stage}: {outcome.reason}" if isinstance(outcome, Failed) else None
-    stopped = isinstance(outcome, Evaluated) and not entry.whole
     status = "pending" if outcome is None else "failed" if failure else "evaluated"
+    if isinstance(outcome, Evaluated) and not entry.whole:
+        status = "stopped"
     return {
         "candidate": short_id(candidate.digest),
         "number": candidate.number,
         "rank": None,
-        "status": "stopped" if stopped else status,
+        "status": status,
         "share": outcome.share if isinstance(outcome, Evaluated) else None,
         "kind": candidate.kind,
         "name": candidate.name,

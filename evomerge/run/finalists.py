@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evomerge.errors import NoCandidateError, RunError
-from evomerge.evaluation.outcome import Evaluated, Failed, Objective, Split
-from evomerge.executors.contract import Executor, Job
+from evomerge.evaluation.outcome import Failed, Objective
 from evomerge.recipe.digest import digest
-from evomerge.recipe.merge import MergeRecipe
-from evomerge.run.loop import recipe_json
+from evomerge.run.loop import job_of, recipe_json
 from evomerge.store.records import Candidate, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from evomerge.executors.contract import Executor
     from evomerge.genome.genome import Genome
     from evomerge.store.database import RunStore
 
@@ -100,13 +99,4 @@ def add_elite_mean(
         )
         store.add_candidates([mean])
     for job, outcome in executor.run([job_of(mean, "search")]):
-        fitness = None
-        if isinstance(outcome, Evaluated):
-            fitness = objective.fitness(outcome.scores)
-        store.add_outcome(job.number, outcome, fitness)
-
-
-def job_of(candidate: Candidate, split: Split) -> Job:
-    """The job of scoring a candidate on all items of a split."""
-    recipe = MergeRecipe.model_validate_json(candidate.recipe)
-    return Job(number=candidate.number, recipe=recipe, split=split)
+        store.add_outcome(job.number, outcome, objective.fitness_of(outcome))

@@ -8,7 +8,8 @@ from evomerge.errors import RunError
 from evomerge.evaluation.outcome import Failed, Objective, TaskScore
 from evomerge.evaluation.statistics import PairedComparison, compare
 from evomerge.genome.baselines import UNIFORM_AVERAGE
-from evomerge.run.finalists import add_elite_mean, best, confirm, job_of
+from evomerge.run.finalists import add_elite_mean, best, confirm
+from evomerge.run.loop import job_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from evomerge.errors import NoCandidateError, RunError
-from evomerge.evaluation.outcome import Evaluated, Failed, Objective, Outcome
+from evomerge.evaluation.outcome import Failed, Objective, Outcome, Split
 from evomerge.executors.contract import Executor, Job
 from evomerge.genome.baselines import starting_candidates
 from evomerge.recipe.digest import canonical_json, digest
@@ -166,15 +166,7 @@ class SearchLoop:
         repeats = [each for each in waiting if each.digest in outcomes]
         fresh = {each.digest: each for each in waiting if each.digest not in outcomes}
         race = self._race(candidates[0])
-        jobs = [
-            Job(
-                number=each.number,
-                recipe=MergeRecipe.model_validate_json(each.recipe),
-                split="search",
-                race=race,
-            )
-            for each in fresh.values()
-        ]
+        jobs = [job_of(each, "search", race) for each in fresh.values()]
         for job, outcome in self._executor.run(jobs):
             outcomes[self._entries[job.number].candidate.digest] = outcome
             self._settle(job.number, outcome)
@@ -195,9 +187,7 @@ class SearchLoop:
         return race_against(earlier, self._objective, self._racing)
 
     def _settle(self, number: int, outcome: Outcome) -> None:
-        fitness = None
-        if isinstance(outcome, Evaluated):
-            fitness = self._objective.fitness(outcome.scores)
+        fitness = self._objective.fitness_of(outcome)
         self._store.add_outcome(number, outcome, fitness)
         candidate = self._entries[number].candidate
         entry = Entry(candidate=candidate, outcome=outcome, fitness=fitness)
@@ -210,6 +200,12 @@ class SearchLoop:
         return (
             f"all candidates of {FRUITLESS_GENERATIONS} generations failed: {'; '.join(reasons)}"
         )
+
+
+def job_of(candidate: Candidate, split: Split, race: Race | None = None) -> Job:
+    """The job of scoring a candidate on a split, on all of its items if there is no race."""
+    recipe = MergeRecipe.model_validate_json(candidate.recipe)
+    return Job(number=candidate.number, recipe=recipe, split=split, race=race)
 
 
 def recipe_json(recipe: MergeRecipe) -> str:

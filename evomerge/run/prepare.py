@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from evomerge.evaluation.outcome import Objective
     from evomerge.recipe.merge import Source
     from evomerge.recipe.search import SearchRecipe
-from evomerge.sensitivity.calibration import Prompted
+    from evomerge.sensitivity.calibration import Prompted
 
 Result = TypeVar("Result")
 

@@ -168,7 +168,9 @@ class RunStore:
             FROM candidates LEFT JOIN outcomes ON outcomes.candidate = number
             ORDER BY number < 0, abs(number)
         """
-        total = sum(len(each.search) for each in self.items())
+        (total,) = self._connection.execute(
+            "SELECT count(*) FROM items WHERE split = 'search'"
+        ).fetchone()
         return [_entry(row, scores, total) for row in self._connection.execute(query)]
 
     def _scores(self) -> dict[tuple[int, str], list[TaskScore]]:
