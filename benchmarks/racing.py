@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evomerge.evaluation.outcome import Evaluated, Objective, TaskScore
+from evomerge.evaluation.outcome import Evaluated, TaskScore
 from evomerge.recipe.search import Racing
 from evomerge.reporting.leaderboard import read_objective
 from evomerge.run.incumbents import race_against
@@ -29,6 +29,7 @@ from evomerge.store.database import RunStore
 from evomerge.store.records import Entry
 
 if TYPE_CHECKING:
+    from evomerge.evaluation.objective import Objective
     from evomerge.evaluation.racing import Race
 
 

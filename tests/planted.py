@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from evomerge.evaluation.outcome import Evaluated, Failed, Objective, Outcome, TaskScore, Timing
+from evomerge.evaluation.objective import Objective
+from evomerge.evaluation.outcome import Evaluated, Failed, Outcome, TaskScore, Timing
 from evomerge.genome.genome import Genome, build_genome
 from evomerge.layout import Place
 from evomerge.recipe.merge import MergeRecipe, Source

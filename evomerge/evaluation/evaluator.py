@@ -109,12 +109,8 @@ class ResidentEvaluator:
 
     def share(self, split: Split, scores: Sequence[TaskScore]) -> float:
         """Share of the items of a split that some scores are of."""
-        items = [self._items_of(spec, split) for spec in self._specs]
+        items = [self._items[task].of(split) for task in self._specs]
         return sum(len(score.items) for score in scores) / sum(map(len, items))
-
-    def _items_of(self, task: str, split: Split) -> Sequence[int]:
-        entry = self._items[task]
-        return entry.search if split == "search" else entry.held_out
 
     def prepare(self, split: Split) -> list[AnswerPlan]:
         """Build and tokenise the requests of a split ahead of its first evaluation."""
@@ -124,12 +120,12 @@ class ResidentEvaluator:
         # A task object of lm-eval keeps one set of requests, so each split has its own.
         tasks = [HarnessTask(spec) for spec in self._specs.values()]
         for task in tasks:
-            task.build(self._items_of(task.name, split), self._tokenizer)
+            task.build(self._items[task.name].of(split), self._tokenizer)
         requests = [self._tokenizer.prepare(task.requests) for task in tasks]
         rungs, done = [], [0] * len(tasks)
         for share in (*(self._rungs if split == "search" else ()), 1.0):
             ends = [
-                task.count(math.ceil(share * len(self._items_of(task.name, split))))
+                task.count(math.ceil(share * len(self._items[task.name].of(split))))
                 for task in tasks
             ]
             parts = [of[a:b] for of, a, b in zip(requests, done, ends, strict=True)]

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from evomerge.errors import EvaluationError
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-Split = Literal["search", "held_out"]
+Split = Literal["search", "confirm", "held_out"]
+"""Which items: the search's, these and more for finalists, those that chose nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +23,8 @@ class TaskScore:
         items: The metric of each item that was scored, in the frozen order of the split.
         truncated: Share of the generated answers that the limit of tokens cut off; None if nothing
             was generated.
+        sureness: Mean probability of the right choice among the choices, which tells candidates
+            with equal scores apart; None if nothing was chosen from.
 
     Raises:
         EvaluationError: A number is not finite. This is the one gate that NaN has to pass: a
@@ -35,9 +35,11 @@ class TaskScore:
     score: float
     items: tuple[float, ...]
     truncated: float | None = None
+    sureness: float | None = None
 
     def __post_init__(self) -> None:
-        broken = sum(not math.isfinite(value) for value in (self.score, *self.items))
+        numbers = (self.score, self.sureness or 0.0, *self.items)
+        broken = sum(not math.isfinite(value) for value in numbers)
         if broken:
             raise EvaluationError(f"task {self.task}: {broken} scores are NaN or infinite")
 
@@ -81,34 +83,3 @@ class Failed:
 
 
 Outcome = Evaluated | Failed
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Objective:
-    """How task scores become the one number that a search maximises.
-
-    Attributes:
-        weights: Share of each task.
-        higher_is_better: Direction of each task's metric.
-    """
-
-    weights: Mapping[str, float]
-    higher_is_better: Mapping[str, bool]
-
-    def fitness(self, scores: Sequence[TaskScore]) -> float:
-        """The weighted mean of the scores, those to be minimised with a minus sign."""
-        total = sum(self.weights[score.task] for score in scores)
-        return sum(self.signed_share(score.task) * score.score for score in scores) / total
-
-    def fitness_of(self, outcome: Outcome) -> float | None:
-        """The fitness of what became of a candidate; None if it failed."""
-        return self.fitness(outcome.scores) if isinstance(outcome, Evaluated) else None
-
-    def signed_share(self, task: str) -> float:
-        """A task's weight, negative when lower is better."""
-        return self.weights[task] if self.higher_is_better[task] else -self.weights[task]
-
-    def signed_shares(self) -> dict[str, float]:
-        """How much the score of each task adds to the fitness."""
-        total = sum(self.weights.values())
-        return {task: self.signed_share(task) / total for task in self.weights}

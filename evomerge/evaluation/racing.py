@@ -19,6 +19,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from evomerge.evaluation.objective import Aim
     from evomerge.evaluation.outcome import TaskScore
 
 FEWEST = 20
@@ -35,10 +36,12 @@ class Estimate:
     Attributes:
         score: The estimate.
         variance: Of the estimate, over random orders of the items.
+        freedom: Degrees of freedom of the variance.
     """
 
     score: float
     variance: float
+    freedom: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +50,7 @@ class Race:
 
     Attributes:
         to_beat: The best fitness so far.
-        shares: How much a task's score adds to the fitness, negative where lower is better.
+        aims: What has to be as high as that, each of them.
         expected: Expected score of each item of each task, in the frozen order.
         ranges: Greatest difference of two items' scores of a task, of any candidate so far.
         alpha: Chance that a candidate as good as the best is stopped at any of the looks.
@@ -55,7 +58,7 @@ class Race:
     """
 
     to_beat: float
-    shares: Mapping[str, float]
+    aims: Sequence[Aim]
     expected: Mapping[str, Sequence[float]]
     ranges: Mapping[str, float]
     alpha: float
@@ -71,20 +74,23 @@ class Race:
             return None
         if any(len(score.items) < 2 for score in seen):
             return None
-        found = [
-            estimate(score.items, self.expected[score.task], self.ranges[score.task])
+        found = {
+            score.task: estimate(score.items, self.expected[score.task], self.ranges[score.task])
             for score in seen
-        ]
-        shares = [self.shares[score.task] for score in seen]
-        fitness = sum(share * each.score for share, each in zip(shares, found, strict=True))
-        variance = sum(share**2 * each.variance for share, each in zip(shares, found, strict=True))
-        freedom = sum(len(score.items) - 1 for score in seen)
-        reach = _quantile(self.alpha / self.looks, freedom) * math.sqrt(variance)
-        if fitness + reach >= self.to_beat:
+        }
+        # An aim may be missed by chance at any look, and so may each of them.
+        alpha = self.alpha / self.looks / len(self.aims)
+        if all(_bound(aim, found, alpha) >= self.to_beat for aim in self.aims):
             return None
-        return tuple(
-            replace(score, score=each.score) for score, each in zip(seen, found, strict=True)
-        )
+        return tuple(replace(score, score=found[score.task].score) for score in seen)
+
+
+def _bound(aim: Aim, found: Mapping[str, Estimate], alpha: float) -> float:
+    """What an aim is below, except with probability alpha."""
+    value = aim.offset + sum(share * found[task].score for task, share in aim.shares.items())
+    variance = sum(share**2 * found[task].variance for task, share in aim.shares.items())
+    freedom = sum(found[task].freedom for task in aim.shares)
+    return value + _quantile(alpha, freedom) * math.sqrt(variance)
 
 
 def estimate(seen: Sequence[float], expected: Sequence[float], range_: float) -> Estimate:
@@ -102,7 +108,9 @@ def estimate(seen: Sequence[float], expected: Sequence[float], range_: float) ->
     # one item more, as far off as can be, makes up for that.
     spread = float(off.var(ddof=1)) + max(range_, max(seen) - min(seen)) ** 2 / count
     return Estimate(
-        score=float(known.mean() + off.mean()), variance=(1 - count / total) * spread / count
+        score=float(known.mean() + off.mean()),
+        variance=(1 - count / total) * spread / count,
+        freedom=count - 1,
     )
 
 

@@ -116,9 +116,9 @@ def _manager_that_knows(name: str, include_path: str | None, *, allow_code: bool
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     if include_path is not None:
         refuse_code(Path(include_path), allowed=allow_code)
-    manager = _manager(include_path, defaults=False)
+    manager = _manager(include_path)
     if name not in manager.all_tasks:
-        manager = _manager(include_path, defaults=True)
+        manager = _manager_with_defaults(include_path)
     if name not in manager.all_tasks:
         raise TaskError(f"task {name!r} does not exist{nearest(name, manager.all_tasks)}")
     return manager
@@ -134,20 +134,18 @@ def _loaded(manager: Any, name: str, what: object) -> dict[str, Any]:
     return tasks
 
 
-def _manager(include_path: str | None, *, defaults: bool) -> Any:
+def _manager(include_path: str | None) -> Any:
     from lm_eval.tasks import TaskManager
 
-    # lm-eval's own 10,000 task files take seconds to read: only when they are needed, and once.
-    if defaults and include_path is None:
-        return _manager_of_defaults()
-    return TaskManager(include_path=include_path, include_defaults=defaults)
+    return TaskManager(include_path=include_path, include_defaults=False)
 
 
 @functools.cache
-def _manager_of_defaults() -> Any:
+def _manager_with_defaults(include_path: str | None) -> Any:
+    # lm-eval's own 10,000 task files take seconds to read: only when they are needed, and once.
     from lm_eval.tasks import TaskManager
 
-    return TaskManager()
+    return TaskManager(include_path=include_path)
 
 
 def quietly() -> contextlib.AbstractContextManager[object]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from evomerge.errors import TaskError
+from evomerge.evaluation.choices import sureness
 from evomerge.evaluation.outcome import TaskScore
 from evomerge.evaluation.task_files import load_task, load_text, nearest, quietly
 from evomerge.evaluation.tokens import Truncated
@@ -159,11 +160,14 @@ class HarnessTask:
             request.filtered_resps = {}
         for each in self._task._filters:  # noqa: SLF001 (lm-eval's own way filters all requests)
             each.apply(answered)
-        raw, first = {}, 0
+        raw: dict[int, Any] = {}
+        sure: list[float | None] = []
+        first = 0
         for position, requests in self._of_item:
             first += len(requests)
             if first > len(answered):
                 break
+            sure.append(sureness(self._task, requests))
             answers = [request.filtered_resps[self._filter] for request in requests]
             raw[position] = self._task.process_results(requests[0].doc, answers)[self._metric]
         aggregate = self._task.aggregation()[self._metric]
@@ -172,12 +176,13 @@ class HarnessTask:
         # An item of a perplexity is a log-likelihood, whose sign points the other way.
         sign = -1.0 if aggregate.__name__ in PERPLEXITIES else 1.0
         items = tuple(sign * _item_score(value) for value in raw.values())
-        texts = [isinstance(each, Truncated) for each in responses if isinstance(each, str)]
+        texts = [each for each in responses if isinstance(each, str)]
         return TaskScore(
             task=self.name,
             score=float(total),
             items=items,
-            truncated=sum(texts) / len(texts) if texts else None,
+            truncated=_mean([isinstance(each, Truncated) for each in texts]),
+            sureness=_mean([each for each in sure if each is not None]),
         )
 
     def _refuse_prompts(self) -> None:
@@ -225,6 +230,10 @@ class HarnessTask:
                 f"task {self.name}: has no filter {chosen_filter!r}; it has: {', '.join(filters)}"
             )
         return metric, chosen_filter or filters[0]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _item_score(value: Any) -> float:

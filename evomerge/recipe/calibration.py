@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator
 
+from evomerge.recipe.paths import absolute
 from evomerge.recipe.schema import Positive, Strict, Text
 from evomerge.recipe.stack import BASE
 
-
-def _absolute(file: str, root: Path) -> str:
-    return str(Path(root, Path(file).expanduser()).resolve())
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def _at_least_one(texts: str | Mapping[str, str]) -> str | Mapping[str, str]:
@@ -50,10 +49,10 @@ class CalibrationSettings(Strict):
         """The same with absolute paths, where those that are relative start from `root`."""
         texts = self.texts
         if isinstance(texts, Mapping):
-            absolute: str | dict[str, str] = {k: _absolute(v, root) for k, v in texts.items()}
+            under: str | dict[str, str] = {k: absolute(v, root) for k, v in texts.items()}
         else:
-            absolute = _absolute(texts, root)
-        return self.model_copy(update={"texts": absolute})
+            under = absolute(texts, root)
+        return self.model_copy(update={"texts": under})
 
     def unknown(self, labels: set[str]) -> list[str]:
         """The names that texts are given for and that no source has."""

@@ -86,11 +86,14 @@ class Items(Strict):
 
     Attributes:
         search: Items per task that decide the search.
+        confirm: Items per task that, with those of the search, decide which of the best eight
+            candidates wins.
         held_out: Items per task that only the final comparison sees.
         seed: Seeds the draw.
     """
 
     search: Positive = 100
+    confirm: Natural = 0
     held_out: Positive = 200
     seed: Natural = 0
 
@@ -118,6 +121,9 @@ class Evaluation(Strict):
 
     Attributes:
         tasks: lm-eval tasks; a bare name stands for a task with its defaults.
+        objective: What is made of the tasks' scores: `mean`, their weighted mean; `recovery`, the
+            weighted mean of what is recovered of the best source's score on each task; `worst`,
+            the least of these.
         include_path: Folder of local task YAML files, relative to the recipe.
         allow_task_code: Let local task files run Python code (`!function`).
         items: How many items of each task are used.
@@ -129,6 +135,7 @@ class Evaluation(Strict):
     """
 
     tasks: Tasks
+    objective: Literal["mean", "recovery", "worst"] = "mean"
     include_path: Text | None = None
     allow_task_code: Flag = False
     items: Items = Items()

@@ -6,7 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import RunError
-from evomerge.evaluation.outcome import Evaluated, Failed, Objective
+from evomerge.evaluation.objective import Objective
+from evomerge.evaluation.outcome import Evaluated, Failed
+from evomerge.store.records import scores_of_sources
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,9 +56,12 @@ def leaderboard(store: RunStore, run: Path) -> dict[str, Any]:
 
 def read_objective(store: RunStore) -> Objective:
     """The objective of a run."""
-    return Objective(
-        weights=store.fact("weights"), higher_is_better=store.fact("higher_is_better")
+    objective = Objective(
+        weights=store.fact("weights"),
+        higher_is_better=store.fact("higher_is_better"),
+        name=store.fact("objective") or "mean",
     )
+    return objective.measured_by(scores_of_sources(store.entries()))
 
 
 def short_id(digest: str) -> str:

@@ -1,66 +1,80 @@
-"""Who may win: the best candidates, scored on all search items, and the mean of their genes."""
+"""Who may win: the best candidates, scored on all items but the held-out ones, and their mean."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from evomerge.errors import NoCandidateError, RunError
-from evomerge.evaluation.outcome import Failed, Objective
+from evomerge.evaluation.outcome import Failed
 from evomerge.recipe.digest import digest
-from evomerge.run.loop import job_of, recipe_json
+from evomerge.run.incumbents import ranked
+from evomerge.run.loop import fitness_of, job_of, recipe_json
 from evomerge.store.records import Candidate, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from evomerge.evaluation.objective import Objective
+    from evomerge.evaluation.outcome import Split, TaskScore
     from evomerge.executors.contract import Executor
     from evomerge.genome.genome import Genome
     from evomerge.store.database import RunStore
 
 FINALISTS = 8
-"""Number of candidates that are scored on all search items if they were stopped before."""
+"""Number of candidates that are scored on all items but the held-out ones."""
 
 ELITE_MEAN = "elite mean"
 """What the mean of the best offspring is called."""
 
 
-def best(entries: Sequence[Entry], kinds: Sequence[str], objective: Objective) -> Entry:
-    """The candidate of some kinds that is best on all search items; the first of equals.
+def confirm(store: RunStore, executor: Executor, objective: Objective) -> list[Entry]:
+    """Score the best candidates, and those they are compared with, on all items but the held-out.
 
-    Raises:
-        NoCandidateError: None was evaluated.
-    """
-    known = [entry for entry in entries if entry.whole and entry.candidate.kind in kinds]
-    if not known:
-        raise NoCandidateError(f"no {' or '.join(kinds)} could be evaluated")
-    return max(known, key=lambda entry: objective.fitness(entry.whole))
-
-
-def confirm(store: RunStore, executor: Executor, objective: Objective) -> None:
-    """Score candidates that were stopped on all search items, until the best ones all are.
+    Returns:
+        The candidates that have been, the best first.
 
     Raises:
         RunError: One of them failed.
     """
-    while stopped := [each for each in _best_known(store, objective) if not each.whole]:
+    split: Split = "confirm" if any(items.confirm for items in store.items()) else "search"
+    while waiting := [e for e in _finalists(store, objective) if not _scores(e, split)]:
         # The same recipe may have been asked for more than once.
         twins: dict[str, list[int]] = {}
-        for each in stopped:
+        for each in waiting:
             twins.setdefault(each.candidate.digest, []).append(each.candidate.number)
-        jobs = {each.candidate.digest: job_of(each.candidate, "search") for each in stopped}
+        jobs = {each.candidate.digest: job_of(each.candidate, split) for each in waiting}
         for job, outcome in executor.run(list(jobs.values())):
             if isinstance(outcome, Failed):
-                raise RunError(f"candidate {job.number} on all search items: {outcome.reason}")
+                raise RunError(f"candidate {job.number}, a finalist: {outcome.reason}")
             for number in twins[digest(job.recipe)]:
                 store.add_scores(number, "confirm", outcome.scores)
+    return ranked((entry for entry in store.entries() if _scores(entry, split)), objective)
 
 
-def _best_known(store: RunStore, objective: Objective) -> list[Entry]:
-    """The finalists, by what is known of them so far."""
-    scores = [(each.search_score(objective), each) for each in store.entries()]
-    known = [(score, each) for score, each in scores if score is not None]
-    known.sort(key=lambda pair: pair[0], reverse=True)  # equal ones stay in order
-    return [each for _, each in known[:FINALISTS]]
+def best(finalists: Sequence[Entry], kinds: Sequence[str]) -> Entry:
+    """The best of some kinds.
+
+    Args:
+        finalists: Candidates, the best first.
+        kinds: What it may be.
+
+    Raises:
+        NoCandidateError: There is none.
+    """
+    for entry in finalists:
+        if entry.candidate.kind in kinds:
+            return entry
+    raise NoCandidateError(f"no {' or '.join(kinds)} could be evaluated")
+
+
+def _finalists(store: RunStore, objective: Objective) -> list[Entry]:
+    known = ranked(store.entries(), objective)
+    others = [entry for entry in known[FINALISTS:] if entry.candidate.kind != "offspring"]
+    return known[:FINALISTS] + others
+
+
+def _scores(entry: Entry, split: Split) -> tuple[TaskScore, ...]:
+    return entry.confirmed if split == "confirm" else entry.whole
 
 
 def add_elite_mean(
@@ -73,7 +87,7 @@ def add_elite_mean(
     """
     entries = store.entries()
     asked = [e for e in entries if e.whole and e.candidate.genotype and e.candidate.number >= 0]
-    elites = sorted(asked, key=lambda e: objective.fitness(e.whole), reverse=True)[:FINALISTS]
+    elites = ranked(asked, objective)[:FINALISTS]
     if len(elites) < 2:
         return
     genes = zip(*(entry.candidate.genotype or () for entry in elites), strict=True)
@@ -99,4 +113,4 @@ def add_elite_mean(
         )
         store.add_candidates([mean])
     for job, outcome in executor.run([job_of(mean, "search")]):
-        store.add_outcome(job.number, outcome, objective.fitness_of(outcome))
+        store.add_outcome(job.number, outcome, fitness_of(objective, outcome))

@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import RunError
-from evomerge.evaluation.outcome import Failed, Objective, TaskScore
+from evomerge.evaluation.outcome import Failed
 from evomerge.evaluation.statistics import PairedComparison, compare
 from evomerge.genome.baselines import UNIFORM_AVERAGE
 from evomerge.run.finalists import add_elite_mean, best, confirm
 from evomerge.run.loop import job_of
+from evomerge.store.records import scores_of_sources
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from evomerge.evaluation.objective import Objective
+    from evomerge.evaluation.outcome import TaskScore
     from evomerge.executors.contract import Executor
     from evomerge.genome.genome import Genome
     from evomerge.run.loop import Progress
@@ -30,20 +33,21 @@ def finish_search(
 ) -> None:
     """Confirm the best candidates, score the finalists on held-out items, store the verdict.
 
-    The winner is the merge with the best score on all search items. It meets the source with the
-    best one and the uniform average, so that held-out items choose none of them. Base, sources and
-    starting candidates are scored as well, for the reader.
+    The winner is the merge with the best score on all search and confirm items. It meets the
+    source with the best one and the uniform average, so that held-out items choose none of them.
+    Base, sources and starting candidates are scored as well, for the reader.
 
     Raises:
         NoCandidateError: No merge or no source could be evaluated.
         RunError: A finalist failed on the held-out items.
     """
+    objective = objective.measured_by(scores_of_sources(store.entries()))
     confirm(store, executor, objective)
     add_elite_mean(store, executor, objective, genome)
-    entries = store.entries()
-    winner = best(entries, ("offspring", "baseline"), objective)
-    rivals = [best(entries, ("source",), objective), *_uniform_average(entries, winner)]
-    shown = [e for e in entries if e.candidate.kind != "offspring" and e.fitness is not None]
+    confirmed = confirm(store, executor, objective)
+    winner = best(confirmed, ("offspring", "baseline"))
+    rivals = [best(confirmed, ("source",)), *_uniform_average(confirmed, winner)]
+    shown = [entry for entry in confirmed if entry.candidate.kind != "offspring"]
     finalists = {e.candidate.number: e for e in (winner, *rivals, *shown)}
     missing = [entry for entry in finalists.values() if not entry.held_out]
     _score_held_out(store, executor, missing, progress)
@@ -61,9 +65,9 @@ def compare_scores(
 ) -> PairedComparison:
     """Compare two candidates' scores on the same items; differences above 0 favour the first."""
     return compare(
-        [score.items for score in first],
-        [score.items for score in second],
-        [objective.signed_share(score.task) for score in first],
+        {score.task: score.items for score in first},
+        {score.task: score.items for score in second},
+        objective.of_means,
         comparisons=comparisons,
     )
 
@@ -112,7 +116,10 @@ def _verdict(winner: Entry, rivals: Sequence[Entry], objective: Objective) -> di
     luck = objective.fitness(winner.whole) - objective.fitness(winner.held_out)
     luck_in_words = f"{abs(luck):.3f} {'higher' if luck >= 0 else 'lower'}"
     lines = [
-        *(_sentence(rival, result) for rival, result in zip(rivals, results, strict=True)),
+        *(
+            _sentence(rival, result, objective)
+            for rival, result in zip(rivals, results, strict=True)
+        ),
         f"Its search score was {luck_in_words} than its held-out score.",
         *(
             f"{score.truncated:.0%} of its answers to {score.task} reached the limit of tokens."
@@ -133,12 +140,13 @@ def _verdict(winner: Entry, rivals: Sequence[Entry], objective: Objective) -> di
     }
 
 
-def _sentence(rival: Entry, result: PairedComparison) -> str:
+def _sentence(rival: Entry, result: PairedComparison, objective: Objective) -> str:
     name = rival.candidate.name
     what = f"the best source ({name})" if rival.candidate.kind == "source" else f"the {name}"
     word = "from" if result.verdict == "not distinguishable" else "than"
+    measured = "" if objective.name == "mean" else f"{objective.name} "
     return (
         f"The winner is {result.verdict} {word} {what} on {result.items} held-out items: "
-        f"{result.difference:+.3f}, 95 % interval [{result.low:+.3f}, {result.high:+.3f}], "
-        f"p = {result.p_value:.2g}."
+        f"{measured}{result.difference:+.3f}, 95 % interval "
+        f"[{result.low:+.3f}, {result.high:+.3f}], p = {result.p_value:.2g}."
     )

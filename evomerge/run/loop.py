@@ -10,17 +10,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from evomerge.errors import NoCandidateError, RunError
-from evomerge.evaluation.outcome import Failed, Objective, Outcome, Split
+from evomerge.evaluation.outcome import Evaluated, Failed, Outcome, Split
 from evomerge.executors.contract import Executor, Job
 from evomerge.genome.baselines import starting_candidates
 from evomerge.recipe.digest import canonical_json, digest
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.run.incumbents import race_against
-from evomerge.store.records import Candidate, Entry
+from evomerge.store.records import Candidate, Entry, scores_of_sources
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from evomerge.evaluation.objective import Objective
     from evomerge.evaluation.racing import Race
     from evomerge.genome.genome import Genome
     from evomerge.recipe.search import Racing
@@ -167,7 +168,7 @@ class SearchLoop:
         fresh = {each.digest: each for each in waiting if each.digest not in outcomes}
         race = self._race(candidates[0])
         jobs = [job_of(each, "search", race) for each in fresh.values()]
-        for job, outcome in self._executor.run(jobs):
+        for job, outcome in self._measured(self._executor.run(jobs)):
             outcomes[self._entries[job.number].candidate.digest] = outcome
             self._settle(job.number, outcome)
         # The same recipe twice is answered from the store.
@@ -175,6 +176,20 @@ class SearchLoop:
         for candidate in (*repeats, *twins):
             self._settle(candidate.number, outcomes[candidate.digest])
         return [self._entries[each.number].fitness for each in candidates]
+
+    def _measured(self, results: Iterable[tuple[Job, Outcome]]) -> Iterator[tuple[Job, Outcome]]:
+        """The results as they come; while the sources measure the others, together."""
+        if self._objective.is_measured:
+            yield from results
+            return
+        together = list(results)
+        new = {job.number: outcome for job, outcome in together}
+        entries = [
+            replace(entry, outcome=new.get(number, entry.outcome))
+            for number, entry in self._entries.items()
+        ]
+        self._objective = self._objective.measured_by(scores_of_sources(entries))
+        yield from together
 
     def _race(self, first: Candidate) -> Race | None:
         """What a generation has to beat: what came before it, whatever is already known of it."""
@@ -187,7 +202,7 @@ class SearchLoop:
         return race_against(earlier, self._objective, self._racing)
 
     def _settle(self, number: int, outcome: Outcome) -> None:
-        fitness = self._objective.fitness_of(outcome)
+        fitness = fitness_of(self._objective, outcome)
         self._store.add_outcome(number, outcome, fitness)
         candidate = self._entries[number].candidate
         entry = Entry(candidate=candidate, outcome=outcome, fitness=fitness)
@@ -206,6 +221,11 @@ def job_of(candidate: Candidate, split: Split, race: Race | None = None) -> Job:
     """The job of scoring a candidate on a split, on all of its items if there is no race."""
     recipe = MergeRecipe.model_validate_json(candidate.recipe)
     return Job(number=candidate.number, recipe=recipe, split=split, race=race)
+
+
+def fitness_of(objective: Objective, outcome: Outcome) -> float | None:
+    """The fitness of what became of a candidate; None if it failed."""
+    return objective.fitness(outcome.scores) if isinstance(outcome, Evaluated) else None
 
 
 def recipe_json(recipe: MergeRecipe) -> str:

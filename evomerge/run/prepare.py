@@ -13,6 +13,7 @@ from evomerge.genome.baselines import starting_candidates
 from evomerge.genome.genome import Genome, build_genome
 from evomerge.live_model import choose_device
 from evomerge.merging.sources import SourceLibrary
+from evomerge.recipe.paths import absolute
 from evomerge.run.scoring import Scoring, check_chat_template, scoring, with_tasks_of_groups
 from evomerge.sensitivity.calibration import Calibration, read_texts
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from evomerge.evaluation.items import TaskItems
-    from evomerge.evaluation.outcome import Objective
+    from evomerge.evaluation.objective import Objective
     from evomerge.recipe.merge import Source
     from evomerge.recipe.search import SearchRecipe
     from evomerge.sensitivity.calibration import Prompted
@@ -170,11 +171,11 @@ def _assemble(
     sources: list[Checkpoint],
     scored: Scoring,
 ) -> PreparedSearch:
-    absolute = _with_absolute_models(recipe, root)
-    references = [absolute.base, *map(_model, absolute.sources)]
+    recipe = _with_absolute_models(recipe, root)
+    references = [recipe.base, *map(_model, recipe.sources)]
     return PreparedSearch(
-        recipe=absolute,
-        genome=_genome(absolute, base),
+        recipe=recipe,
+        genome=_genome(recipe, base),
         objective=scored.objective,
         items=scored.items,
         identities={
@@ -187,14 +188,13 @@ def _assemble(
 
 
 def _with_absolute_tasks(recipe: SearchRecipe, root: Path) -> SearchRecipe:
-    def absolute(path: str | None) -> str | None:
-        return None if path is None else str((root / Path(path).expanduser()).resolve())
-
     evaluation = recipe.evaluation
     tasks = tuple(
-        task.model_copy(update={"text": absolute(task.text)}) for task in evaluation.tasks
+        task.model_copy(update={"text": task.text and absolute(task.text, root)})
+        for task in evaluation.tasks
     )
-    update = {"include_path": absolute(evaluation.include_path), "tasks": tasks}
+    folder = evaluation.include_path
+    update = {"include_path": folder and absolute(folder, root), "tasks": tasks}
     return recipe.model_copy(update={"evaluation": evaluation.model_copy(update=update)})
 
 

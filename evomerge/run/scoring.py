@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from evomerge.checkpoints.tokenizer import chat_template
 from evomerge.errors import TaskError
 from evomerge.evaluation.items import TaskItems, draw_items
-from evomerge.evaluation.outcome import Objective
+from evomerge.evaluation.objective import Objective
 from evomerge.evaluation.task_files import tasks_of
 from evomerge.evaluation.tasks import HarnessTask, TaskSpec
 
@@ -102,12 +102,14 @@ def scoring(recipe: SearchRecipe) -> Scoring:
     objective = Objective(
         weights={task.name: task.weight for task in recipe.evaluation.tasks},
         higher_is_better={task.name: task.higher_is_better for task in tasks},
+        name=recipe.evaluation.objective,
     )
     items = tuple(
         draw_items(
             task.name,
             task.document_digests(),
             search=wanted.search,
+            confirm=wanted.confirm,
             held_out=wanted.held_out,
             seed=wanted.seed,
         )

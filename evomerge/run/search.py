@@ -78,6 +78,7 @@ def _create(folder: RunFolder, search: PreparedSearch) -> RunStore:
             "identities": search.identities,
             "weights": dict(search.objective.weights),
             "higher_is_better": dict(search.objective.higher_is_better),
+            "objective": search.objective.name,
             "versions": _versions(),
             "state": "running",
         },

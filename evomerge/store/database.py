@@ -86,7 +86,7 @@ class RunStore:
         rows = [
             (entry.task, split, place, position)
             for entry in items
-            for split in ("search", "held_out")
+            for split in ("search", "confirm", "held_out")
             for place, position in enumerate(getattr(entry, split))
         ]
         with self._transaction():
@@ -108,7 +108,12 @@ class RunStore:
         for task, split, position in self._connection.execute(query):
             drawn.setdefault(task, {}).setdefault(split, []).append(position)
         return [
-            TaskItems(task=task, search=tuple(of["search"]), held_out=tuple(of["held_out"]))
+            TaskItems(
+                task=task,
+                search=tuple(of["search"]),
+                confirm=tuple(of.get("confirm", ())),
+                held_out=tuple(of["held_out"]),
+            )
             for task, of in drawn.items()
         ]
 
@@ -155,7 +160,7 @@ class RunStore:
     def add_scores(
         self, number: int, kind: Literal["confirm", "held_out"], scores: Sequence[TaskScore]
     ) -> None:
-        """Store a candidate's scores on all search items (`confirm`) or on held-out items."""
+        """Store a candidate's scores on all items but the held-out ones, or on those."""
         with self._transaction():
             self._add_scores(number, kind, scores)
 
@@ -175,13 +180,14 @@ class RunStore:
 
     def _scores(self) -> dict[tuple[int, str], list[TaskScore]]:
         found: dict[tuple[int, str], list[TaskScore]] = {}
-        # A store of the first version that is only read has fewer columns.
-        for candidate, split, task, score, items, *more in self._connection.execute(
-            "SELECT * FROM scores ORDER BY rowid"
-        ):
+        for row in self._connection.execute("SELECT * FROM scores ORDER BY rowid"):
+            # A store of an earlier version that is only read has fewer columns.
+            candidate, split, task, score, items = row[:5]
+            truncated, sureness = (*row[5:], None, None)[:2]
             values = tuple(np.frombuffer(items, dtype="<f8").tolist())
-            truncated = more[0] if more else None
-            entry = TaskScore(task=task, score=score, items=values, truncated=truncated)
+            entry = TaskScore(
+                task=task, score=score, items=values, truncated=truncated, sureness=sureness
+            )
             found.setdefault((candidate, split), []).append(entry)
         return found
 
@@ -194,10 +200,11 @@ class RunStore:
                 each.score,
                 np.array(each.items, dtype="<f8").tobytes(),
                 each.truncated,
+                each.sureness,
             )
             for each in scores
         ]
-        self._connection.executemany("INSERT INTO scores VALUES (?, ?, ?, ?, ?, ?)", rows)
+        self._connection.executemany("INSERT INTO scores VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

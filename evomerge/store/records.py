@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 from evomerge.evaluation.outcome import Evaluated
 
 if TYPE_CHECKING:
-    from evomerge.evaluation.outcome import Objective, Outcome, TaskScore
+    from collections.abc import Iterable
+
+    from evomerge.evaluation.objective import Objective
+    from evomerge.evaluation.outcome import Outcome, TaskScore
     from evomerge.genome.baselines import Kind
 
 
@@ -46,7 +49,7 @@ class Entry:
         outcome: Its outcome on search items; None while it is not known.
         fitness: What the strategy was told; None unless it was evaluated.
         held_out: Its scores on held-out items, for the few that were compared there.
-        confirmed: Its scores on all search items, if it was stopped and scored there afterwards.
+        confirmed: Its scores on all search and confirm items, if it was a finalist.
     """
 
     candidate: Candidate
@@ -57,11 +60,21 @@ class Entry:
 
     @property
     def whole(self) -> tuple[TaskScore, ...]:
-        """Its scores on all search items; empty if it has none."""
-        if self.confirmed or not isinstance(self.outcome, Evaluated):
-            return self.confirmed
-        return self.outcome.scores if self.outcome.share == 1 else ()
+        """Its scores on all search items at least; empty if it has none."""
+        return self.confirmed or self.searched
+
+    @property
+    def searched(self) -> tuple[TaskScore, ...]:
+        """Its scores on all search items, as the search saw them; empty if it has none."""
+        if not isinstance(self.outcome, Evaluated) or self.outcome.share < 1:
+            return ()
+        return self.outcome.scores
 
     def search_score(self, objective: Objective) -> float | None:
         """Its fitness on all search items; what was estimated of it if it was stopped."""
         return objective.fitness(self.whole) if self.whole else self.fitness
+
+
+def scores_of_sources(entries: Iterable[Entry]) -> list[tuple[TaskScore, ...]]:
+    """What the sources scored on the search items."""
+    return [e.searched for e in entries if e.candidate.kind == "source" and e.searched]

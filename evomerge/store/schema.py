@@ -72,4 +72,18 @@ STEPS = (
     DROP TABLE scores;
     ALTER TABLE wider_scores RENAME TO scores;
     """,
+    # Items that only finalists see; what tells equal scores apart.
+    """
+    CREATE TABLE wider_items (
+        task     TEXT NOT NULL,
+        split    TEXT NOT NULL CHECK (split IN ('search', 'confirm', 'held_out')),
+        place    INTEGER NOT NULL,
+        position INTEGER NOT NULL,
+        PRIMARY KEY (task, split, place)
+    ) STRICT;
+    INSERT INTO wider_items SELECT * FROM items ORDER BY rowid;
+    DROP TABLE items;
+    ALTER TABLE wider_items RENAME TO items;
+    ALTER TABLE scores ADD COLUMN sureness REAL;
+    """,
 )

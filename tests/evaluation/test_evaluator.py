@@ -12,6 +12,7 @@ import torch
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.evaluator import ResidentEvaluator
 from evomerge.evaluation.items import TaskItems
+from evomerge.evaluation.objective import Aim
 from evomerge.evaluation.racing import Race
 from evomerge.evaluation.tasks import HarnessTask, TaskSpec
 from evomerge.live_model import load_model
@@ -100,7 +101,7 @@ def test_the_size_of_batches_does_not_change_which_answers_are_right(
     small, large = (
         make_evaluator(loaded, specs[:3], tokens).evaluate("search") for tokens in (40, 4096)
     )
-    assert small == large
+    assert [(s.score, s.items) for s in small] == [(s.score, s.items) for s in large]
 
 
 def test_the_same_weights_give_the_same_scores_bit_for_bit(
@@ -178,7 +179,7 @@ def race_to(fitness: float, specs: list[TaskSpec]) -> Race:
     tasks = [spec.name for spec in specs]
     return Race(
         to_beat=fitness,
-        shares=dict.fromkeys(tasks, 1 / len(tasks)),
+        aims=(Aim(shares=dict.fromkeys(tasks, 1 / len(tasks))),),
         expected=dict.fromkeys(tasks, [0.5] * len(ITEMS)),
         ranges=dict.fromkeys(tasks, 1.0),
         alpha=0.05,
@@ -219,3 +220,19 @@ def test_a_perplexity_item_is_smaller_when_the_model_is_better(
     bits = list(score.items)
     assert all(item > 0 for item in bits)
     assert min(bits) < torch.log(torch.tensor(score.score)) < max(bits)
+
+
+def test_how_sure_a_model_is_of_the_right_choice_is_told_without_another_pass(
+    loaded: tuple[Any, Any], specs: list[TaskSpec]
+) -> None:
+    choice = next(spec for spec in specs if spec.name == "tiny_choice")
+    evaluator = make_evaluator(loaded, [choice])
+    (score,) = evaluator.evaluate("search")
+    task = evaluator._prepared("search").tasks[0]
+    expected = []
+    for _, requests in task._of_item:
+        likelihoods = torch.tensor([request.resps[0][0] for request in requests])
+        right = task._task.doc_to_target(requests[0].doc)
+        expected.append(float(likelihoods.double().softmax(0)[right]))
+    assert score.sureness == pytest.approx(sum(expected) / len(expected), rel=1e-6)
+    assert make_evaluator(loaded, specs[3:]).evaluate("search")[0].sureness is None

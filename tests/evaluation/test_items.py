@@ -35,7 +35,9 @@ def test_tasks_of_equal_size_draw_differently() -> None:
 
 
 def test_too_few_documents_are_counted() -> None:
-    with pytest.raises(TaskError, match=r"task t: has 2 different items, but 2 search and 1 held"):
+    with pytest.raises(
+        TaskError, match=r"task t: has 2 different items, but 2 search, 1 held-out"
+    ):
         draw_items("t", ["a", "b", "a"], search=2, held_out=1, seed=0)
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evomerge.evaluation.objective import Aim
 from evomerge.evaluation.outcome import TaskScore
 from evomerge.evaluation.racing import FEWEST, Race, _quantile, estimate
 
@@ -19,7 +20,7 @@ RUNGS = (0.25, 0.5)
 def race(to_beat: float, expected: list[float], share: float = 1.0) -> Race:
     return Race(
         to_beat=to_beat,
-        shares={"t": share},
+        aims=(Aim(shares={"t": share}),),
         expected={"t": expected},
         ranges={"t": 1.0},
         alpha=0.05,
@@ -141,7 +142,7 @@ def test_a_rare_success_is_waited_for(rate: float, items: int) -> None:
             continue
         run = Race(
             to_beat=float(solved[:5].max()) / items,
-            shares={"t": 1.0},
+            aims=(Aim(shares={"t": 1.0}),),
             expected={"t": known[:5].mean(axis=0).tolist()},
             ranges={"t": float(known[:5].max() - known[:5].min())},
             alpha=0.05,
@@ -176,7 +177,7 @@ def _races(count: int, advantage: float, *, only_ties: bool = False) -> tuple[in
             continue
         run = Race(
             to_beat=solved[0] / (items * len(tasks)),
-            shares=dict.fromkeys(tasks, 1 / 3),
+            aims=(Aim(shares=dict.fromkeys(tasks, 1 / 3)),),
             expected={task: k[:5].mean(axis=0).tolist() for task, k in known.items()},
             ranges=dict.fromkeys(tasks, 1.0),
             alpha=0.05,

@@ -12,6 +12,7 @@ from evomerge.errors import NoCandidateError, RunError
 from evomerge.evaluation.outcome import Failed
 from evomerge.run.finalists import best
 from evomerge.run.finish import finish_search
+from evomerge.run.incumbents import ranked
 from evomerge.run.loop import SearchLoop
 from evomerge.search.contract import StrategySettings
 from evomerge.search.random import RandomStrategy
@@ -60,9 +61,10 @@ def test_winner_and_rival_are_chosen_by_search_score_alone(searched: RunStore) -
     finish(searched, Contrary())
     verdict, entries = searched.fact("verdict"), searched.entries()
     assert (
-        verdict["winner"] == best(entries, ("offspring", "baseline"), OBJECTIVE).candidate.digest
+        verdict["winner"]
+        == best(ranked(entries, OBJECTIVE), ("offspring", "baseline")).candidate.digest
     )
-    assert verdict["best_source"] == best(entries, ("source",), OBJECTIVE).candidate.digest
+    assert verdict["best_source"] == best(ranked(entries, OBJECTIVE), ("source",)).candidate.digest
     assert verdict["difference"] < 0
 
 
@@ -70,7 +72,7 @@ def test_the_winner_meets_the_best_source_and_the_uniform_average(searched: RunS
     finish(searched, PlantedExecutor())
     verdict, entries = searched.fact("verdict"), searched.entries()
     met = [each["name"] for each in verdict["comparisons"]]
-    assert met == [best(entries, ("source",), OBJECTIVE).candidate.name, "uniform average"]
+    assert met == [best(ranked(entries, OBJECTIVE), ("source",)).candidate.name, "uniform average"]
     for each in verdict["comparisons"]:
         low, high = each["interval"]
         words = {"better": low > 0, "worse": high < 0}
@@ -82,7 +84,7 @@ def test_the_winner_meets_the_best_source_and_the_uniform_average(searched: RunS
 def test_the_luck_of_the_winner_is_told(searched: RunStore) -> None:
     finish(searched, Contrary())
     verdict = searched.fact("verdict")
-    winner = best(searched.entries(), ("offspring", "baseline"), OBJECTIVE)
+    winner = best(ranked(searched.entries(), OBJECTIVE), ("offspring", "baseline"))
     held_out = OBJECTIVE.fitness(winner.held_out)
     assert verdict["search_minus_held_out"] == pytest.approx(winner.fitness - held_out)
     assert "higher than its held-out score" in verdict["text"]
@@ -119,7 +121,7 @@ def test_a_finalist_that_fails_is_named(searched: RunStore) -> None:
 
 def test_without_any_merge_there_is_no_winner(searched: RunStore) -> None:
     with pytest.raises(NoCandidateError, match="no offspring or baseline could be evaluated"):
-        best([], ("offspring", "baseline"), OBJECTIVE)
+        best([], ("offspring", "baseline"))
 
 
 def test_of_equals_the_one_that_was_asked_for_first_wins(searched: RunStore) -> None:
@@ -127,14 +129,14 @@ def test_of_equals_the_one_that_was_asked_for_first_wins(searched: RunStore) -> 
         """The elite mean is as good as the best offspring."""
 
         def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
-            top = best(searched.entries(), ("offspring", "baseline"), OBJECTIVE)
+            top = best(ranked(searched.entries(), OBJECTIVE), ("offspring", "baseline"))
             for job, outcome in super().run(jobs):
                 yield (
                     job,
                     evaluated(top.search_score(OBJECTIVE) or 0) if job.number < 0 else outcome,
                 )
 
-    top = best(searched.entries(), ("offspring", "baseline"), OBJECTIVE)
+    top = best(ranked(searched.entries(), OBJECTIVE), ("offspring", "baseline"))
     finish(searched, Equal())
     assert searched.entries()[-1].search_score(OBJECTIVE) == top.search_score(OBJECTIVE)
     assert searched.fact("verdict")["winner"] == top.candidate.digest

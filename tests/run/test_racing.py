@@ -18,6 +18,7 @@ from evomerge.recipe.merge import MergeRecipe
 from evomerge.recipe.search import Racing
 from evomerge.run.finalists import FINALISTS, best, confirm
 from evomerge.run.finish import finish_search
+from evomerge.run.incumbents import ranked
 from evomerge.run.loop import SearchLoop
 from evomerge.search.contract import StrategySettings
 from evomerge.search.strategies import build_strategy
@@ -111,7 +112,7 @@ def test_the_best_candidates_are_scored_on_all_items_in_the_end(tmp_path: Path) 
     entries = search(tmp_path / "s", ItemExecutor())
     known = sorted(entries, key=lambda e: e.search_score(OBJECTIVE) or -1, reverse=True)
     assert all(entry.whole for entry in known[:FINALISTS])
-    winner = best(entries, ("offspring", "baseline"), OBJECTIVE)
+    winner = best(ranked(entries, OBJECTIVE), ("offspring", "baseline"))
     merges = [e for e in entries if e.candidate.kind in ("offspring", "baseline")]
     assert max(e.search_score(OBJECTIVE) or -1 for e in merges) == winner.search_score(OBJECTIVE)
 
@@ -165,7 +166,7 @@ def test_races_spend_fewer_items_and_find_as_good_a_merge(tmp_path: Path) -> Non
             for racing in (RACING, None)
         ]
         quality = [
-            planted_score(_recipe(best(entries, ("offspring", "baseline"), OBJECTIVE)))
+            planted_score(_recipe(best(ranked(entries, OBJECTIVE), ("offspring", "baseline"))))
             for entries in results
         ]
         gaps.append(quality[0] - quality[1])

@@ -235,7 +235,9 @@ def test_a_newer_store_asks_for_a_newer_program(file: Path) -> None:
         pass
     with closing(sqlite3.connect(file)) as newer:
         newer.execute("PRAGMA user_version = 99")
-    with pytest.raises(VersionError, match=r"newer evomerge \(format 99, known up to 2\)"):
+    with pytest.raises(
+        VersionError, match=rf"newer evomerge \(format 99, known up to {len(STEPS)}\)"
+    ):
         RunStore.open_for_writing(file)
 
 

@@ -1,0 +1,34 @@
+"""How sure a model is of the right choice: what tells equal accuracies apart, at no extra pass."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def sureness(task: Any, requests: Sequence[Any]) -> float | None:
+    """Probability of the right choice among all choices of a document.
+
+    Args:
+        task: lm-eval's task.
+        requests: The document's requests, answered.
+
+    Returns:
+        None where the document is not several choices that follow one context.
+    """
+    if task.get_config("output_type") != "multiple_choice" or task.multiple_input:
+        return None
+    document = requests[0].doc
+    choices, right = task.doc_to_choice(document), task.doc_to_target(document)
+    if isinstance(right, str) and right in choices:
+        right = choices.index(right)
+    if not isinstance(right, int) or not 0 <= right < len(choices):
+        return None
+    # Behind the choices, some metrics ask for them again, without their context.
+    likelihoods = [request.resps[0][0] for request in requests[: len(choices)]]
+    highest = max(likelihoods)
+    parts = [math.exp(value - highest) for value in likelihoods]
+    return parts[right] / sum(parts)
