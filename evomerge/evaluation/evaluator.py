@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge.evaluation.answers import AnswerPlan
 from evomerge.evaluation.forward import Forward
+from evomerge.evaluation.probe import Probe
 from evomerge.evaluation.tasks import HarnessTask, TaskSpec
 from evomerge.evaluation.tokens import Tokenizer
 
@@ -41,6 +42,7 @@ class _PreparedSplit:
 
     tasks: Sequence[HarnessTask]
     rungs: Sequence[_Rung]
+    probe: Probe | None
 
 
 class ResidentEvaluator:
@@ -86,11 +88,13 @@ class ResidentEvaluator:
             race: What the model has to beat; if it cannot, it is not scored on all items.
 
         Raises:
-            EvaluationError: A score is not finite.
+            EvaluationError: A score is not finite, or the model is broken; see `Probe`.
         """
         prepared = self._prepared(split)
         self.forward.boundaries.look()
         self.forward_s = 0.0
+        if prepared.probe:
+            prepared.probe.check()
         answers: list[list[Any]] = [[] for _ in prepared.tasks]
         scores: tuple[TaskScore, ...] = ()
         for rung in prepared.rungs:
@@ -113,7 +117,7 @@ class ResidentEvaluator:
         return sum(len(score.items) for score in scores) / sum(map(len, items))
 
     def prepare(self, split: Split) -> list[AnswerPlan]:
-        """Build and tokenise the requests of a split ahead of its first evaluation."""
+        """Build and tokenise the requests of a split, with a sound model, before merges come."""
         return [rung.plan for rung in self._prepared(split).rungs]
 
     def _prepare(self, split: Split) -> _PreparedSplit:
@@ -133,4 +137,8 @@ class ResidentEvaluator:
             plan = AnswerPlan(together, self.forward, self._tokenizer, self._batch_tokens)
             rungs.append(_Rung(counts=[len(part) for part in parts], plan=plan))
             done = ends
-        return _PreparedSplit(tasks=tasks, rungs=rungs)
+        probe = None
+        if split == "search":  # finalists have passed it
+            prompts = (each.inputs for turn in zip(*requests, strict=False) for each in turn)
+            probe = Probe(prompts, self.forward, self._tokenizer.pad_id)
+        return _PreparedSplit(tasks=tasks, rungs=rungs, probe=probe)

@@ -1,4 +1,4 @@
-"""Promise: finalists are told apart on items that the search has not seen, nor the verdict sees."""
+"""Promise: finalists are told apart on items that neither the search nor the verdict has seen."""
 
 from __future__ import annotations
 
