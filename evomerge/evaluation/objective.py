@@ -71,6 +71,11 @@ class Objective:
     references: Mapping[str, Reference] = field(default_factory=dict)
 
     @property
+    def signs(self) -> dict[str, int]:
+        """1 for each task whose score is to be high, -1 for each whose is to be low."""
+        return {task: 1 if self.higher_is_better[task] else -1 for task in self.weights}
+
+    @property
     def is_measured(self) -> bool:
         """Whether the sources' scores are known, or of no interest."""
         return self.name == "mean" or bool(self.references)
@@ -86,7 +91,7 @@ class Objective:
         references = {}
         for scores in zip(*sources, strict=True):
             task = scores[0].task
-            sign = 1 if self.higher_is_better[task] else -1
+            sign = self.signs[task]
             score = max(scores, key=lambda each: sign * each.score).score
             items = max((float(np.mean(each.items)) for each in scores), key=lambda m: sign * m)
             if score == 0 or items == 0:
@@ -104,7 +109,7 @@ class Objective:
             of_items: Whether they are functions of the means over items instead.
         """
         total = sum(self.weights.values())
-        signs = {task: 1 if self.higher_is_better[task] else -1 for task in self.weights}
+        signs = self.signs
         if not self.references:
             return (Aim(shares={t: signs[t] * w / total for t, w in self.weights.items()}),)
         recovered = []

@@ -16,6 +16,7 @@ from evomerge.genome.baselines import starting_candidates
 from evomerge.recipe.digest import canonical_json, digest
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.run.incumbents import race_against
+from evomerge.search.contract import Result
 from evomerge.store.records import Candidate, Entry, scores_of_sources
 
 if TYPE_CHECKING:
@@ -93,9 +94,11 @@ class SearchLoop:
         while asked < self._total:
             points = self._strategy.ask(min(generation_size, self._total - asked))
             offspring = self._agreed(self._offspring(points, generation, asked))
-            fitness = self._evaluate(offspring)
-            self._strategy.tell(fitness)
-            fruitless = 0 if any(value is not None for value in fitness) else fruitless + 1
+            self._evaluate(offspring)
+            results = [self._result(each) for each in offspring]
+            self._strategy.tell(results)
+            alive = any(result.fitness is not None for result in results)
+            fruitless = 0 if alive else fruitless + 1
             if fruitless == FRUITLESS_GENERATIONS:
                 raise NoCandidateError(self._complaint(offspring))
             asked, generation = asked + len(points), generation + 1
@@ -156,8 +159,20 @@ class SearchLoop:
             )
         return candidates
 
-    def _evaluate(self, candidates: list[Candidate]) -> list[float | None]:
-        """Evaluate those that have no outcome yet; the fitness of all, in order."""
+    def _result(self, candidate: Candidate) -> Result:
+        """What a strategy is told of a candidate."""
+        entry = self._entries[candidate.number]
+        if not isinstance(entry.outcome, Evaluated):
+            return Result(fitness=None)
+        signs = self._objective.signs
+        return Result(
+            fitness=entry.fitness,
+            scores=tuple(signs[each.task] * each.score for each in entry.outcome.scores),
+            items=tuple(signs[each.task] * item for each in entry.searched for item in each.items),
+        )
+
+    def _evaluate(self, candidates: list[Candidate]) -> None:
+        """Evaluate those that have no outcome yet."""
         outcomes = {
             entry.candidate.digest: entry.outcome
             for entry in self._entries.values()
@@ -175,7 +190,6 @@ class SearchLoop:
         twins = [each for each in waiting if each not in fresh.values() and each not in repeats]
         for candidate in (*repeats, *twins):
             self._settle(candidate.number, outcomes[candidate.digest])
-        return [self._entries[each.number].fitness for each in candidates]
 
     def _measured(self, results: Iterable[tuple[Job, Outcome]]) -> Iterator[tuple[Job, Outcome]]:
         """The results as they come; while the sources measure the others, together."""

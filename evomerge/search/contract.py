@@ -12,8 +12,24 @@ Point = tuple[float, ...]
 """A point of the unit cube."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """What became of a point.
+
+    Attributes:
+        fitness: The number that the search maximises; None if the point failed.
+        scores: Score on each task, higher is better; empty if it failed.
+        items: Score on each item of all tasks, higher is better; empty if it failed or was not
+            scored on all of them.
+    """
+
+    fitness: float | None
+    scores: tuple[float, ...] = ()
+    items: tuple[float, ...] = ()
+
+
 class Strategy(Protocol):
-    """Proposes points and learns from their fitness, which it maximises.
+    """Proposes points and learns from what became of them.
 
     A strategy is a deterministic function of its settings and of the calls made to it: the same
     asks and tells give the same points again. That is what makes a run resumable from its store
@@ -23,8 +39,8 @@ class Strategy(Protocol):
     def ask(self, count: int) -> list[Point]:
         """Propose points."""
 
-    def tell(self, fitness: Sequence[float | None]) -> None:
-        """Learn the fitness of the points asked last, in their order; None where one failed."""
+    def tell(self, results: Sequence[Result]) -> None:
+        """Learn what became of the points asked last, in their order."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,7 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evomerge.search.contract import Point, StrategySettings
+    from evomerge.search.contract import Point, Result, StrategySettings
 
 ALLOWED = ("CMA", "DiagonalCMA", "DE", "TwoPointsDE", "PSO", "OnePlusOne")
 
@@ -51,9 +51,9 @@ class NevergradStrategy:
         points = [np.clip(candidate.value, 0.0, 1.0).tolist() for candidate in self._asked]
         return [tuple(point[: self._dimension]) for point in points]
 
-    def tell(self, fitness: Sequence[float | None]) -> None:
-        """Learn the fitness of the points asked last, in their order; None where one failed."""
-        pairs = list(zip(self._asked, fitness, strict=True))
+    def tell(self, results: Sequence[Result]) -> None:
+        """Learn what became of the points asked last, in their order."""
+        pairs = [(c, result.fitness) for c, result in zip(self._asked, results, strict=True)]
         known = [(candidate, value) for candidate, value in pairs if value is not None]
         self._failed += [candidate for candidate, value in pairs if value is None]
         self._worst = min([self._worst, *(value for _, value in known)])

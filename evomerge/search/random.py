@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evomerge.search.contract import Point, StrategySettings
+    from evomerge.search.contract import Point, Result, StrategySettings
 
 
 class RandomStrategy:
@@ -23,5 +23,5 @@ class RandomStrategy:
         """Propose points."""
         return [tuple(row) for row in self._rng.random((count, self._dimension)).tolist()]
 
-    def tell(self, fitness: Sequence[float | None]) -> None:
+    def tell(self, results: Sequence[Result]) -> None:
         """Learn nothing."""

@@ -10,10 +10,10 @@ import pytest
 HEAVY = {"torch", "ray", "transformers", "lm_eval"}
 REPORT = "import sys; print(*sorted(set(sys.modules)))"
 BUILD = """
-from evomerge.search.contract import StrategySettings
+from evomerge.search.contract import Result, StrategySettings
 from evomerge.search.strategies import build_strategy
 strategy = build_strategy("CMA", StrategySettings(dimension=2, generation=4, seed=0))
-strategy.tell([0.0] * len(strategy.ask(4)))
+strategy.tell([Result(fitness=0.0)] * len(strategy.ask(4)))
 """
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from evomerge.recipe.search import StrategyName
 from evomerge.search import nevergrad
-from evomerge.search.contract import StrategySettings
+from evomerge.search.contract import Result, StrategySettings
 from evomerge.search.nevergrad import ALLOWED, WORST_MARGIN, NevergradStrategy, default_step
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _tell(generations: Sequence[list[float | None]]) -> None:
     strategy = NevergradStrategy("CMA", StrategySettings(dimension=2, generation=3, seed=0))
     for fitness in generations:
         strategy.ask(len(fitness))
-        strategy.tell(fitness)
+        strategy.tell([Result(fitness=value) for value in fitness])
 
 
 def test_every_strategy_but_random_is_one_of_nevergrad_s() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from evomerge.search.contract import StrategySettings
+from evomerge.search.contract import Result, StrategySettings
 from evomerge.search.nevergrad import ALLOWED
 from evomerge.search.strategies import build_strategy
 
@@ -29,7 +29,7 @@ def _best(name: StrategyName, seed: int) -> float:
     for _ in range(EVALUATIONS // GENERATION):
         points = np.array(strategy.ask(GENERATION))
         fitness = (-((points - optimum) ** 2).sum(axis=1)).tolist()
-        strategy.tell(fitness)
+        strategy.tell([Result(fitness=value) for value in fitness])
         best = max(best, *fitness)
     return best
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evomerge.recipe.search import StrategyName
-from evomerge.search.contract import Point, StrategySettings
+from evomerge.search.contract import Point, Result, StrategySettings
 from evomerge.search.strategies import build_strategy
 
 if TYPE_CHECKING:
@@ -29,6 +29,20 @@ def _strategy(
     return build_strategy(
         name, StrategySettings(dimension=dimension, generation=generation, seed=seed)
     )
+
+
+def told(fitness: Sequence[float | None]) -> list[Result]:
+    """Results of two tasks and six items."""
+    return [
+        Result(fitness=None)
+        if value is None
+        else Result(fitness=value, scores=(value, -value), items=_items(value))
+        for value in fitness
+    ]
+
+
+def _items(value: float) -> tuple[float, ...]:
+    return tuple(float(value > bar) for bar in (-1.0, -0.5, -0.3, -0.2, -0.1, 0.0))
 
 
 def _fitness(points: Sequence[Point]) -> list[float | None]:
@@ -55,7 +69,7 @@ def _play(
     for count in counts:
         points = strategy.ask(count)
         between()
-        strategy.tell(judge(points))
+        strategy.tell(told(judge(points)))
         between()
         found += points
     return found
@@ -107,7 +121,7 @@ def test_a_replay_from_the_recorded_outcomes_goes_on_with_the_same_points(
     recorded = [_play(original, [count], judge) for count in counts]
     for points in recorded:
         assert replayed.ask(len(points)) == points
-        replayed.tell(judge(points))
+        replayed.tell(told(judge(points)))
     assert replayed.ask(GENERATION) == original.ask(GENERATION)
 
 
@@ -160,7 +174,7 @@ def test_any_fitness_leads_to_points_in_the_cube(
     strategy = _strategy(name, dimension=2)
     for start in range(0, len(fitness), GENERATION):
         assert _in_cube(strategy.ask(GENERATION), 2)
-        strategy.tell(fitness[start : start + GENERATION])
+        strategy.tell(told(fitness[start : start + GENERATION]))
     assert _in_cube(strategy.ask(GENERATION), 2)
 
 
@@ -177,4 +191,4 @@ def test_telling_too_few_outcomes_is_a_programming_error(name: StrategyName) -> 
     strategy = _strategy(name)
     strategy.ask(3)
     with pytest.raises(ValueError, match="shorter"):
-        strategy.tell([0.1, 0.2])
+        strategy.tell(told([0.1, 0.2]))
