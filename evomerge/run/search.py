@@ -101,6 +101,7 @@ def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
             generation=settings.generation,
             seed=settings.seed,
             step=settings.step,
+            genes=search.genome.genes,
         ),
     )
     store.write_facts({"state": "running"})

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from evomerge.genome.genome import Gene
+
 Point = tuple[float, ...]
 """A point of the unit cube."""
 
@@ -37,10 +39,10 @@ class Strategy(Protocol):
     """
 
     def ask(self, count: int) -> list[Point]:
-        """Propose points."""
+        """Propose points; others may not have been told yet."""
 
     def tell(self, results: Sequence[Result]) -> None:
-        """Learn what became of the points asked last, in their order."""
+        """Learn what became of the oldest points that were not told yet, in order of asking."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +51,7 @@ class StrategySettings:
 
     Attributes:
         dimension: Number of coordinates.
+        genes: What each coordinate drives; empty if that is not known.
         generation: Points asked at a time.
         seed: Seeds its random numbers.
         step: Real standard deviation of the first points, as a fraction of the range; None for
@@ -59,3 +62,4 @@ class StrategySettings:
     generation: int
     seed: int
     step: float | None = None
+    genes: tuple[Gene, ...] = ()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,19 +42,20 @@ class NevergradStrategy:
     def __init__(self, name: str, settings: StrategySettings) -> None:
         self._optimizer = _build(name, settings)
         self._dimension = settings.dimension
-        self._asked: list[Any] = []
+        self._asked: deque[Any] = deque()
         self._failed: list[Any] = []
         self._worst = math.inf
 
     def ask(self, count: int) -> list[Point]:
         """Propose points."""
-        self._asked = [self._optimizer.ask() for _ in range(count)]
-        points = [np.clip(candidate.value, 0.0, 1.0).tolist() for candidate in self._asked]
+        asked = [self._optimizer.ask() for _ in range(count)]
+        self._asked += asked
+        points = [np.clip(candidate.value, 0.0, 1.0).tolist() for candidate in asked]
         return [tuple(point[: self._dimension]) for point in points]
 
     def tell(self, results: Sequence[Result]) -> None:
-        """Learn what became of the points asked last, in their order."""
-        pairs = [(c, result.fitness) for c, result in zip(self._asked, results, strict=True)]
+        """Learn what became of the oldest points that were not told yet, in order of asking."""
+        pairs = [(self._asked.popleft(), result.fitness) for result in results]
         known = [(candidate, value) for candidate, value in pairs if value is not None]
         self._failed += [candidate for candidate, value in pairs if value is None]
         self._worst = min([self._worst, *(value for _, value in known)])

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from evomerge.search.nevergrad import NevergradStrategy
+from evomerge.search.nevergrad import ALLOWED, NevergradStrategy
 from evomerge.search.random import RandomStrategy
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from evomerge.recipe.search import StrategyName
     from evomerge.search.contract import Strategy, StrategySettings
+
+STRATEGIES: dict[str, Callable[[StrategySettings], Strategy]] = {
+    "random": RandomStrategy,
+    **{name: partial(NevergradStrategy, name) for name in ALLOWED},
+}
+"""By their names in recipes."""
 
 
 def build_strategy(name: StrategyName, settings: StrategySettings) -> Strategy:
     """Build a strategy by its name in recipes."""
-    if name == "random":
-        return RandomStrategy(settings)
-    return NevergradStrategy(name, settings)
+    return STRATEGIES[name](settings)

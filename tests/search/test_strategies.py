@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from evomerge.recipe.search import StrategyName
 from evomerge.search.contract import Point, Result, StrategySettings
-from evomerge.search.strategies import build_strategy
+from evomerge.search.strategies import STRATEGIES, build_strategy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -186,9 +186,24 @@ def test_equal_fitness_everywhere_does_not_stop_it(name: StrategyName) -> None:
     assert _in_cube(_play(_strategy(name), [GENERATION] * 6, judge), 5)
 
 
+@every_strategy
+def test_points_may_be_asked_for_while_others_are_under_way(name: StrategyName) -> None:
+    strategy, waiting = _strategy(name), []
+    for _ in range(40):
+        waiting += strategy.ask(1)
+        if len(waiting) > 3:
+            strategy.tell(told(_fitness([waiting.pop(0)])))
+    strategy.tell(told(_fitness(waiting)))
+    assert _in_cube(strategy.ask(GENERATION), 5)
+
+
 @pytest.mark.parametrize("name", [each for each in get_args(StrategyName) if each != "random"])
-def test_telling_too_few_outcomes_is_a_programming_error(name: StrategyName) -> None:
+def test_telling_more_than_was_asked_for_is_a_programming_error(name: StrategyName) -> None:
     strategy = _strategy(name)
-    strategy.ask(3)
-    with pytest.raises(ValueError, match="shorter"):
+    strategy.ask(1)
+    with pytest.raises(IndexError):
         strategy.tell(told([0.1, 0.2]))
+
+
+def test_every_name_in_recipes_is_a_strategy() -> None:
+    assert set(STRATEGIES) == set(get_args(StrategyName))
