@@ -62,16 +62,24 @@ class PlantedExecutor:
         crash_after: Crash when so many outcomes were given; None never.
         fails: Which recipes fail.
         jobs: What was evaluated.
+        waiting: What is to be evaluated.
     """
 
     crash_after: int | None = None
     fails: Callable[[MergeRecipe], bool] = lambda _: False
     jobs: list[Job] = field(default_factory=list)
+    waiting: list[Job] = field(default_factory=list)
     workers: int = 1
 
+    def submit(self, job: Job) -> None:
+        self.waiting.append(job)
+
+    def collect(self) -> tuple[Job, Outcome]:
+        # The last first: results may come in any order.
+        return next(iter(self.run([self.waiting.pop()])))
+
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
-        # Backwards: results may come in any order.
-        for job in reversed(jobs):
+        for job in jobs:
             if self.crash_after is not None and len(self.jobs) >= self.crash_after:
                 raise Crash
             self.jobs.append(job)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator
 
     from evomerge.evaluation.outcome import Outcome, Split
     from evomerge.evaluation.racing import Race
@@ -41,8 +41,19 @@ class Executor(Protocol):
     def workers(self) -> int:
         """How many candidates are worked on at a time."""
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
-        """Evaluate candidates and yield each as soon as it is done, in any order."""
+    def submit(self, job: Job) -> None:
+        """Have a candidate evaluated as soon as a worker is free."""
+
+    def collect(self) -> tuple[Job, Outcome]:
+        """Wait for any of the submitted candidates that have not been collected yet."""
 
     def close(self) -> None:
         """Stop all workers."""
+
+
+def evaluate(executor: Executor, jobs: Collection[Job]) -> Iterator[tuple[Job, Outcome]]:
+    """Evaluate candidates and yield each as soon as it is done, in any order."""
+    for job in jobs:
+        executor.submit(job)
+    for _ in jobs:
+        yield executor.collect()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from evomerge.executors.worker import Worker, WorkerSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from evomerge.evaluation.outcome import Outcome
     from evomerge.executors.contract import Job
 
@@ -20,11 +19,16 @@ class InlineExecutor:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._worker = Worker(settings)
+        self._waiting: deque[Job] = deque()
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
-        """Evaluate candidates in order."""
-        for job in jobs:
-            yield job, self._worker.evaluate(job)
+    def submit(self, job: Job) -> None:
+        """Keep a candidate until it is collected."""
+        self._waiting.append(job)
+
+    def collect(self) -> tuple[Job, Outcome]:
+        """Evaluate the candidate that has waited for longest."""
+        job = self._waiting.popleft()
+        return job, self._worker.evaluate(job)
 
     def close(self) -> None:
         """Nothing to stop."""

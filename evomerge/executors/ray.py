@@ -7,6 +7,7 @@ a running cluster is joined by its address, and so is a Ray that this process ru
 from __future__ import annotations
 
 import os
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import RunError, VersionError
@@ -14,8 +15,6 @@ from evomerge.evaluation.outcome import Failed, Outcome
 from evomerge.executors.worker import Worker, WorkerSettings, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from evomerge.executors.contract import Job
 
 ATTEMPTS = 2
@@ -42,6 +41,9 @@ class RayExecutor:
         self._settings, self._gpus = settings, gpus
         self._ray, self._started = _join_or_start(workers * self._cpus, address)
         self._actors = [self._build_actor() for _ in range(workers)]
+        self._free = list(range(workers))
+        self._waiting: deque[tuple[Job, int]] = deque()
+        self._running: dict[Any, tuple[int, Job, int]] = {}
         try:
             self._ray.get([actor.ready.remote() for actor in self._actors])
         except self._ray.exceptions.RayError as error:
@@ -53,24 +55,30 @@ class RayExecutor:
         """Number of actors."""
         return len(self._actors)
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
-        """Evaluate candidates on free actors; a dead actor is replaced, its candidate retried."""
-        waiting = [(job, 1) for job in reversed(jobs)]
-        free = list(range(len(self._actors)))
-        running: dict[Any, tuple[int, Job, int]] = {}
-        while waiting or running:
-            while waiting and free:
-                (job, attempt), slot = waiting.pop(), free.pop()
-                answer = self._actors[slot].evaluate.remote(job)
-                running[answer] = (slot, job, attempt)
-            (done,), _ = self._ray.wait(list(running), num_returns=1)
-            slot, job, attempt = running.pop(done)
+    def submit(self, job: Job) -> None:
+        """Evaluate a candidate as soon as an actor is free."""
+        self._waiting.append((job, 1))
+        self._fill()
+
+    def collect(self) -> tuple[Job, Outcome]:
+        """Wait for any candidate; a dead actor is replaced and its candidate tried again."""
+        while True:
+            (done,), _ = self._ray.wait(list(self._running), num_returns=1)
+            slot, job, attempt = self._running.pop(done)
             outcome = self._outcome(done, slot)
-            free.append(slot)
-            if isinstance(outcome, Failed) and outcome.stage == "worker" and attempt < ATTEMPTS:
-                waiting.append((job, attempt + 1))
-            else:
-                yield job, outcome
+            self._free.append(slot)
+            again = isinstance(outcome, Failed) and outcome.stage == "worker"
+            if again and attempt < ATTEMPTS:
+                self._waiting.appendleft((job, attempt + 1))
+            self._fill()
+            if not again or attempt == ATTEMPTS:
+                return job, outcome
+
+    def _fill(self) -> None:
+        while self._waiting and self._free:
+            (job, attempt), slot = self._waiting.popleft(), self._free.pop()
+            answer = self._actors[slot].evaluate.remote(job)
+            self._running[answer] = (slot, job, attempt)
 
     def close(self) -> None:
         """Stop the actors, and Ray with them if it was started here."""

@@ -178,7 +178,9 @@ class Strategy(Strict):
     Attributes:
         strategy: Name of the search strategy.
         candidates: Most candidates that are evaluated, the starting ones included.
-        generation: Candidates proposed at a time.
+        generation: Candidates under way at a time.
+        steady: Propose another candidate whenever one has been told, so that no worker waits for
+            the last ones of a generation; each is then proposed with less known.
         step: Real standard deviation of the first proposals, as a fraction of the range, for the
             strategies that have one; chosen by dimension when absent.
         seed: Seeds the strategy and the stochastic operators; below 2^32.
@@ -187,6 +189,7 @@ class Strategy(Strict):
     strategy: StrategyName = "CMA"
     candidates: Positive = 200
     generation: Positive = 16
+    steady: Flag = False
     step: Annotated[Number, Field(gt=0, le=0.5)] | None = None
     seed: Annotated[Natural, Field(lt=2**32)] = 0
 

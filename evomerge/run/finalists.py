@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from evomerge.errors import NoCandidateError, RunError
 from evomerge.evaluation.outcome import Failed
+from evomerge.executors.contract import evaluate
 from evomerge.recipe.digest import digest
+from evomerge.run.candidates import fitness_of, job_of, offspring
 from evomerge.run.incumbents import ranked
-from evomerge.run.loop import fitness_of, job_of, recipe_json
-from evomerge.store.records import Candidate, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from evomerge.executors.contract import Executor
     from evomerge.genome.genome import Genome
     from evomerge.store.database import RunStore
+    from evomerge.store.records import Entry
 
 FINALISTS = 8
 """Number of candidates that are scored on all items but the held-out ones."""
@@ -43,7 +44,7 @@ def confirm(store: RunStore, executor: Executor, objective: Objective) -> list[E
         for each in waiting:
             twins.setdefault(each.candidate.digest, []).append(each.candidate.number)
         jobs = {each.candidate.digest: job_of(each.candidate, split) for each in waiting}
-        for job, outcome in executor.run(list(jobs.values())):
+        for job, outcome in evaluate(executor, jobs.values()):
             if isinstance(outcome, Failed):
                 raise RunError(f"candidate {job.number}, a finalist: {outcome.reason}")
             for number in twins[digest(job.recipe)]:
@@ -92,25 +93,22 @@ def add_elite_mean(
         return
     genes = zip(*(entry.candidate.genotype or () for entry in elites), strict=True)
     point = tuple(sum(gene) / len(elites) for gene in genes)
-    recipe = genome.decode(point)
-    same = [entry for entry in entries if entry.candidate.digest == digest(recipe)]
+    # Below 0: the search may be continued, with the number after its last.
+    number = min(0, *(entry.candidate.number for entry in entries)) - 1
+    mean = offspring(
+        genome,
+        point,
+        number=number,
+        generation=max(entry.candidate.generation for entry in elites),
+        parents=tuple(entry.candidate.digest for entry in elites),
+        name=ELITE_MEAN if number == -1 else f"{ELITE_MEAN} {-number}",
+    )
+    same = [entry for entry in entries if entry.candidate.digest == mean.digest]
     if any(entry.outcome is not None for entry in same):
         return
     if same:  # asked for by a process that died
         mean = same[0].candidate
     else:
-        # Below 0: the search may be continued, with the number after its last.
-        number = min(0, *(entry.candidate.number for entry in entries)) - 1
-        mean = Candidate(
-            number=number,
-            digest=digest(recipe),
-            kind="offspring",
-            name=ELITE_MEAN if number == -1 else f"{ELITE_MEAN} {-number}",
-            generation=max(entry.candidate.generation for entry in elites),
-            genotype=point,
-            recipe=recipe_json(recipe),
-            parents=tuple(entry.candidate.digest for entry in elites),
-        )
         store.add_candidates([mean])
-    for job, outcome in executor.run([job_of(mean, "search")]):
+    for job, outcome in evaluate(executor, [job_of(mean, "search")]):
         store.add_outcome(job.number, outcome, fitness_of(objective, outcome))

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from evomerge.errors import RunError
 from evomerge.evaluation.outcome import Failed
 from evomerge.evaluation.statistics import PairedComparison, compare
+from evomerge.executors.contract import evaluate
 from evomerge.genome.baselines import UNIFORM_AVERAGE
+from evomerge.run.candidates import job_of
 from evomerge.run.finalists import add_elite_mean, best, confirm
-from evomerge.run.loop import job_of
 from evomerge.store.records import scores_of_sources
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _score_held_out(
 ) -> None:
     jobs = [job_of(entry.candidate, "held_out") for entry in entries]
     progress.compared(0, len(jobs))
-    for done, (job, outcome) in enumerate(executor.run(jobs), start=1):
+    for done, (job, outcome) in enumerate(evaluate(executor, jobs), start=1):
         if isinstance(outcome, Failed):
             raise RunError(f"candidate {job.number} on held-out items: {outcome.reason}")
         store.add_scores(job.number, "held_out", outcome.scores)

@@ -10,24 +10,23 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from evomerge.errors import NoCandidateError, RunError
-from evomerge.evaluation.outcome import Evaluated, Failed, Outcome, Split
-from evomerge.executors.contract import Executor, Job
-from evomerge.genome.baselines import starting_candidates
-from evomerge.recipe.digest import canonical_json, digest
-from evomerge.recipe.merge import MergeRecipe
+from evomerge.evaluation.outcome import Evaluated, Failed, Outcome
+from evomerge.run.candidates import fitness_of, job_of, offspring, starting
 from evomerge.run.incumbents import race_against
 from evomerge.search.contract import Result
-from evomerge.store.records import Candidate, Entry, scores_of_sources
+from evomerge.store.records import Entry, scores_of_sources
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from evomerge.evaluation.objective import Objective
     from evomerge.evaluation.racing import Race
+    from evomerge.executors.contract import Executor
     from evomerge.genome.genome import Genome
     from evomerge.recipe.search import Racing
-    from evomerge.search.contract import Point, Strategy
+    from evomerge.search.contract import Strategy
     from evomerge.store.database import RunStore
+    from evomerge.store.records import Candidate
 
 FRUITLESS_GENERATIONS = 2
 """After so many generations in a row without a single valid candidate a search gives up."""
@@ -48,6 +47,10 @@ class Progress(Protocol):
 
 class SearchLoop:
     """Asks a strategy for candidates, has them evaluated, stores and tells their outcomes.
+
+    Whatever the order in which candidates are done, they are told in the order of asking, and a
+    candidate is asked for when a fixed number of others has been told. So what is asked does not
+    depend on how long anything takes.
 
     Args:
         genome: Turns points into recipes.
@@ -77,70 +80,53 @@ class SearchLoop:
         self._entries: dict[int, Entry] = {
             e.candidate.number: e for e in store.entries() if e.candidate.number >= 0
         }
+        self._waiting: dict[str, list[int]] = {}
         self._total = 0
         progress.known(list(self._entries.values()))
 
-    def run(self, candidates: int, generation_size: int) -> None:
+    def run(self, candidates: int, generation: int, *, steady: bool = False) -> None:
         """Search until `candidates` have been evaluated, the starting ones included.
 
+        Args:
+            candidates: How many.
+            generation: How many are under way at a time.
+            steady: Ask for another one whenever one is told, instead of when all are.
+
         Raises:
-            NoCandidateError: Nothing but failures, generation after generation.
+            NoCandidateError: Nothing but failures, for as many as two generations.
             RunError: The strategy does not repeat what the store says it did.
         """
-        starting = self._starting_candidates()
-        self._total = max(candidates, len(starting))
-        self._evaluate(self._agreed(starting))
-        fruitless, generation, asked = 0, 1, len(starting)
-        while asked < self._total:
-            points = self._strategy.ask(min(generation_size, self._total - asked))
-            offspring = self._agreed(self._offspring(points, generation, asked))
-            self._evaluate(offspring)
-            results = [self._result(each) for each in offspring]
-            self._strategy.tell(results)
-            alive = any(result.fitness is not None for result in results)
-            fruitless = 0 if alive else fruitless + 1
-            if fruitless == FRUITLESS_GENERATIONS:
-                raise NoCandidateError(self._complaint(offspring))
-            asked, generation = asked + len(points), generation + 1
-
-    def _starting_candidates(self) -> list[Candidate]:
-        genome = self._genome
-        starts = starting_candidates(genome.base, genome.sources, genome.dtype)
-        parents = tuple(digest(start.recipe) for start in starts if start.kind == "source")
-        return [
-            Candidate(
-                number=number,
-                digest=digest(start.recipe),
-                kind=start.kind,
-                name=start.name,
-                generation=0,
-                genotype=None,
-                recipe=recipe_json(start.recipe),
-                parents=parents if start.kind == "baseline" else (),
-            )
-            for number, start in enumerate(starts)
-        ]
-
-    def _offspring(self, points: Sequence[Point], generation: int, first: int) -> list[Candidate]:
-        recipes = [self._genome.decode(point) for point in points]
-        parents = tuple(
-            entry.candidate.digest
-            for entry in self._entries.values()
-            if entry.candidate.kind == "source"
-        )
-        return [
-            Candidate(
-                number=first + offset,
-                digest=digest(recipe),
-                kind="offspring",
-                name=None,
-                generation=generation,
-                genotype=point,
-                recipe=recipe_json(recipe),
-                parents=parents,
-            )
-            for offset, (point, recipe) in enumerate(zip(points, recipes, strict=True))
-        ]
+        first = starting(self._genome)
+        sources = tuple(each.digest for each in first if each.kind == "source")
+        self._total = max(candidates, len(first))
+        self._submit(self._agreed(first), None)
+        self._settle_first()
+        told = asked = len(first)
+        failures: list[str] = []
+        while told < self._total:
+            wanted = min(told + generation, self._total)
+            if asked < wanted and (steady or asked == told):
+                points = self._strategy.ask(wanted - asked)
+                new = [
+                    offspring(
+                        self._genome,
+                        point,
+                        number=number,
+                        generation=1 + (number - len(first)) // generation,
+                        parents=sources,
+                    )
+                    for number, point in enumerate(points, start=asked)
+                ]
+                self._submit(self._agreed(new), self._race(told))
+                asked = wanted
+            until = told + 1 if steady else asked
+            outcomes = [self._outcome(number) for number in range(told, until)]
+            self._strategy.tell([self._result(number) for number in range(told, until)])
+            told = until
+            reasons = [each.reason for each in outcomes if isinstance(each, Failed)]
+            failures = [*failures, *reasons] if len(reasons) == len(outcomes) else []
+            if len(failures) >= FRUITLESS_GENERATIONS * generation:
+                raise NoCandidateError(_complaint(failures))
 
     def _agreed(self, candidates: list[Candidate]) -> list[Candidate]:
         """Store new candidates; of those the store has already, check that they are the same."""
@@ -159,61 +145,50 @@ class SearchLoop:
             )
         return candidates
 
-    def _result(self, candidate: Candidate) -> Result:
-        """What a strategy is told of a candidate."""
-        entry = self._entries[candidate.number]
-        if not isinstance(entry.outcome, Evaluated):
-            return Result(fitness=None)
-        signs = self._objective.signs
-        return Result(
-            fitness=entry.fitness,
-            scores=tuple(signs[each.task] * each.score for each in entry.outcome.scores),
-            items=tuple(signs[each.task] * item for each in entry.searched for item in each.items),
-        )
-
-    def _evaluate(self, candidates: list[Candidate]) -> None:
-        """Evaluate those that have no outcome yet."""
-        outcomes = {
+    def _submit(self, candidates: Sequence[Candidate], race: Race | None) -> None:
+        """Have those evaluated that have no outcome yet; the same recipe only once."""
+        known = {
             entry.candidate.digest: entry.outcome
             for entry in self._entries.values()
             if entry.outcome is not None
         }
-        waiting = [each for each in candidates if self._entries[each.number].outcome is None]
-        repeats = [each for each in waiting if each.digest in outcomes]
-        fresh = {each.digest: each for each in waiting if each.digest not in outcomes}
-        race = self._race(candidates[0])
-        jobs = [job_of(each, "search", race) for each in fresh.values()]
-        for job, outcome in self._measured(self._executor.run(jobs)):
-            outcomes[self._entries[job.number].candidate.digest] = outcome
-            self._settle(job.number, outcome)
-        # The same recipe twice is answered from the store.
-        twins = [each for each in waiting if each not in fresh.values() and each not in repeats]
-        for candidate in (*repeats, *twins):
-            self._settle(candidate.number, outcomes[candidate.digest])
+        for each in candidates:
+            if self._entries[each.number].outcome is not None:
+                continue
+            if each.digest in known:
+                self._settle(each.number, known[each.digest])
+            elif each.digest in self._waiting:
+                self._waiting[each.digest].append(each.number)
+            else:
+                self._waiting[each.digest] = [each.number]
+                self._executor.submit(job_of(each, "search", race))
 
-    def _measured(self, results: Iterable[tuple[Job, Outcome]]) -> Iterator[tuple[Job, Outcome]]:
-        """The results as they come; while the sources measure the others, together."""
+    def _outcome(self, number: int) -> Outcome:
+        """What became of a candidate; waits for it."""
+        while (outcome := self._entries[number].outcome) is None:
+            job, done = self._executor.collect()
+            self._settle_all(job.number, done)
+        return outcome
+
+    def _settle_first(self) -> None:
+        """Wait for the starting candidates, and measure them by the sources among them."""
+        while self._waiting:
+            job, outcome = self._executor.collect()
+            self._settle_all(job.number, outcome)
         if self._objective.is_measured:
-            yield from results
             return
-        together = list(results)
-        new = {job.number: outcome for job, outcome in together}
-        entries = [
-            replace(entry, outcome=new.get(number, entry.outcome))
-            for number, entry in self._entries.items()
-        ]
-        self._objective = self._objective.measured_by(scores_of_sources(entries))
-        yield from together
+        self._objective = self._objective.measured_by(scores_of_sources(self._entries.values()))
+        for number, entry in self._entries.items():
+            if entry.candidate.generation == 0 and entry.outcome is not None:
+                fitness = fitness_of(self._objective, entry.outcome)
+                self._store.revise_fitness(number, fitness)
+                self._entries[number] = replace(entry, fitness=fitness)
+        self._progress.known(list(self._entries.values()))
 
-    def _race(self, first: Candidate) -> Race | None:
-        """What a generation has to beat: what came before it, whatever is already known of it."""
-        # What was confirmed at an end of this search was not known then.
-        earlier = [
-            replace(entry, confirmed=())
-            for number, entry in self._entries.items()
-            if number < first.number
-        ]
-        return race_against(earlier, self._objective, self._racing)
+    def _settle_all(self, number: int, outcome: Outcome) -> None:
+        """Store the outcome of a job, for all candidates that have its recipe."""
+        for twin in self._waiting.pop(self._entries[number].candidate.digest):
+            self._settle(twin, outcome)
 
     def _settle(self, number: int, outcome: Outcome) -> None:
         fitness = fitness_of(self._objective, outcome)
@@ -223,25 +198,31 @@ class SearchLoop:
         self._entries[number] = entry
         self._progress.evaluated(entry, self._total)
 
-    def _complaint(self, candidates: Sequence[Candidate]) -> str:
-        outcomes = [self._entries[each.number].outcome for each in candidates]
-        reasons = sorted({each.reason for each in outcomes if isinstance(each, Failed)})
-        return (
-            f"all candidates of {FRUITLESS_GENERATIONS} generations failed: {'; '.join(reasons)}"
+    def _race(self, told: int) -> Race | None:
+        """What new candidates have to beat: what was told, whatever else is already known."""
+        # What was confirmed at an end of this search was not known then.
+        earlier = [
+            replace(entry, confirmed=())
+            for number, entry in self._entries.items()
+            if number < told
+        ]
+        return race_against(earlier, self._objective, self._racing)
+
+    def _result(self, number: int) -> Result:
+        """What a strategy is told of a candidate."""
+        entry = self._entries[number]
+        if not isinstance(entry.outcome, Evaluated):
+            return Result(fitness=None)
+        signs = self._objective.signs
+        return Result(
+            fitness=entry.fitness,
+            scores=tuple(signs[each.task] * each.score for each in entry.outcome.scores),
+            items=tuple(signs[each.task] * item for each in entry.searched for item in each.items),
         )
 
 
-def job_of(candidate: Candidate, split: Split, race: Race | None = None) -> Job:
-    """The job of scoring a candidate on a split, on all of its items if there is no race."""
-    recipe = MergeRecipe.model_validate_json(candidate.recipe)
-    return Job(number=candidate.number, recipe=recipe, split=split, race=race)
-
-
-def fitness_of(objective: Objective, outcome: Outcome) -> float | None:
-    """The fitness of what became of a candidate; None if it failed."""
-    return objective.fitness(outcome.scores) if isinstance(outcome, Evaluated) else None
-
-
-def recipe_json(recipe: MergeRecipe) -> str:
-    """A recipe as canonical JSON, defaults left out."""
-    return canonical_json(recipe.model_dump(mode="json", exclude_defaults=True))
+def _complaint(reasons: Sequence[str]) -> str:
+    return (
+        f"all candidates of {FRUITLESS_GENERATIONS} generations failed: "
+        f"{'; '.join(sorted(set(reasons)))}"
+    )

@@ -115,7 +115,7 @@ def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
             progress=progress,
             racing=search.recipe.evaluation.racing,
         )
-        loop.run(settings.candidates, settings.generation)
+        loop.run(settings.candidates, settings.generation, steady=settings.steady)
         finish_search(store, executor, search.objective, progress, search.genome)
 
 

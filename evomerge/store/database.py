@@ -157,6 +157,13 @@ class RunStore:
             if isinstance(outcome, Evaluated):
                 self._add_scores(number, "search", outcome.scores)
 
+    def revise_fitness(self, number: int, fitness: float | None) -> None:
+        """Store the fitness of a candidate that was scored before fitness could be measured."""
+        with self._transaction():
+            self._connection.execute(
+                "UPDATE outcomes SET fitness = ? WHERE candidate = ?", (fitness, number)
+            )
+
     def add_scores(
         self, number: int, kind: Literal["confirm", "held_out"], scores: Sequence[TaskScore]
     ) -> None:

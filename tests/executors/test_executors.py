@@ -14,7 +14,7 @@ from evomerge.errors import MergeError, RunError
 from evomerge.evaluation.items import TaskItems
 from evomerge.evaluation.outcome import Evaluated, Failed
 from evomerge.evaluation.tasks import TaskSpec
-from evomerge.executors.contract import Job
+from evomerge.executors.contract import Job, evaluate
 from evomerge.executors.inline import InlineExecutor
 from evomerge.executors.ray import RayExecutor
 from evomerge.executors.worker import WorkerSettings, one_line
@@ -66,7 +66,8 @@ def jobs() -> list[Job]:
 
 @pytest.fixture(scope="module")
 def inline(family: Path) -> dict[int, object]:
-    return {job.number: outcome for job, outcome in InlineExecutor(settings(family)).run(jobs())}
+    executor = InlineExecutor(settings(family))
+    return {job.number: outcome for job, outcome in evaluate(executor, jobs())}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -95,7 +96,7 @@ def test_ray_gives_the_same_scores_as_this_process(
     family: Path, inline: dict[int, object]
 ) -> None:
     executor = RayExecutor(settings(family), workers=2)
-    outcomes = {job.number: outcome for job, outcome in executor.run(jobs())}
+    outcomes = {job.number: outcome for job, outcome in evaluate(executor, jobs())}
     executor.close()
     assert outcomes.keys() == inline.keys()
     for number, outcome in outcomes.items():
@@ -144,7 +145,7 @@ def test_a_dead_worker_is_replaced_and_its_candidate_tried_again(
 ) -> None:
     executor = RayExecutor(fatal_settings(family, fatal), workers=1)
     (fatal / "once").touch()
-    outcomes = [outcome for _, outcome in executor.run(jobs()[:2])]
+    outcomes = [outcome for _, outcome in evaluate(executor, jobs()[:2])]
     executor.close()
     assert not (fatal / "once").exists()
     assert all(isinstance(outcome, Evaluated) for outcome in outcomes)
@@ -156,9 +157,9 @@ def test_a_candidate_that_kills_every_worker_fails_and_the_next_one_does_not(
 ) -> None:
     executor = RayExecutor(fatal_settings(family, fatal), workers=1)
     (fatal / "always").touch()
-    ((_, poisoned),) = executor.run(jobs()[:1])
+    ((_, poisoned),) = evaluate(executor, jobs()[:1])
     (fatal / "always").unlink()
-    ((_, healthy),) = executor.run(jobs()[1:2])
+    ((_, healthy),) = evaluate(executor, jobs()[1:2])
     executor.close()
     assert isinstance(poisoned, Failed)
     assert poisoned.stage == "worker"

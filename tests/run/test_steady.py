@@ -1,0 +1,111 @@
+"""Promise: a steady search never waits for a generation, and does not depend on who is fast."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from planted import OBJECTIVE, Crash, PlantedExecutor, Silent, planted_genome
+
+from evomerge.errors import NoCandidateError
+from evomerge.run.loop import SearchLoop
+from evomerge.search.contract import StrategySettings
+from evomerge.search.strategies import build_strategy
+from evomerge.store.database import RunStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from evomerge.evaluation.outcome import Outcome
+    from evomerge.executors.contract import Job
+    from evomerge.recipe.search import StrategyName
+    from evomerge.store.records import Entry
+
+CANDIDATES, GENERATION = 60, 5
+
+FIRST = 6
+"""Number of starting candidates."""
+
+
+def run_steadily(
+    file: Path, executor: PlantedExecutor, strategy: StrategyName = "CMA", *, steady: bool = True
+) -> list[Entry]:
+    genome = planted_genome()
+    settings = StrategySettings(dimension=len(genome.genes), generation=GENERATION, seed=3)
+    store = RunStore.open_for_writing(file) if file.exists() else RunStore.create(file)
+    with closing(store):
+        loop = SearchLoop(
+            genome=genome,
+            strategy=build_strategy(strategy, settings),
+            objective=OBJECTIVE,
+            executor=executor,
+            store=store,
+            progress=Silent(),
+        )
+        loop.run(CANDIDATES, GENERATION, steady=steady)
+        return store.entries()
+
+
+@dataclass
+class AnyOrder(PlantedExecutor):
+    """Is done with candidates in an order of chance."""
+
+    seed: int = 0
+    most: int = 0
+
+    def collect(self) -> tuple[Job, Outcome]:
+        self.most = max(self.most, len(self.waiting))
+        chance = np.random.default_rng((self.seed, len(self.jobs)))
+        self.waiting.append(self.waiting.pop(int(chance.integers(len(self.waiting)))))
+        return super().collect()
+
+
+@pytest.mark.parametrize("strategy", ["random", "CMA", "DE"])
+def test_the_order_in_which_candidates_are_done_changes_nothing(
+    tmp_path: Path, strategy: StrategyName
+) -> None:
+    first, second = (
+        run_steadily(tmp_path / str(seed), AnyOrder(seed=seed), strategy) for seed in (1, 2)
+    )
+    assert first == second
+    assert len(first) == CANDIDATES
+
+
+def test_as_many_as_a_generation_are_under_way_until_the_end(tmp_path: Path) -> None:
+    class Counting(PlantedExecutor):
+        def collect(self) -> tuple[Job, Outcome]:
+            under_way.append(len(self.waiting))
+            self.waiting.insert(0, self.waiting.pop())  # in the order of asking
+            self.waiting.append(self.waiting.pop(1 if len(self.waiting) > 1 else 0))
+            return super().collect()
+
+    under_way: list[int] = []
+    run_steadily(tmp_path / "s", Counting())
+    of_search = under_way[FIRST : CANDIDATES - GENERATION]
+    assert max(of_search) == GENERATION
+    assert min(of_search) >= GENERATION - 1  # one is done and not told yet
+
+
+def test_in_generations_workers_wait(tmp_path: Path) -> None:
+    executor = AnyOrder()
+    run_steadily(tmp_path / "s", executor, steady=False)
+    assert executor.most <= max(GENERATION, FIRST)
+
+
+def test_a_crash_after_any_outcome_of_a_steady_search_changes_nothing(tmp_path: Path) -> None:
+    expected = run_steadily(tmp_path / "whole", AnyOrder())
+    for crash_after in range(0, CANDIDATES, 7):
+        file = tmp_path / f"crash{crash_after}"
+        with pytest.raises(Crash):
+            run_steadily(file, AnyOrder(crash_after=crash_after, seed=crash_after))
+        assert run_steadily(file, AnyOrder(seed=1)) == expected
+
+
+def test_a_steady_search_in_which_everything_fails_gives_up(tmp_path: Path) -> None:
+    executor = PlantedExecutor(fails=lambda recipe: recipe.operator == "task_arithmetic")
+    with pytest.raises(NoCandidateError, match="all candidates of 2 generations failed: planted"):
+        run_steadily(tmp_path / "s", executor)
+    assert len(executor.jobs) <= FIRST + 3 * GENERATION
