@@ -78,6 +78,7 @@ ESTIMATORS: dict[str, Callable[[list[list[float]], Knowledge], list[float]]] = {
     "p-IRT": lambda seen, known: mp_irt(seen, known.items, None),
     "mp-IRT": lambda seen, known: mp_irt(seen, known.items, known.sources),
     "gmp-IRT": lambda seen, known: gmp_irt(seen, known.items, known.sources),
+    "difference, p-IRT": lambda seen, known: mp_irt_difference(seen, known.items, None),
     "difference, mp-IRT": lambda seen, known: mp_irt_difference(seen, known.items, known.sources),
 }
 

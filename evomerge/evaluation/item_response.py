@@ -160,7 +160,7 @@ def gmp_irt(
 
 
 def mp_irt_difference(seen: Scores, items: Sequence[Items], sources: Array | None) -> list[float]:
-    """Each task's mean score by the difference estimator, expecting mp-IRT's predictions.
+    """Each task's mean score by the difference estimator, expecting what `predict` says.
 
     Predictions fitted to the very items that correct them would leave a bias. So one part of the
     items seen is left out at a time: the predictions know nothing of it, it is a random sample of

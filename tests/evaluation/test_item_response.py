@@ -82,6 +82,11 @@ def test_sources_that_cannot_be_told_apart_share_equally() -> None:
     assert first == pytest.approx(second)
 
 
+def test_weights_are_those_of_the_uniform_average_if_the_items_say_nothing() -> None:
+    mute = Items(slopes=np.zeros((5, 2)), difficulties=np.zeros(5))
+    assert fit_mixture(mute, np.ones(5), SOURCES) == pytest.approx([0.5, 0.5])
+
+
 def test_a_mixture_stays_on_the_line_of_a_single_source() -> None:
     truth, _, answers = planted(np.random.default_rng(2), 1, 50)
     alone = SOURCES[:1]
