@@ -38,7 +38,7 @@ from evomerge.store.database import RunStore
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from evomerge.evaluation.outcome import Objective
+    from evomerge.evaluation.objective import Objective
     from evomerge.evaluation.statistics import Array
     from evomerge.store.records import Entry
 
@@ -146,7 +146,7 @@ def replay(
 ) -> dict[str, list[float]]:
     """Bias, bias of the best, error and tau of each estimator."""
     later = [entry for entry in entries if entry.candidate.generation in known]
-    shares = [objective.signed_shares()[score.task] for score in later[0].whole]
+    shares = [objective.aims()[0].shares[score.task] for score in later[0].whole]
     truth = np.array([objective.fitness(entry.whole) for entry in later])
     best = truth > [known[entry.candidate.generation].to_beat for entry in later]
     found = {name: np.zeros((orders, len(later))) for name in ESTIMATORS}

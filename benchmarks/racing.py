@@ -95,7 +95,7 @@ def variance_ratio(scores: tuple[TaskScore, ...], race: Race, rung: float) -> fl
     for score in scores:
         items = np.asarray(score.items)
         seen = math.ceil(rung * len(items))
-        share = race.shares[score.task] ** 2 / seen
+        share = race.aims[0].shares[score.task] ** 2 / seen
         ours += share * float((items - np.asarray(race.expected[score.task])).var(ddof=1))
         plain += share * float(items.var(ddof=1))
     return ours / plain if plain else 1.0
