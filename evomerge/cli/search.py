@@ -84,6 +84,8 @@ def _show_result(run: Path) -> None:
     console = out()
     console.print(leaderboard_table(document, top=15))
     console.print()
+    if document["stopped"]:
+        console.print(f"The search ended early: {document['stopped']}.", markup=False)
     console.print(document["verdict"]["text"], style="bold", markup=False)
     console.print()
     for comment, command in (

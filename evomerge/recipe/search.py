@@ -172,6 +172,22 @@ class GenomeSpace(Strict):
         return self
 
 
+class Stop(Strict):
+    """When a search ends before its candidates are used up; whichever comes first.
+
+    Attributes:
+        patience: After so many generations without a better best candidate.
+        target: When a candidate's fitness is as high as this on all search items.
+        hours: After so many hours of work, of all workers together.
+        items: After so many scored items.
+    """
+
+    patience: Positive | None = None
+    target: Number | None = None
+    hours: Annotated[Number, Field(gt=0)] | None = None
+    items: Positive | None = None
+
+
 class Strategy(Strict):
     """How candidates are proposed, and how many.
 
@@ -184,6 +200,7 @@ class Strategy(Strict):
         step: Real standard deviation of the first proposals, as a fraction of the range, for the
             strategies that have one; chosen by dimension when absent.
         seed: Seeds the strategy and the stochastic operators; below 2^32.
+        stop: When the search ends before its candidates are used up.
     """
 
     strategy: StrategyName = "CMA"
@@ -192,6 +209,7 @@ class Strategy(Strict):
     steady: Flag = False
     step: Annotated[Number, Field(gt=0, le=0.5)] | None = None
     seed: Annotated[Natural, Field(lt=2**32)] = 0
+    stop: Stop = Stop()
 
 
 class Executor(Strict):

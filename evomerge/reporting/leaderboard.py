@@ -49,6 +49,7 @@ def leaderboard(store: RunStore, run: Path) -> dict[str, Any]:
         "version": VERSION,
         "run": run.resolve().name,
         "state": store.fact("state"),
+        "stopped": store.fact("stopped"),
         "candidates": ranked,
         "verdict": verdict,
     }

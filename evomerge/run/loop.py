@@ -13,6 +13,7 @@ from evomerge.errors import NoCandidateError, RunError
 from evomerge.evaluation.outcome import Evaluated, Failed, Outcome
 from evomerge.run.candidates import fitness_of, job_of, offspring, starting
 from evomerge.run.incumbents import race_against
+from evomerge.run.stopping import reason_to_stop
 from evomerge.search.contract import Result
 from evomerge.store.records import Entry, scores_of_sources
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from evomerge.evaluation.racing import Race
     from evomerge.executors.contract import Executor
     from evomerge.genome.genome import Genome
-    from evomerge.recipe.search import Racing
+    from evomerge.recipe.search import Racing, Stop
     from evomerge.search.contract import Strategy
     from evomerge.store.database import RunStore
     from evomerge.store.records import Candidate
@@ -84,13 +85,19 @@ class SearchLoop:
         self._total = 0
         progress.known(list(self._entries.values()))
 
-    def run(self, candidates: int, generation: int, *, steady: bool = False) -> None:
-        """Search until `candidates` have been evaluated, the starting ones included.
+    def run(
+        self, candidates: int, generation: int, *, steady: bool = False, stop: Stop | None = None
+    ) -> str | None:
+        """Search until `candidates` have been evaluated, or there is a reason to stop.
 
         Args:
-            candidates: How many.
+            candidates: How many, the starting ones included.
             generation: How many are under way at a time.
             steady: Ask for another one whenever one is told, instead of when all are.
+            stop: Reasons to stop before.
+
+        Returns:
+            Why it stopped before, if it did.
 
         Raises:
             NoCandidateError: Nothing but failures, for as many as two generations.
@@ -103,7 +110,13 @@ class SearchLoop:
         self._settle_first()
         told = asked = len(first)
         failures: list[str] = []
+        reason = None
         while told < self._total:
+            if stop:
+                earlier = self._earlier(told)
+                reason = reason_to_stop(earlier, self._objective, stop, generation)
+            if reason:
+                break
             wanted = min(told + generation, self._total)
             if asked < wanted and (steady or asked == told):
                 points = self._strategy.ask(wanted - asked)
@@ -127,6 +140,9 @@ class SearchLoop:
             failures = [*failures, *reasons] if len(reasons) == len(outcomes) else []
             if len(failures) >= FRUITLESS_GENERATIONS * generation:
                 raise NoCandidateError(_complaint(failures))
+        for number in range(told, asked):
+            self._outcome(number)  # under way when there was a reason to stop
+        return reason
 
     def _agreed(self, candidates: list[Candidate]) -> list[Candidate]:
         """Store new candidates; of those the store has already, check that they are the same."""
@@ -200,13 +216,15 @@ class SearchLoop:
 
     def _race(self, told: int) -> Race | None:
         """What new candidates have to beat: what was told, whatever else is already known."""
-        # What was confirmed at an end of this search was not known then.
-        earlier = [
+        return race_against(self._earlier(told), self._objective, self._racing)
+
+    def _earlier(self, told: int) -> list[Entry]:
+        """The candidates that were told, without what was confirmed at an end of this search."""
+        return [
             replace(entry, confirmed=())
             for number, entry in self._entries.items()
             if number < told
         ]
-        return race_against(earlier, self._objective, self._racing)
 
     def _result(self, number: int) -> Result:
         """What a strategy is told of a candidate."""

@@ -24,7 +24,7 @@ from evomerge.store.database import RunStore
 RECORDED = ("torch", "transformers", "lm_eval", "nevergrad", "cma", "numpy", "safetensors", "ray")
 """Packages whose versions a run remembers."""
 
-MAY_CHANGE = {"search.candidates", "executor"}
+MAY_CHANGE = {"search.candidates", "search.stop", "executor"}
 """Parts of a recipe that may differ when a run is continued."""
 
 Warn = Callable[[Finding], None]
@@ -90,7 +90,9 @@ def _create(folder: RunFolder, search: PreparedSearch) -> RunStore:
 def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
     settings = search.recipe.search
     asked = sum(entry.candidate.number >= 0 for entry in store.entries())
-    if store.fact("state") == "finished" and asked >= settings.candidates:
+    stop = settings.stop.model_dump()
+    ended = asked >= settings.candidates or (store.fact("stopped") and store.fact("stop") == stop)
+    if store.fact("state") == "finished" and ended:
         return
     _refuse_changed_models(store, search)
     workers, threads = plan_workers(search.recipe, search.parameters)
@@ -115,7 +117,10 @@ def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
             progress=progress,
             racing=search.recipe.evaluation.racing,
         )
-        loop.run(settings.candidates, settings.generation, steady=settings.steady)
+        reason = loop.run(
+            settings.candidates, settings.generation, steady=settings.steady, stop=settings.stop
+        )
+        store.write_facts({"stopped": reason, "stop": stop})
         finish_search(store, executor, search.objective, progress, search.genome)
 
 

@@ -1,0 +1,123 @@
+"""Promise: a search ends when the recipe says so, and whoever replays it ends there too."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from planted import OBJECTIVE, Crash, PlantedExecutor, Silent, planted_genome
+
+from evomerge.evaluation.outcome import Evaluated
+from evomerge.recipe.search import Stop
+from evomerge.run.loop import SearchLoop
+from evomerge.search.contract import Result, StrategySettings
+from evomerge.search.strategies import build_strategy
+from evomerge.store.database import RunStore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from evomerge.search.contract import Point
+    from evomerge.store.records import Entry
+
+CANDIDATES, GENERATION, FIRST = 60, 4, 6
+
+
+class Stuck:
+    """Proposes the same points for ever, but one that gets a little worse each time."""
+
+    def __init__(self) -> None:
+        self._asked = 0
+
+    def ask(self, count: int) -> list[Point]:
+        self._asked += count
+        return [(0.55, 0.6, 0.6, 0.6 + (self._asked + i) / 1000) for i in range(count)]
+
+    def tell(self, results: Sequence[Result]) -> None:
+        pass
+
+
+def search(
+    file: Path,
+    stop: Stop,
+    executor: PlantedExecutor | None = None,
+    strategy: Any = None,
+    *,
+    steady: bool = False,
+) -> tuple[list[Entry], str | None]:
+    genome = planted_genome()
+    settings = StrategySettings(dimension=len(genome.genes), generation=GENERATION, seed=3)
+    store = RunStore.open_for_writing(file) if file.exists() else RunStore.create(file)
+    with closing(store):
+        loop = SearchLoop(
+            genome=genome,
+            strategy=strategy or build_strategy("CMA", settings),
+            objective=OBJECTIVE,
+            executor=executor or PlantedExecutor(),
+            store=store,
+            progress=Silent(),
+        )
+        reason = loop.run(CANDIDATES, GENERATION, steady=steady, stop=stop)
+        return store.entries(), reason
+
+
+def test_without_limits_all_candidates_are_used(tmp_path: Path) -> None:
+    entries, stopped = search(tmp_path / "s", Stop())
+    assert (len(entries), stopped) == (CANDIDATES, None)
+
+
+def test_it_ends_after_so_many_generations_without_a_better_one(tmp_path: Path) -> None:
+    entries, stopped = search(tmp_path / "s", Stop(patience=3), strategy=Stuck())
+    best = max(range(len(entries)), key=lambda number: entries[number].fitness or -1)
+    since = len(entries) - best - 1
+    assert 3 * GENERATION <= since < 4 * GENERATION
+    assert stopped == f"none of the last {since} candidates was better than the best"
+
+
+def test_it_ends_with_the_generation_that_reaches_the_target(tmp_path: Path) -> None:
+    entries, stopped = search(tmp_path / "s", Stop(target=0.99))
+    reached = next(i for i, entry in enumerate(entries) if (entry.fitness or -1) >= 0.99)
+    assert reached < len(entries) <= reached + GENERATION
+    assert stopped
+    assert stopped.startswith("the target was reached: 0.99")
+
+
+def test_it_ends_when_the_workers_have_worked_long_enough(tmp_path: Path) -> None:
+    # Each planted candidate takes 0.3 seconds, as its timing says.
+    entries, stopped = search(tmp_path / "s", Stop(hours=20 * 0.3 / 3600))
+    assert 20 <= len(entries) < 20 + GENERATION
+    assert stopped == f"the workers have worked for {len(entries) * 0.3 / 3600:.2f} hours"
+
+
+def test_it_ends_when_so_many_items_were_scored(tmp_path: Path) -> None:
+    entries, stopped = search(tmp_path / "s", Stop(items=35))
+    assert (
+        sum(len(e.outcome.scores[0].items) for e in entries if isinstance(e.outcome, Evaluated))
+        == 36
+    )
+    assert stopped == "36 items were scored"
+
+
+@pytest.mark.parametrize("steady", [False, True])
+def test_a_search_that_stops_early_goes_on_after_a_crash_and_stops_at_the_same_candidate(
+    tmp_path: Path, steady: bool
+) -> None:
+    stop = Stop(target=0.98)
+    expected = search(tmp_path / "whole", stop, steady=steady)
+    assert expected[1]
+    for crash_after in range(0, len(expected[0]), 3):
+        file = tmp_path / f"crash{crash_after}"
+        with pytest.raises(Crash):
+            search(file, stop, PlantedExecutor(crash_after=crash_after), steady=steady)
+        assert search(file, stop, steady=steady) == expected
+    again = PlantedExecutor()
+    assert search(tmp_path / "whole", stop, again, steady=steady) == expected
+    assert again.jobs == []
+
+
+def test_what_was_under_way_when_a_steady_search_stopped_is_not_lost(tmp_path: Path) -> None:
+    entries, stopped = search(tmp_path / "s", Stop(target=0.98), steady=True)
+    assert stopped
+    assert all(entry.outcome is not None for entry in entries)
