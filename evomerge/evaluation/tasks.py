@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -11,8 +12,15 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from evomerge.errors import TaskError
+from evomerge.evaluation.generated_code import score_in_sandbox
 from evomerge.evaluation.outcome import TaskScore
-from evomerge.evaluation.task_files import load_task, load_text, nearest, quietly
+from evomerge.evaluation.task_files import (
+    load_task,
+    load_text,
+    nearest,
+    quietly,
+    runs_generated_code,
+)
 from evomerge.evaluation.tokens import Truncated
 
 if TYPE_CHECKING:
@@ -45,6 +53,7 @@ class TaskSpec:
         generation: Settings of generation that replace the task's own, such as `max_gen_toks`.
         include_path: Folder of local task files.
         allow_code: Whether local task files may name Python functions.
+        allow_generated_code: Whether the task may run the code that models generate.
     """
 
     name: str
@@ -57,6 +66,7 @@ class TaskSpec:
     generation: Mapping[str, Any] = field(default_factory=dict)
     include_path: str | None = None
     allow_code: bool = False
+    allow_generated_code: bool = False
 
 
 class HarnessTask:
@@ -72,7 +82,12 @@ class HarnessTask:
     def __init__(self, spec: TaskSpec) -> None:
         self.name, self._spec = spec.name, spec
         if spec.text is None:
-            self._task = load_task(spec.name, spec.include_path, allow_code=spec.allow_code)
+            self._task = load_task(
+                spec.name,
+                spec.include_path,
+                allow_code=spec.allow_code,
+                allow_generated_code=spec.allow_generated_code,
+            )
         else:
             self._task = load_text(spec.name, Path(spec.text))
         if self._task.get_config("output_type") == "loglikelihood_rolling":
@@ -151,8 +166,26 @@ class HarnessTask:
                 the first few.
 
         Raises:
-            EvaluationError: A score is not finite.
+            EvaluationError: A score is not finite, or generated code could not be run.
         """
+        total: float
+        items: Sequence[float]
+        if runs_generated_code(self._task):
+            # Filters, metrics and aggregations: any of them may be what runs it.
+            scored = functools.partial(self._scored, responses)
+            total, items = score_in_sandbox(self.name, scored, len(responses))
+        else:
+            total, items = self._scored(responses)
+        texts = [isinstance(each, Truncated) for each in responses if isinstance(each, str)]
+        return TaskScore(
+            task=self.name,
+            score=total,
+            items=tuple(items),
+            truncated=sum(texts) / len(texts) if texts else None,
+        )
+
+    def _scored(self, responses: Sequence[Any]) -> tuple[float, Sequence[float]]:
+        """The score of the task and of each item, by lm-eval's functions."""
         answered = self.requests[: len(responses)]
         for request, response in zip(answered, responses, strict=True):
             request.resps = [response] * request.repeats
@@ -165,20 +198,24 @@ class HarnessTask:
             if first > len(answered):
                 break
             answers = [request.filtered_resps[self._filter] for request in requests]
-            raw[position] = self._task.process_results(requests[0].doc, answers)[self._metric]
+            raw[position] = self._value(self._task.process_results(requests[0].doc, answers))
         aggregate = self._task.aggregation()[self._metric]
         # In the order in which lm-eval adds up, so that the last bits are the same.
         total = aggregate([raw[position] for position in sorted(raw)])
         # An item of a perplexity is a log-likelihood, whose sign points the other way.
         sign = -1.0 if aggregate.__name__ in PERPLEXITIES else 1.0
-        items = tuple(sign * _item_score(value) for value in raw.values())
-        texts = [isinstance(each, Truncated) for each in responses if isinstance(each, str)]
-        return TaskScore(
-            task=self.name,
-            score=float(total),
-            items=items,
-            truncated=sum(texts) / len(texts) if texts else None,
-        )
+        return float(total), [sign * _item_score(value) for value in raw.values()]
+
+    def _value(self, results: Mapping[str, Any]) -> Any:
+        # A metric may give its value a name of its own: humaneval's pass_at_k gives pass@1.
+        if self._metric not in results and len(results) == 1:
+            return next(iter(results.values()))
+        if self._metric not in results:
+            raise TaskError(
+                f"task {self.name}: metric {self._metric} gives {', '.join(map(str, results))}; "
+                "it must give one value"
+            )
+        return results[self._metric]
 
     def _refuse_prompts(self) -> None:
         spec = self._spec

@@ -120,6 +120,8 @@ class Evaluation(Strict):
         tasks: lm-eval tasks; a bare name stands for a task with its defaults.
         include_path: Folder of local task YAML files, relative to the recipe.
         allow_task_code: Let local task files run Python code (`!function`).
+        allow_generated_code: Let tasks run the code that models generate (`unsafe_code`), in a
+            process without network and with limits.
         items: How many items of each task are used.
         racing: When candidates are stopped; null has every one scored on all items.
         batch_tokens: Most tokens, padding included, in one forward pass. Fixed for a run, because
@@ -131,6 +133,7 @@ class Evaluation(Strict):
     tasks: Tasks
     include_path: Text | None = None
     allow_task_code: Flag = False
+    allow_generated_code: Flag = False
     items: Items = Items()
     racing: Racing | None = Racing()
     batch_tokens: Positive = 2048

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from evomerge.errors import EvaluationError, TaskError
+from evomerge.evaluation import generated_code
 from evomerge.evaluation.outcome import TaskScore
 from evomerge.evaluation.task_files import tasks_of
 from evomerge.evaluation.tasks import HarnessTask, TaskSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+needs_sandbox = pytest.mark.skipif(
+    generated_code._no_sandbox() is not None, reason="the kernel has no sandbox for us"
+)
 
 
 def spec(family: Path, name: str = "tiny_choice", **settings: Any) -> TaskSpec:
@@ -69,6 +76,178 @@ def test_a_folder_with_python_code_is_refused_until_it_is_allowed(own_tasks: Pat
     with pytest.raises(TaskError, match=r"code.yaml: runs Python code .*allow_task_code=true"):
         HarnessTask(spec(own_tasks))
     assert HarnessTask(spec(own_tasks, allow_code=True)).name == "tiny_choice"
+
+
+PROGRAMS = {
+    "right": "def double(n):\n    return 2 * n",
+    "wrong": "def double(n):\n    return n",
+    "broken": "def double(",
+    "curious": "import os\ndef double(n):\n    return 2 * n if os.getpid() == 1 else 0",
+    "endless": "while True:\n    pass",
+    "deadly": "import os\nos._exit(0)",
+}
+METRIC = """
+def passed(references, predictions):
+    names = {}
+    try:
+        exec(predictions[0], names)
+        exec(references[0], names)
+    except Exception:
+        return {"pass@1": 0.0}
+    return {"pass@1": 1.0}
+"""
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> TaskSpec:
+    """A task whose metric runs the answers, as humaneval's does."""
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    documents = [
+        {"question": f"Double {n}.", "test": f"assert double({n}) == {2 * n}"} for n in (1, 2)
+    ]
+    (folder / "programs.jsonl").write_text("\n".join(map(json.dumps, documents)))
+    (folder / "utils.py").write_text(METRIC)
+    (folder / "programs.yaml").write_text(f"""
+task: programs
+unsafe_code: true
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {folder}/programs.jsonl}}}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{test}}}}"
+generation_kwargs: {{until: ["\\n\\n"], do_sample: false}}
+metric_list:
+  - {{metric: !function utils.passed, aggregation: mean, higher_is_better: true}}
+""")
+    return TaskSpec(
+        name="programs",
+        include_path=str(folder),
+        allow_code=True,
+        allow_generated_code=True,
+    )
+
+
+def scored(task_spec: TaskSpec, *answers: str) -> TaskScore:
+    task = HarnessTask(task_spec)
+    task.build(range(len(answers)))
+    return task.score([PROGRAMS[answer] for answer in answers])
+
+
+REFUSED = (
+    r"^task programs: runs the code that models generate \(unsafe_code\); read SECURITY.md, then "
+    r"set evaluation.allow_generated_code=true to accept it$"
+)
+
+
+def test_a_task_that_runs_generated_code_is_refused_until_it_is_allowed(
+    programs: TaskSpec,
+) -> None:
+    with pytest.raises(TaskError, match=REFUSED):
+        HarnessTask(replace(programs, allow_generated_code=False))
+
+
+def test_a_task_that_runs_generated_code_is_refused_before_its_own_code_runs(
+    programs: TaskSpec, tmp_path: Path
+) -> None:
+    (tmp_path / "tasks" / "utils.py").write_text("raise SystemExit('this was run')")
+    with pytest.raises(TaskError, match=REFUSED):
+        HarnessTask(replace(programs, allow_generated_code=False))
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        {"group": "all", "task": ["programs"]},
+        {"group": "all", "task": [{"group": "in", "task": ["programs"]}]},
+    ],
+)
+def test_a_group_with_a_task_that_runs_generated_code_is_refused(
+    programs: TaskSpec, tmp_path: Path, group: dict[str, Any]
+) -> None:
+    folder = tmp_path / "tasks"
+    (folder / "all.yaml").write_text(json.dumps(group))
+    with pytest.raises(TaskError, match=REFUSED):
+        tasks_of("all", str(folder), allow_code=True)
+
+
+def test_a_task_that_runs_generated_code_is_refused_where_there_is_no_sandbox(
+    programs: TaskSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generated_code, "_no_sandbox", lambda: "unshare: not permitted")
+    with pytest.raises(
+        TaskError, match=r"no sandbox for it \(unshare: not permitted\); allow user"
+    ):
+        HarnessTask(programs)
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    ("answers", "items"),
+    [
+        (("right", "wrong"), (1.0, 0.0)),
+        (("broken", "right"), (0.0, 1.0)),
+        (("curious", "right"), (1.0, 1.0)),
+    ],
+)
+def test_generated_code_is_scored_in_a_process_of_its_own(
+    programs: TaskSpec, answers: tuple[str, str], items: tuple[float, float]
+) -> None:
+    score = scored(programs, *answers)
+    assert score.items == items
+    assert score.score == sum(items) / 2
+
+
+@needs_sandbox
+def test_generated_code_that_never_ends_fails_its_candidate_only(
+    programs: TaskSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generated_code, "START_S", 1)
+    monkeypatch.setattr(generated_code, "ITEM_S", 0)
+    with pytest.raises(
+        EvaluationError, match=r"^task programs: generated code was stopped after 1 s$"
+    ):
+        scored(programs, "endless", "right")
+    assert scored(programs, "right", "right").score == 1.0
+
+
+@needs_sandbox
+def test_generated_code_that_ends_its_process_fails_its_candidate_only(programs: TaskSpec) -> None:
+    with pytest.raises(EvaluationError, match=r"^task programs: .* ended without a result"):
+        scored(programs, "deadly", "right")
+    assert scored(programs, "right", "right").score == 1.0
+
+
+@needs_sandbox
+@pytest.mark.parametrize("scores", [None, [], [1.0], [1.0, [1.0, "x"]], {"a": 1, "b": 2}])
+def test_scores_of_generated_code_that_are_none_fail_its_candidate(scores: Any) -> None:
+    with pytest.raises(EvaluationError, match=r"task programs: .* gave no scores"):
+        generated_code.score_in_sandbox("programs", lambda: scores, 2)
+
+
+def test_a_metric_that_asks_for_consent_is_told_only_while_it_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("HF_ALLOW_CODE_EVAL", raising=False)
+    for allowed, seen in ((True, "1"), (False, None)):
+        with generated_code.accepted_by_metrics(allowed=allowed):
+            assert os.environ.get("HF_ALLOW_CODE_EVAL") == seen
+        assert "HF_ALLOW_CODE_EVAL" not in os.environ
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["humaneval", "mbpp"])
+def test_a_real_task_that_lacks_its_metric_offline_says_so_in_one_line(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generated_code, "_no_sandbox", lambda: None)
+    with pytest.raises(TaskError, match=f"^task {name}: runs the code that models generate"):
+        HarnessTask(TaskSpec(name=name))
+    with pytest.raises(
+        TaskError, match=rf"^task {name}: cannot be loaded: [^\n]*code_eval[^\n]*$"
+    ):
+        HarnessTask(TaskSpec(name=name, allow_generated_code=True))
 
 
 def test_sampled_answers_are_refused(own_tasks: Path) -> None:
