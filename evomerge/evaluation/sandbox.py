@@ -148,7 +148,7 @@ def _keep(function: Callable[[], Any], limits: Limits, report: int, held: int) -
         _forget(keep={report, held})
         try:
             namespaces.leave()
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 (nothing has been called yet)
             _tell(report, "refused", _reason(error))
             os._exit(1)
         first = os.fork()
@@ -176,7 +176,7 @@ def _run(function: Callable[[], Any], limits: Limits, report: int, number: int) 
             namespaces.enter(limits.files)
             namespaces.drop_privileges(number)
             _forget_environment()
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 (nothing has been called yet)
             _tell(report, "refused", _reason(error))
             os._exit(1)
         try:
@@ -216,8 +216,8 @@ def _forget_environment() -> None:
 
 def _limit(limits: Limits) -> None:
     # If memory runs out all the same, the kernel ends these processes rather than the worker.
-    Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    pages = [int(count) for count in Path("/proc/self/statm").read_text(encoding="ascii").split()]
+    Path("/proc/self/oom_score_adj").write_text("1000", encoding="utf-8")
+    pages = [int(count) for count in Path("/proc/self/statm").read_text(encoding="utf-8").split()]
     mapped, data = (pages[n] * os.sysconf("SC_PAGE_SIZE") for n in (0, 5))
     for what, most in (
         # The C library reserves address space for each thread that it never uses.

@@ -46,10 +46,10 @@ def run(function: Callable[[], Any], **limits: Any) -> Any:
     return sandboxed(function, Limits(**{"seconds": 30, **SMALL, **limits}))
 
 
-def outcome(action: Callable[[], Any]) -> str:
+def outcome(action: Callable[..., Any], *arguments: Any) -> str:
     """The name of the error of an action of the system, or `done`."""
     try:
-        action()
+        action(*arguments)
     except OSError as error:
         return type(error).__name__
     return "done"
@@ -91,7 +91,7 @@ def test_sys_exit_is_an_error() -> None:
 def test_garbage_in_place_of_a_result_is_an_error(garbage: bytes) -> None:
     def write_everywhere() -> None:
         for number in range(64):
-            outcome(lambda: os.write(number, garbage))
+            outcome(os.write, number, garbage)
         os._exit(0)
 
     with pytest.raises(EvaluationError, match="wrote what is no result"):
@@ -103,7 +103,7 @@ def test_a_result_without_end_is_an_error() -> None:
     def write() -> None:
         while True:
             for number in range(64):
-                outcome(lambda: os.write(number, bytes(2**16)))
+                outcome(os.write, number, bytes(2**16))
 
     with pytest.raises(EvaluationError, match="wrote more than 16777216 bytes"):
         run(write)
@@ -127,7 +127,6 @@ def test_a_process_that_ignores_signals_is_stopped() -> None:
     def ignore() -> None:
         for each in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             signal.signal(each, signal.SIG_IGN)
-        os.setsid()
         busy()
 
     with pytest.raises(EvaluationError, match=r"stopped after"):
@@ -237,7 +236,7 @@ def test_no_signal_reaches_a_process_outside() -> None:
     own, alive = os.getpid(), 0
 
     def ask() -> list[str]:
-        return [outcome(lambda: os.kill(target, alive)) for target in (-1, own)]
+        return [outcome(os.kill, target, alive) for target in (-1, own)]
 
     assert own > 1000, "a number that the sandbox does not come to"
     assert run(ask) == ["ProcessLookupError", "ProcessLookupError"]
@@ -291,7 +290,7 @@ def test_files_and_sockets_that_we_have_open_are_closed(tmp_path: Path) -> None:
         numbers = (file.fileno(), connection.fileno())
 
         def use() -> list[str]:
-            return [outcome(lambda: os.write(number, b"hello")) for number in numbers]
+            return [outcome(os.write, number, b"hello") for number in numbers]
 
         assert run(use) == ["OSError", "OSError"]
     assert (tmp_path / "open").read_bytes() == b""
@@ -339,7 +338,7 @@ def test_what_python_needs_can_be_read_and_not_written() -> None:
     places = [Path(os.__file__), Path(pytest.__file__), Path("/usr/bin/env")]
 
     def change() -> list[str]:
-        return [outcome(lambda: each.open("ab").close()) for each in places]
+        return [outcome(each.open, "ab") for each in places]
 
     assert run(lambda: [len(each.read_bytes()) > 0 for each in places]) == [True] * 3
     assert set(run(change)) <= {"OSError", "PermissionError"}
@@ -419,7 +418,7 @@ def test_a_worker_with_threads_can_use_it_over_and_over() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="all the other tests are it, then")
 def test_it_is_the_same_for_a_user_who_is_not_root() -> None:
     code = """
-import ctypes, json, os
+import ctypes, json, os, signal
 from evomerge.evaluation import namespaces
 from evomerge.evaluation.sandbox import Limits, sandboxed
 
@@ -432,7 +431,6 @@ def attempt():
         while len(forks) < 40:
             forks.append(os.fork())
             if forks[-1] == 0:
-                import signal
                 signal.pause()
     except BlockingIOError:
         pass
