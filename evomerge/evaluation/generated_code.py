@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ACCEPTED = "HF_ALLOW_CODE_EVAL"
 """The metrics of `evaluate` that run code look for this variable, when they are loaded as well."""
-START_S, ITEM_S = 60, 10
+START_S, ITEM_S = 30, 5
 """Seconds that scoring may take, and seconds more for each answer."""
 
 

@@ -169,8 +169,9 @@ def _look_for_generated_code(manager: Any, name: str, *, allowed: bool) -> None:
         if each in seen or each not in index:
             continue
         seen.add(each)
-        file = index[each].yaml_path
-        settings = load_yaml(file, resolve_func=False) if file else {}
+        file, settings = index[each].yaml_path, {}
+        with contextlib.suppress(Exception):  # what is wrong with a file is said when it is loaded
+            settings = load_yaml(file, resolve_func=False) if file else {}
         if settings.get("unsafe_code"):
             refuse_generated_code(each, allowed=allowed)
         waiting += _members(settings.get("task"))

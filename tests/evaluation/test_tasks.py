@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from programs import program_task, write_program_task
 
 from evomerge.errors import EvaluationError, TaskError
 from evomerge.evaluation import generated_code
@@ -86,47 +87,13 @@ PROGRAMS = {
     "endless": "while True:\n    pass",
     "deadly": "import os\nos._exit(0)",
 }
-METRIC = """
-def passed(references, predictions):
-    names = {}
-    try:
-        exec(predictions[0], names)
-        exec(references[0], names)
-    except Exception:
-        return {"pass@1": 0.0}
-    return {"pass@1": 1.0}
-"""
 
 
 @pytest.fixture
 def programs(tmp_path: Path) -> TaskSpec:
     """A task whose metric runs the answers, as humaneval's does."""
-    folder = tmp_path / "tasks"
-    folder.mkdir()
-    documents = [
-        {"question": f"Double {n}.", "test": f"assert double({n}) == {2 * n}"} for n in (1, 2)
-    ]
-    (folder / "programs.jsonl").write_text("\n".join(map(json.dumps, documents)))
-    (folder / "utils.py").write_text(METRIC)
-    (folder / "programs.yaml").write_text(f"""
-task: programs
-unsafe_code: true
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {folder}/programs.jsonl}}}}
-test_split: test
-output_type: generate_until
-doc_to_text: "{{{{question}}}}"
-doc_to_target: "{{{{test}}}}"
-generation_kwargs: {{until: ["\\n\\n"], do_sample: false}}
-metric_list:
-  - {{metric: !function utils.passed, aggregation: mean, higher_is_better: true}}
-""")
-    return TaskSpec(
-        name="programs",
-        include_path=str(folder),
-        allow_code=True,
-        allow_generated_code=True,
-    )
+    write_program_task(tmp_path / "tasks")
+    return program_task(tmp_path / "tasks")
 
 
 def scored(task_spec: TaskSpec, *answers: str) -> TaskScore:
@@ -170,6 +137,14 @@ def test_a_group_with_a_task_that_runs_generated_code_is_refused(
     (folder / "all.yaml").write_text(json.dumps(group))
     with pytest.raises(TaskError, match=REFUSED):
         tasks_of("all", str(folder), allow_code=True)
+
+
+def test_a_mark_of_generated_code_in_an_included_file_counts(
+    programs: TaskSpec, tmp_path: Path
+) -> None:
+    (tmp_path / "tasks" / "other.yaml").write_text("include: programs.yaml\ntask: other\n")
+    with pytest.raises(TaskError, match="^task other: runs the code that models generate"):
+        HarnessTask(replace(programs, name="other", allow_generated_code=False))
 
 
 def test_a_task_that_runs_generated_code_is_refused_where_there_is_no_sandbox(
