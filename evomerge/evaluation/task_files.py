@@ -169,7 +169,8 @@ def _look_for_generated_code(manager: Any, name: str, *, allowed: bool) -> None:
         if each in seen or each not in index:
             continue
         seen.add(each)
-        file, settings = index[each].yaml_path, {}
+        file = index[each].yaml_path
+        settings: dict[str, Any] = {}
         with contextlib.suppress(Exception):  # what is wrong with a file is said when it is loaded
             settings = load_yaml(file, resolve_func=False) if file else {}
         if settings.get("unsafe_code"):

@@ -143,7 +143,7 @@ def test_a_mark_of_generated_code_in_an_included_file_counts(
     programs: TaskSpec, tmp_path: Path
 ) -> None:
     (tmp_path / "tasks" / "other.yaml").write_text("include: programs.yaml\ntask: other\n")
-    with pytest.raises(TaskError, match="^task other: runs the code that models generate"):
+    with pytest.raises(TaskError, match=r"^task other: runs the code that models generate"):
         HarnessTask(replace(programs, name="other", allow_generated_code=False))
 
 
