@@ -6,8 +6,8 @@ import contextlib
 import difflib
 import functools
 import io
+import itertools
 import logging
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,8 @@ from evomerge.evaluation.generated_code import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-CODE_TAG = re.compile(r"(^|\s)!function\b", re.MULTILINE)
+DATA_TAG = "tag:yaml.org,2002:"
+"""What tags of plain data begin with; `!function` and the like do not."""
 
 
 def load_task(
@@ -230,12 +231,46 @@ def refuse_code(folder: Path, *, allowed: bool) -> None:
     """
     if not folder.is_dir():
         raise TaskError(f"evaluation.include_path: {folder} is not a folder")
-    for file in sorted(folder.rglob("*.yaml")):
-        if not allowed and CODE_TAG.search(file.read_text(encoding="utf-8", errors="replace")):
+    waiting = [] if allowed else sorted(folder.rglob("*.yaml"), reverse=True)
+    seen: set[Path] = set()
+    while waiting:
+        file = waiting.pop().resolve()
+        if file in seen:
+            continue
+        seen.add(file)
+        tags, included = _tags_and_includes(file)
+        if not all(tag.startswith(DATA_TAG) and "python" not in tag for tag in tags):
             raise TaskError(
                 f"{file}: runs Python code (!function); read it, then set "
                 "evaluation.allow_task_code=true to accept it"
             )
+        # They may have any name, and lie anywhere.
+        waiting += [file.parent / name for name in included]
+
+
+def _tags_and_includes(file: Path) -> tuple[set[str], list[str]]:
+    """Every tag of a YAML file, however it is written, and the files that it includes."""
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        top = yaml.compose(file.read_bytes(), Loader=yaml.SafeLoader)
+    except (OSError, yaml.YAMLError):
+        return set(), []  # lm-eval cannot read it, either
+    nodes: dict[int, Any] = {}
+    waiting, included = [top] if top else [], []
+    while waiting:
+        node = waiting.pop()
+        if id(node) in nodes:  # an alias
+            continue
+        nodes[id(node)] = node
+        if isinstance(node, yaml.MappingNode):
+            waiting += [each for pair in node.value for each in pair]
+            included += [value for key, value in node.value if key.value == "include"]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+    lists = [each.value if isinstance(each.value, list) else [each] for each in included]
+    names = [str(each.value) for each in itertools.chain(*lists)]
+    return {node.tag for node in nodes.values()}, names
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -225,6 +225,29 @@ def test_a_real_task_that_lacks_its_metric_offline_says_so_in_one_line(
         HarnessTask(TaskSpec(name=name, allow_generated_code=True))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "process_docs: !function own.f",
+        "metric_list: [!function own.f]",
+        "process_docs: !<!function> own.f",
+        "%TAG !x! !func\n---\nprocess_docs: !x!tion own.f",
+        "process_docs: !!python/name:os.system",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("included", [True, False])
+def test_python_code_is_found_however_it_is_written(
+    own_tasks: Path, text: str, encoding: str, included: bool
+) -> None:
+    file = own_tasks / ("common" if included else "tasks/code.yaml")
+    file.write_bytes(text.encode(encoding))
+    if included:
+        change(own_tasks, "tiny_choice", include=["../common"])
+    with pytest.raises(TaskError, match=rf"{file}: runs Python code .*allow_task_code=true"):
+        HarnessTask(spec(own_tasks))
+
+
 def test_sampled_answers_are_refused(own_tasks: Path) -> None:
     change(own_tasks, "tiny_answer", generation_kwargs={"do_sample": True, "temperature": 0.7})
     task = HarnessTask(spec(own_tasks, "tiny_answer"))
