@@ -7,7 +7,7 @@ import functools
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from evomerge.errors import EvaluationError, TaskError
 from evomerge.evaluation.sandbox import Limits, sandboxed
@@ -64,7 +64,7 @@ def accepted_by_metrics(*, allowed: bool) -> Iterator[None]:
 
 
 def score_in_sandbox(
-    task: str, score: Callable[[], tuple[float, Sequence[float]]], answers: int
+    task: str, score: Callable[[], tuple[float, Sequence[float]]], answers: int, items: int
 ) -> tuple[float, list[float]]:
     """Score a task where the code that it runs can do no harm.
 
@@ -72,6 +72,7 @@ def score_in_sandbox(
         task: Its name.
         score: Gives the score of the task, and of each item.
         answers: Number of answers that it scores.
+        items: Number of items that they are of.
 
     Raises:
         EvaluationError: It failed, took too long, or gave something else.
@@ -88,18 +89,17 @@ def score_in_sandbox(
         said = sandboxed(scored, Limits(seconds=START_S + ITEM_S * answers))
     except (OSError, EvaluationError) as error:
         raise EvaluationError(f"task {task}: {error}") from None
-    return _figures(task, said)
-
-
-def _figures(task: str, said: Any) -> tuple[float, list[float]]:
     # The result of a process that ran generated code may be anything.
     try:
-        total, items = said
-        return float(total), [float(item) for item in items]
+        total, scores = said
+        figures = float(total), [float(item) for item in scores]
     except (TypeError, ValueError, OverflowError):
+        figures = 0.0, []
+    if len(figures[1]) != items:
         raise EvaluationError(
-            f"task {task}: the process of generated code gave no scores"
-        ) from None
+            f"task {task}: the process of generated code did not give the scores of {items} items"
+        )
+    return figures
 
 
 def _folders_of_metrics() -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -173,7 +174,9 @@ class HarnessTask:
         if runs_generated_code(self._task):
             # Filters, metrics and aggregations: any of them may be what runs it.
             scored = functools.partial(self._scored, responses)
-            total, items = score_in_sandbox(self.name, scored, len(responses))
+            ends = itertools.accumulate(len(requests) for _, requests in self._of_item)
+            count = sum(end <= len(responses) for end in ends)
+            total, items = score_in_sandbox(self.name, scored, len(responses), count)
         else:
             total, items = self._scored(responses)
         texts = [isinstance(each, Truncated) for each in responses if isinstance(each, str)]

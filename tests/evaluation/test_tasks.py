@@ -195,10 +195,14 @@ def test_generated_code_that_ends_its_process_fails_its_candidate_only(programs:
 
 
 @needs_sandbox
-@pytest.mark.parametrize("scores", [None, [], [1.0], [1.0, [1.0, "x"]], {"a": 1, "b": 2}])
+@pytest.mark.parametrize(
+    "scores", [None, [], [1.0], [1.0, [1.0, "x"]], [1.0, [1.0]], {"a": 1, "b": 2}]
+)
 def test_scores_of_generated_code_that_are_none_fail_its_candidate(scores: Any) -> None:
-    with pytest.raises(EvaluationError, match=r"task programs: .* gave no scores"):
-        generated_code.score_in_sandbox("programs", lambda: scores, 2)
+    with pytest.raises(
+        EvaluationError, match=r"task programs: .* did not give the scores of 2 items"
+    ):
+        generated_code.score_in_sandbox("programs", lambda: scores, 2, 2)
 
 
 def test_a_metric_that_asks_for_consent_is_told_only_while_it_is_loaded(
