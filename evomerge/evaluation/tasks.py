@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -12,8 +14,15 @@ from blake3 import blake3
 
 from evomerge.errors import TaskError
 from evomerge.evaluation.choices import sureness
+from evomerge.evaluation.generated_code import score_in_sandbox
 from evomerge.evaluation.outcome import TaskScore
-from evomerge.evaluation.task_files import load_task, load_text, nearest, quietly
+from evomerge.evaluation.task_files import (
+    load_task,
+    load_text,
+    nearest,
+    quietly,
+    runs_generated_code,
+)
 from evomerge.evaluation.tokens import Truncated
 
 if TYPE_CHECKING:
@@ -46,6 +55,7 @@ class TaskSpec:
         generation: Settings of generation that replace the task's own, such as `max_gen_toks`.
         include_path: Folder of local task files.
         allow_code: Whether local task files may name Python functions.
+        allow_generated_code: Whether the task may run the code that models generate.
     """
 
     name: str
@@ -58,6 +68,7 @@ class TaskSpec:
     generation: Mapping[str, Any] = field(default_factory=dict)
     include_path: str | None = None
     allow_code: bool = False
+    allow_generated_code: bool = False
 
 
 class HarnessTask:
@@ -73,7 +84,12 @@ class HarnessTask:
     def __init__(self, spec: TaskSpec) -> None:
         self.name, self._spec = spec.name, spec
         if spec.text is None:
-            self._task = load_task(spec.name, spec.include_path, allow_code=spec.allow_code)
+            self._task = load_task(
+                spec.name,
+                spec.include_path,
+                allow_code=spec.allow_code,
+                allow_generated_code=spec.allow_generated_code,
+            )
         else:
             self._task = load_text(spec.name, Path(spec.text))
         if self._task.get_config("output_type") == "loglikelihood_rolling":
@@ -152,38 +168,68 @@ class HarnessTask:
                 the first few.
 
         Raises:
-            EvaluationError: A score is not finite.
+            EvaluationError: A score is not finite, or generated code could not be run.
         """
+        total: float
+        items: Sequence[float]
+        if runs_generated_code(self._task):
+            # Filters, metrics and aggregations: any of them may be what runs it.
+            scored = functools.partial(self._scored, responses)
+            ends = itertools.accumulate(len(requests) for _, requests in self._of_item)
+            count = sum(end <= len(responses) for end in ends)
+            total, items = score_in_sandbox(self.name, scored, len(responses), count)
+        else:
+            total, items = self._scored(responses)
+        texts = [each for each in responses if isinstance(each, str)]
+        return TaskScore(
+            task=self.name,
+            score=total,
+            items=tuple(items),
+            truncated=_mean([isinstance(each, Truncated) for each in texts]),
+            sureness=_mean(self._sureness(responses)),
+        )
+
+    def _sureness(self, responses: Sequence[Any]) -> list[float]:
+        """How sure the model is of the right choice, for each item that is one of choices."""
+        given, found = iter(responses), []
+        for _, requests in self._of_item:
+            answers = list(itertools.islice(given, len(requests)))
+            if answers:
+                found.append(sureness(self._task, requests[0].doc, answers))
+        return [each for each in found if each is not None]
+
+    def _scored(self, responses: Sequence[Any]) -> tuple[float, Sequence[float]]:
+        """The score of the task and of each item, by lm-eval's functions."""
         answered = self.requests[: len(responses)]
         for request, response in zip(answered, responses, strict=True):
             request.resps = [response] * request.repeats
             request.filtered_resps = {}
         for each in self._task._filters:  # noqa: SLF001 (lm-eval's own way filters all requests)
             each.apply(answered)
-        raw: dict[int, Any] = {}
-        sure: list[float | None] = []
-        first = 0
+        raw, first = {}, 0
         for position, requests in self._of_item:
             first += len(requests)
             if first > len(answered):
                 break
-            sure.append(sureness(self._task, requests))
             answers = [request.filtered_resps[self._filter] for request in requests]
-            raw[position] = self._task.process_results(requests[0].doc, answers)[self._metric]
+            raw[position] = self._value(self._task.process_results(requests[0].doc, answers))
         aggregate = self._task.aggregation()[self._metric]
         # In the order in which lm-eval adds up, so that the last bits are the same.
         total = aggregate([raw[position] for position in sorted(raw)])
         # An item of a perplexity is a log-likelihood, whose sign points the other way.
         sign = -1.0 if aggregate.__name__ in PERPLEXITIES else 1.0
-        items = tuple(sign * _item_score(value) for value in raw.values())
-        texts = [each for each in responses if isinstance(each, str)]
-        return TaskScore(
-            task=self.name,
-            score=float(total),
-            items=items,
-            truncated=_mean([isinstance(each, Truncated) for each in texts]),
-            sureness=_mean([each for each in sure if each is not None]),
-        )
+        return float(total), [sign * _item_score(value) for value in raw.values()]
+
+    def _value(self, results: Mapping[str, Any]) -> Any:
+        # A metric may give its value a name of its own: humaneval's pass_at_k gives pass@1.
+        if self._metric not in results and len(results) == 1:
+            return next(iter(results.values()))
+        if self._metric not in results:
+            raise TaskError(
+                f"task {self.name}: metric {self._metric} gives {', '.join(map(str, results))}; "
+                "it must give one value"
+            )
+        return results[self._metric]
 
     def _refuse_prompts(self) -> None:
         spec = self._spec

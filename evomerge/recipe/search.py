@@ -126,6 +126,8 @@ class Evaluation(Strict):
             the least of these.
         include_path: Folder of local task YAML files, relative to the recipe.
         allow_task_code: Let local task files run Python code (`!function`).
+        allow_generated_code: Let tasks run the code that models generate (`unsafe_code`), in a
+            process without network and with limits.
         items: How many items of each task are used.
         racing: When candidates are stopped; null has every one scored on all items.
         batch_tokens: Most tokens, padding included, in one forward pass. Fixed for a run, because
@@ -138,6 +140,7 @@ class Evaluation(Strict):
     objective: Literal["mean", "recovery", "worst"] = "mean"
     include_path: Text | None = None
     allow_task_code: Flag = False
+    allow_generated_code: Flag = False
     items: Items = Items()
     racing: Racing | None = Racing()
     batch_tokens: Positive = 2048

@@ -29,7 +29,12 @@ def with_tasks_of_groups(recipe: SearchRecipe) -> SearchRecipe:
         if task.text is not None:
             tasks.append(task)
             continue
-        names = tasks_of(task.name, evaluation.include_path, allow_code=evaluation.allow_task_code)
+        names = tasks_of(
+            task.name,
+            evaluation.include_path,
+            allow_code=evaluation.allow_task_code,
+            allow_generated_code=evaluation.allow_generated_code,
+        )
         share = {"weight": task.weight / len(names)}
         tasks += [task.model_copy(update={"name": name} | share) for name in names]
     names = [task.name for task in tasks]
@@ -69,6 +74,7 @@ def task_specs(recipe: SearchRecipe) -> list[TaskSpec]:
             generation=task.generation.model_dump(exclude_none=True),
             include_path=evaluation.include_path,
             allow_code=evaluation.allow_task_code,
+            allow_generated_code=evaluation.allow_generated_code,
         )
         for task in evaluation.tasks
     ]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from command_line import run_cli, write_recipe
+from programs import write_program_task
 from safetensors.torch import load_file, save_file
 
 if TYPE_CHECKING:
@@ -53,6 +54,16 @@ def test_an_unknown_key(recipe: Path) -> None:
     recipe.write_text(recipe.read_text().replace("candidates", "candidate"))
     assert refused(recipe) == (
         f"{recipe}:11: search.candidate: unknown key; did you mean 'candidates'?"
+    )
+
+
+def test_a_task_that_runs_generated_code(recipe: Path, tmp_path: Path) -> None:
+    write_program_task(tmp_path / "programs")
+    options = [f"evaluation.include_path={tmp_path}/programs", "evaluation.allow_task_code=true"]
+    flags = [part for option in options for part in ("--set", option)]
+    assert refused(recipe, *flags, "--set", "evaluation.tasks=[programs]") == (
+        "evaluation: task programs: runs the code that models generate (unsafe_code); read "
+        "SECURITY.md, then set evaluation.allow_generated_code=true to accept it"
     )
 
 

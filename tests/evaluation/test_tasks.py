@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from programs import program_task, write_program_task
 
 from evomerge.errors import EvaluationError, TaskError
+from evomerge.evaluation import generated_code
 from evomerge.evaluation.outcome import TaskScore
 from evomerge.evaluation.task_files import tasks_of
 from evomerge.evaluation.tasks import HarnessTask, TaskSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+needs_sandbox = pytest.mark.skipif(
+    generated_code._no_sandbox() is not None, reason="the kernel has no sandbox for us"
+)
 
 
 def spec(family: Path, name: str = "tiny_choice", **settings: Any) -> TaskSpec:
@@ -69,6 +77,179 @@ def test_a_folder_with_python_code_is_refused_until_it_is_allowed(own_tasks: Pat
     with pytest.raises(TaskError, match=r"code.yaml: runs Python code .*allow_task_code=true"):
         HarnessTask(spec(own_tasks))
     assert HarnessTask(spec(own_tasks, allow_code=True)).name == "tiny_choice"
+
+
+PROGRAMS = {
+    "right": "def double(n):\n    return 2 * n",
+    "wrong": "def double(n):\n    return n",
+    "broken": "def double(",
+    "curious": "import os\ndef double(n):\n    return 2 * n if os.getpid() == 1 else 0",
+    "endless": "while True:\n    pass",
+    "deadly": "import os\nos._exit(0)",
+}
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> TaskSpec:
+    """A task whose metric runs the answers, as humaneval's does."""
+    write_program_task(tmp_path / "tasks")
+    return program_task(tmp_path / "tasks")
+
+
+def scored(task_spec: TaskSpec, *answers: str) -> TaskScore:
+    task = HarnessTask(task_spec)
+    task.build(range(len(answers)))
+    return task.score([PROGRAMS[answer] for answer in answers])
+
+
+REFUSED = (
+    r"^task programs: runs the code that models generate \(unsafe_code\); read SECURITY.md, then "
+    r"set evaluation.allow_generated_code=true to accept it$"
+)
+
+
+def test_a_task_that_runs_generated_code_is_refused_until_it_is_allowed(
+    programs: TaskSpec,
+) -> None:
+    with pytest.raises(TaskError, match=REFUSED):
+        HarnessTask(replace(programs, allow_generated_code=False))
+
+
+def test_a_task_that_runs_generated_code_is_refused_before_its_own_code_runs(
+    programs: TaskSpec, tmp_path: Path
+) -> None:
+    (tmp_path / "tasks" / "utils.py").write_text("raise SystemExit('this was run')")
+    with pytest.raises(TaskError, match=REFUSED):
+        HarnessTask(replace(programs, allow_generated_code=False))
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        {"group": "all", "task": ["programs"]},
+        {"group": "all", "task": [{"group": "in", "task": ["programs"]}]},
+    ],
+)
+def test_a_group_with_a_task_that_runs_generated_code_is_refused(
+    programs: TaskSpec, tmp_path: Path, group: dict[str, Any]
+) -> None:
+    folder = tmp_path / "tasks"
+    (folder / "all.yaml").write_text(json.dumps(group))
+    with pytest.raises(TaskError, match=REFUSED):
+        tasks_of("all", str(folder), allow_code=True)
+
+
+def test_a_mark_of_generated_code_in_an_included_file_counts(
+    programs: TaskSpec, tmp_path: Path
+) -> None:
+    (tmp_path / "tasks" / "other.yaml").write_text("include: programs.yaml\ntask: other\n")
+    with pytest.raises(TaskError, match=r"^task other: runs the code that models generate"):
+        HarnessTask(replace(programs, name="other", allow_generated_code=False))
+
+
+def test_a_task_that_runs_generated_code_is_refused_where_there_is_no_sandbox(
+    programs: TaskSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generated_code, "_no_sandbox", lambda: "unshare: not permitted")
+    with pytest.raises(
+        TaskError, match=r"no sandbox for it \(unshare: not permitted\); allow user"
+    ):
+        HarnessTask(programs)
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    ("answers", "items"),
+    [
+        (("right", "wrong"), (1.0, 0.0)),
+        (("broken", "right"), (0.0, 1.0)),
+        (("curious", "right"), (1.0, 1.0)),
+    ],
+)
+def test_generated_code_is_scored_in_a_process_of_its_own(
+    programs: TaskSpec, answers: tuple[str, str], items: tuple[float, float]
+) -> None:
+    score = scored(programs, *answers)
+    assert score.items == items
+    assert score.score == sum(items) / 2
+
+
+@needs_sandbox
+def test_generated_code_that_never_ends_fails_its_candidate_only(
+    programs: TaskSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generated_code, "START_S", 1)
+    monkeypatch.setattr(generated_code, "ITEM_S", 0)
+    with pytest.raises(
+        EvaluationError, match=r"^task programs: generated code was stopped after 1 s$"
+    ):
+        scored(programs, "endless", "right")
+    assert scored(programs, "right", "right").score == 1.0
+
+
+@needs_sandbox
+def test_generated_code_that_ends_its_process_fails_its_candidate_only(programs: TaskSpec) -> None:
+    with pytest.raises(EvaluationError, match=r"^task programs: .* ended without a result"):
+        scored(programs, "deadly", "right")
+    assert scored(programs, "right", "right").score == 1.0
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    "scores", [None, [], [1.0], [1.0, [1.0, "x"]], [1.0, [1.0]], {"a": 1, "b": 2}]
+)
+def test_scores_of_generated_code_that_are_none_fail_its_candidate(scores: Any) -> None:
+    with pytest.raises(
+        EvaluationError, match=r"task programs: .* did not give the scores of 2 items"
+    ):
+        generated_code.score_in_sandbox("programs", lambda: scores, 2, 2)
+
+
+def test_a_metric_that_asks_for_consent_is_told_only_while_it_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("HF_ALLOW_CODE_EVAL", raising=False)
+    for allowed, seen in ((True, "1"), (False, None)):
+        with generated_code.accepted_by_metrics(allowed=allowed):
+            assert os.environ.get("HF_ALLOW_CODE_EVAL") == seen
+        assert "HF_ALLOW_CODE_EVAL" not in os.environ
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["humaneval", "mbpp"])
+def test_a_real_task_that_lacks_its_metric_offline_says_so_in_one_line(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generated_code, "_no_sandbox", lambda: None)
+    with pytest.raises(TaskError, match=f"^task {name}: runs the code that models generate"):
+        HarnessTask(TaskSpec(name=name))
+    with pytest.raises(
+        TaskError, match=rf"^task {name}: cannot be loaded: [^\n]*code_eval[^\n]*$"
+    ):
+        HarnessTask(TaskSpec(name=name, allow_generated_code=True))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "process_docs: !function own.f",
+        "metric_list: [!function own.f]",
+        "process_docs: !<!function> own.f",
+        "%TAG !x! !func\n---\nprocess_docs: !x!tion own.f",
+        "process_docs: !!python/name:os.system",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("included", [True, False])
+def test_python_code_is_found_however_it_is_written(
+    own_tasks: Path, text: str, encoding: str, included: bool
+) -> None:
+    file = own_tasks / ("common" if included else "tasks/code.yaml")
+    file.write_bytes(text.encode(encoding))
+    if included:
+        change(own_tasks, "tiny_choice", include=["../common"])
+    with pytest.raises(TaskError, match=rf"{file}: runs Python code .*allow_task_code=true"):
+        HarnessTask(spec(own_tasks))
 
 
 def test_sampled_answers_are_refused(own_tasks: Path) -> None:

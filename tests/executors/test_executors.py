@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import ray
+from programs import program_task, write_program_task
 
 from evomerge.errors import MergeError, RunError
+from evomerge.evaluation import generated_code
 from evomerge.evaluation.items import TaskItems
 from evomerge.evaluation.outcome import Evaluated, Failed
 from evomerge.evaluation.tasks import TaskSpec
@@ -231,3 +233,20 @@ def test_an_error_becomes_one_line() -> None:
     assert one_line(MergeError("tensor x:\n bad")) == "tensor x: bad"
     assert one_line(ValueError("no\nway")) == "ValueError: no way"
     assert one_line(KeyError()) == "KeyError: no message"
+
+
+@pytest.mark.xdist_group("ray")
+@pytest.mark.skipif(
+    generated_code._no_sandbox() is not None, reason="the kernel has no sandbox for us"
+)
+def test_a_worker_of_ray_runs_generated_code_in_the_sandbox(family: Path, tmp_path: Path) -> None:
+    write_program_task(tmp_path / "tasks", items=4)
+    items = [TaskItems(task="programs", search=(0, 2, 1), held_out=(3,))]
+    wanted = settings(family, tasks=[program_task(tmp_path / "tasks")], items=items)
+    executor = RayExecutor(wanted, workers=1)
+    outcomes = [outcome for _, outcome in executor.run(jobs()[:2])]
+    executor.close()
+    for outcome in outcomes:
+        assert isinstance(outcome, Evaluated)
+        # Four random characters are no program.
+        assert outcome.scores[0].items == (0.0, 0.0, 0.0)

@@ -221,6 +221,10 @@ def test_a_wrong_value_is_answered_with_place_found_and_allowed(text, message):
             "tasks: [a]\n  allow_task_code: 1",
             "r.yaml:4: evaluation.allow_task_code: expected true or false, found 1",
         ),
+        (
+            "tasks: [a]\n  allow_generated_code: no",
+            "r.yaml:4: evaluation.allow_generated_code: expected true or false, found 'no'",
+        ),
         ("tasks: [a]\n  device: gpu", "evaluation.device: string should match pattern"),
         ("tasks: [a]\n  items: {search: 0}", "evaluation.items.search: input should be greater"),
     ],
