@@ -33,7 +33,7 @@ class Stuck:
 
     def ask(self, count: int) -> list[Point]:
         self._asked += count
-        return [(0.55, 0.6, 0.6, 0.6 + (self._asked + i) / 1000) for i in range(count)]
+        return [(0.6, 0.6, 0.6, 0.7 + (self._asked + i) / 1000) for i in range(count)]
 
     def tell(self, results: Sequence[Result]) -> None:
         pass
