@@ -20,6 +20,7 @@ COMMANDS = {
     "resume": "search",
     "leaderboard": "leaderboard",
     "show": "show",
+    "importance": "importance",
     "export": "export",
     "merge": "merge",
     "calibrate": "calibrate",

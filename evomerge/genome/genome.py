@@ -105,6 +105,23 @@ class Genome:
             calibration=self.calibration,
         )
 
+    def labels(self) -> list[dict[str, str]]:
+        """What each gene drives, in words: `parameter`, `source`, `layers` and `component`."""
+        layers = {part: rule.layers for part, rule in self.rules if rule.layers}
+        found = []
+        for gene in self.genes:
+            first, end = layers.get((gene.group, gene.component), (0, 0))
+            source = "all" if gene.source is None else self.sources[gene.source].label
+            found.append(
+                {
+                    "parameter": gene.parameter,
+                    "source": source,
+                    "layers": f"{first}-{end - 1}" if end else "none",
+                    "component": gene.component.value if gene.component else "others",
+                }
+            )
+        return found
+
     def _settings(
         self,
         values: Mapping[tuple[str, int | None, int, Component | None], float],

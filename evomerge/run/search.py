@@ -79,6 +79,7 @@ def _create(folder: RunFolder, search: PreparedSearch) -> RunStore:
             "weights": dict(search.objective.weights),
             "higher_is_better": dict(search.objective.higher_is_better),
             "objective": search.objective.name,
+            "genes": search.genome.labels(),
             "versions": _versions(),
             "state": "running",
         },
