@@ -1,11 +1,11 @@
 """Which genes a search's scores depended on: which sources, layers and parts of the model.
 
 Fitness is fitted as a sum of one quadratic per gene: ridge regression, its strength chosen by
-generalised cross-validation (Golub, Heath and Wahba, Technometrics 21, 1979). A gene's share is the
-variance of its quadratic among the candidates, as a part of that of all: the first-order terms of a
-functional analysis of variance (Hooker, JCGS 16, 2007). A gene that was hardly varied shows little,
-whatever it could do. Intervals are from resampled candidates. The noise floor is what the most
-important of the genes gets when fitness is dealt out to the candidates by chance.
+generalised cross-validation (Golub, Heath and Wahba, Technometrics 21, 1979). A gene's share is
+the variance of its quadratic among the candidates, as a part of that of all: the first-order
+terms of a functional analysis of variance (Hooker, JCGS 16, 2007). A gene that was hardly varied
+shows little, whatever it could do. Intervals are from resampled candidates. The noise floor is
+what the most important of the genes gets when fitness is dealt out to the candidates by chance.
 """
 
 from __future__ import annotations
