@@ -35,8 +35,10 @@ def importance(run: Path, *, as_json: bool) -> None:
 
 def _lines(document: dict[str, Any]) -> list[str]:
     lines = [
-        (f"{document['candidates']} offspring; a sum of one quadratic per gene explains "
-        f"{document['explained']:.0%} of the variance of their scores."),
+        (
+            f"{document['candidates']} offspring; a sum of one quadratic per gene explains "
+            f"{document['explained']:.0%} of the variance of their scores."
+        ),
         "Shares of that variance, with 95 % intervals; * where it is more than chance.",
     ]
     for by, groups in document["groups"].items():

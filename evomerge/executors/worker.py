@@ -14,6 +14,7 @@ from evomerge.errors import EvomergeError
 from evomerge.evaluation.evaluator import ResidentEvaluator
 from evomerge.evaluation.outcome import Evaluated, Failed, Outcome, Timing
 from evomerge.live_model import choose_device, choose_dtype, load_model, named_weights
+from evomerge.merging.ancestors import Ancestors
 from evomerge.merging.derived import DerivedTensors
 from evomerge.merging.resident import ResidentWeights
 from evomerge.merging.sources import SourceLibrary
@@ -63,7 +64,9 @@ class Worker:
         device = choose_device(settings.device)
         calibrator = Calibrator(device=settings.device)
         derived = DerivedTensors(cache_folder("derived"))
-        library = SourceLibrary(Path(settings.root), calibrate=calibrator, derived=derived)
+        library = SourceLibrary(
+            Path(settings.root), calibrate=calibrator, derived=derived, ancestors=Ancestors()
+        )
         base = library.model(settings.base)
         model, tokenizer = load_model(base.folder, choose_dtype(settings.dtype, device), device)
         self._weights = ResidentWeights(named_weights(model, base.headers), library)

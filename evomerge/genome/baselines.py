@@ -30,12 +30,14 @@ class Start:
     recipe: MergeRecipe
 
 
+def alone(base: str, source: Source, dtype: Dtype) -> MergeRecipe:
+    """The recipe of a source as it is."""
+    return MergeRecipe(base=base, sources=(source,), operator="linear", dtype=dtype)
+
+
 def starting_candidates(base: str, sources: Sequence[Source], dtype: Dtype) -> list[Start]:
     """The base, each source, their uniform average, and task arithmetic at 0.3 and at 1/n."""
     plain = tuple(source.model_copy(update={"parameters": {}}) for source in sources)
-
-    def alone(source: Source) -> MergeRecipe:
-        return MergeRecipe(base=base, sources=(source,), operator="linear", dtype=dtype)
 
     def arithmetic(weight: float) -> MergeRecipe:
         return MergeRecipe(
@@ -46,11 +48,15 @@ def starting_candidates(base: str, sources: Sequence[Source], dtype: Dtype) -> l
             dtype=dtype,
         )
 
+    itself = Source(model=base, name="base")
     share = round(1 / len(plain), 5)
     average = MergeRecipe(base=base, sources=plain, operator="linear", dtype=dtype)
     return [
-        Start(kind="base", name="base", recipe=alone(Source(model=base, name="base"))),
-        *(Start(kind="source", name=each.label, recipe=alone(each)) for each in plain),
+        Start(kind="base", name="base", recipe=alone(base, itself, dtype)),
+        *(
+            Start(kind="source", name=each.label, recipe=alone(base, each, dtype))
+            for each in plain
+        ),
         Start(kind="baseline", name=UNIFORM_AVERAGE, recipe=average),
         Start(kind="baseline", name="task arithmetic 0.3", recipe=arithmetic(0.3)),
         Start(kind="baseline", name=f"task arithmetic {share:g}", recipe=arithmetic(share)),

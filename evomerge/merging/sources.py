@@ -15,11 +15,13 @@ from evomerge.merging.operands import Measured, Operands, Read, no_statistics
 from evomerge.merging.plan import MergePlan, Signature, make_plan
 from evomerge.operators.parameters import OF_BASE, OF_SOURCES
 from evomerge.recipe.check import check_operator
+from evomerge.recipe.digest import digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from evomerge.merging.ancestors import Ancestors
     from evomerge.merging.derived import DerivedTensors
     from evomerge.recipe.merge import MergeRecipe, Source
 
@@ -45,12 +47,14 @@ class SourceLibrary:
         find_candidate: Looks up a merge recipe by its digest.
         calibrate: Measures the models of a recipe, which are opened by the library, on its texts.
         derived: Keeps what depends on models alone; None to make it whenever it is needed.
+        ancestors: Keeps the tensors of nested recipes; None to make them whenever they are needed.
     """
 
     root: Path
     find_candidate: Callable[[str], MergeRecipe] | None = None
     calibrate: Callable[[MergeRecipe, SourceLibrary], Statistics] | None = None
     derived: DerivedTensors | None = None
+    ancestors: Ancestors[_Input] | None = None
     _open: dict[str, Checkpoint] = field(default_factory=dict)
     _measured: Measured = field(default_factory=Measured)
 
@@ -115,11 +119,20 @@ class SourceLibrary:
         return [None if each is None else self.model(each).identity() for each in references]
 
     def _input(self, model: str | None, recipe: MergeRecipe | None) -> _Input:
+        if recipe is not None and self.ancestors is not None:
+            return self.ancestors.plan(digest(recipe), lambda: self._nested(recipe))
         if recipe is not None:
-            operands = self.operands(recipe)
-            jobs = {job.name: (job.dtype, job.shape) for job in operands.plan.jobs}
-            return _Input(jobs, _CandidateReader(operands))
+            return self._nested(recipe)
         return _Input(self.signatures(model or ""), self.model(model or "").read)
+
+    def _nested(self, recipe: MergeRecipe) -> _Input:
+        operands = self.operands(recipe)
+        jobs = {job.name: (job.dtype, job.shape) for job in operands.plan.jobs}
+        read = _CandidateReader(operands)
+        if self.ancestors is None:
+            return _Input(jobs, read)
+        kept, of = self.ancestors, digest(recipe)
+        return _Input(jobs, lambda name: kept.tensor(of, name, lambda: read(name)))
 
     def _recipe(self, source: Source) -> MergeRecipe | None:
         return self._candidate(source.candidate) if source.candidate else source.recipe

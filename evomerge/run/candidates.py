@@ -39,16 +39,15 @@ def starting(genome: Genome) -> list[Candidate]:
 
 
 def offspring(
-    genome: Genome,
-    point: Point,
+    recipe: MergeRecipe,
     *,
     number: int,
     generation: int,
     parents: tuple[str, ...],
+    point: Point | None = None,
     name: str | None = None,
 ) -> Candidate:
-    """The candidate that a point stands for."""
-    recipe = genome.decode(point)
+    """A candidate that was proposed, by a point of the genome or otherwise."""
     return Candidate(
         number=number,
         digest=digest(recipe),

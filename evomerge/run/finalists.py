@@ -96,8 +96,8 @@ def add_elite_mean(
     # Below 0: the search may be continued, with the number after its last.
     number = min(0, *(entry.candidate.number for entry in entries)) - 1
     mean = offspring(
-        genome,
-        point,
+        genome.decode(point),
+        point=point,
         number=number,
         generation=max(entry.candidate.generation for entry in elites),
         parents=tuple(entry.candidate.digest for entry in elites),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from evomerge.errors import NoCandidateError, RunError
 from evomerge.evaluation.outcome import Evaluated, Failed, Outcome
+from evomerge.run.breeding import Individuals
 from evomerge.run.candidates import fitness_of, job_of, offspring, starting
 from evomerge.run.incumbents import race_against
 from evomerge.run.stopping import reason_to_stop
@@ -104,7 +105,7 @@ class SearchLoop:
             RunError: The strategy does not repeat what the store says it did.
         """
         first = starting(self._genome)
-        sources = tuple(each.digest for each in first if each.kind == "source")
+        individuals = Individuals(self._genome)
         self._total = max(candidates, len(first))
         self._submit(self._agreed(first), None)
         self._settle_first()
@@ -119,16 +120,16 @@ class SearchLoop:
                 break
             wanted = min(told + generation, self._total)
             if asked < wanted and (steady or asked == told):
-                points = self._strategy.ask(wanted - asked)
+                proposals = self._strategy.ask(wanted - asked)
                 new = [
                     offspring(
-                        self._genome,
-                        point,
+                        individuals.add(proposal),
                         number=number,
                         generation=1 + (number - len(first)) // generation,
-                        parents=sources,
+                        parents=individuals.parents(proposal),
+                        point=proposal if isinstance(proposal, tuple) else None,
                     )
-                    for number, point in enumerate(points, start=asked)
+                    for number, proposal in enumerate(proposals, start=asked)
                 ]
                 self._submit(self._agreed(new), self._race(told))
                 asked = wanted

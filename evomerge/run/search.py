@@ -105,6 +105,7 @@ def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
             seed=settings.seed,
             step=settings.step,
             genes=search.genome.genes,
+            sources=len(search.genome.sources),
         ),
     )
     store.write_facts({"state": "running"})

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from evomerge.genome.genome import Gene
 
@@ -30,6 +30,28 @@ class Result:
     items: tuple[float, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Breeding:
+    """A model that is merged from individuals, whatever the genes of the search are.
+
+    Attributes:
+        operator: Name of the merge operator.
+        parents: What it merges: individuals by their numbers, or what is bred for this one only.
+            The sources come first, then whatever the strategy asked for, in order of asking.
+        parameters: Parameters of the operator.
+        seed: Seeds the operator.
+    """
+
+    operator: str
+    parents: tuple[int | Breeding, ...]
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
+
+
+Proposal = Point | Breeding | int
+"""What a strategy asks for; a number is an individual that exists, to hear what it scored."""
+
+
 class Strategy(Protocol):
     """Proposes points and learns from what became of them.
 
@@ -38,7 +60,7 @@ class Strategy(Protocol):
     alone, so a strategy never reads a clock, a file or a global random generator.
     """
 
-    def ask(self, count: int) -> list[Point]:
+    def ask(self, count: int) -> Sequence[Proposal]:
         """Propose points; others may not have been told yet."""
 
     def tell(self, results: Sequence[Result]) -> None:
@@ -52,6 +74,7 @@ class StrategySettings:
     Attributes:
         dimension: Number of coordinates.
         genes: What each coordinate drives; empty if that is not known.
+        sources: Number of sources.
         generation: Points asked at a time.
         seed: Seeds its random numbers.
         step: Real standard deviation of the first points, as a fraction of the range; None for
@@ -63,3 +86,4 @@ class StrategySettings:
     seed: int
     step: float | None = None
     genes: tuple[Gene, ...] = ()
+    sources: int = 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from evomerge.search.evolver import Evolver, EvolverMean
 from evomerge.search.nevergrad import ALLOWED, NevergradStrategy
 from evomerge.search.random import RandomStrategy
 
@@ -14,11 +15,18 @@ if TYPE_CHECKING:
     from evomerge.recipe.search import StrategyName
     from evomerge.search.contract import Strategy, StrategySettings
 
+BREEDERS: dict[str, Callable[[StrategySettings], Strategy]] = {
+    "Evolver": Evolver,
+    "EvolverMean": EvolverMean,
+}
+"""Those whose individuals are models, by their names in recipes."""
+
 STRATEGIES: dict[str, Callable[[StrategySettings], Strategy]] = {
     "random": RandomStrategy,
     **{name: partial(NevergradStrategy, name) for name in ALLOWED},
+    **BREEDERS,
 }
-"""By their names in recipes."""
+"""All, by their names in recipes."""
 
 
 def build_strategy(name: StrategyName, settings: StrategySettings) -> Strategy:

@@ -1,0 +1,89 @@
+"""Individuals: what strategies ask for, as merge recipes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evomerge.genome.baselines import alone
+from evomerge.recipe.digest import digest
+from evomerge.recipe.merge import MAX_DEPTH, MAX_INNER, MergeRecipe, Source
+from evomerge.search.contract import Breeding
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evomerge.genome.genome import Genome
+    from evomerge.search.contract import Proposal
+
+
+class Individuals:
+    """The sources, and what was asked for so far.
+
+    Args:
+        genome: Has the sources, and turns points into recipes.
+    """
+
+    def __init__(self, genome: Genome) -> None:
+        self._genome = genome
+        self._recipes = [alone(genome.base, each, genome.dtype) for each in genome.sources]
+
+    def add(self, proposal: Proposal) -> MergeRecipe:
+        """Make an individual of a proposal, numbered after all others.
+
+        A child whose ancestors would be more than a recipe may hold is its first parent again.
+        """
+        if isinstance(proposal, int):
+            recipe = self._recipes[proposal]
+        elif isinstance(proposal, Breeding):
+            recipe = self._bred(proposal)
+        else:
+            recipe = self._genome.decode(proposal)
+        self._recipes.append(recipe)
+        return recipe
+
+    def parents(self, proposal: Proposal) -> tuple[str, ...]:
+        """Digests of what a proposal is made from: its parents, else all sources."""
+        if isinstance(proposal, int):
+            return (digest(self._recipes[proposal]),)
+        if isinstance(proposal, Breeding):
+            found = [self.parents(parent) for parent in proposal.parents]
+            return tuple(dict.fromkeys(parent for each in found for parent in each))
+        return tuple(digest(each) for each in self._recipes[: len(self._genome.sources)])
+
+    def _bred(self, breeding: Breeding) -> MergeRecipe:
+        recipes = [
+            self._bred(parent) if isinstance(parent, Breeding) else self._recipes[parent]
+            for parent in breeding.parents
+        ]
+        inner = [recipe for recipe in recipes if not _is_source(recipe)]
+        deep = 1 + max((recipe.depth for recipe in inner), default=0)
+        if deep > MAX_DEPTH or sum(recipe.size for recipe in inner) > MAX_INNER:
+            return recipes[0]
+        return MergeRecipe(
+            base=self._genome.base,
+            sources=_named_apart([_as_source(recipe) for recipe in recipes]),
+            operator=breeding.operator,
+            parameters=dict(breeding.parameters),
+            dtype=self._genome.dtype,
+            seed=breeding.seed,
+        )
+
+
+def _is_source(recipe: MergeRecipe) -> bool:
+    """Whether a recipe is a source as it is."""
+    return recipe.operator == "linear" and len(recipe.sources) == 1
+
+
+def _as_source(recipe: MergeRecipe) -> Source:
+    return recipe.sources[0] if _is_source(recipe) else Source(recipe=recipe)
+
+
+def _named_apart(sources: Sequence[Source]) -> tuple[Source, ...]:
+    """The sources, of which those that are there twice get names of their own."""
+    labels = [source.label for source in sources]
+    return tuple(
+        source.model_copy(update={"name": f"{source.label[:60]} {number}"})
+        if labels.count(source.label) > 1
+        else source
+        for number, source in enumerate(sources, start=1)
+    )

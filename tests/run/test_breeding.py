@@ -1,0 +1,79 @@
+"""Promise: what is bred is a merge recipe of the sources, however many generations it took."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from planted import planted_genome
+
+from evomerge.recipe.digest import digest
+from evomerge.recipe.merge import MAX_DEPTH, MAX_INNER, MergeRecipe
+from evomerge.run.breeding import Individuals
+from evomerge.search.contract import Breeding
+
+
+def child(*parents: int | Breeding, seed: int = 0) -> Breeding:
+    return Breeding(operator="evolver", parents=parents, parameters={"mutation": 0.5}, seed=seed)
+
+
+def test_a_number_is_an_individual_that_exists() -> None:
+    individuals = Individuals(planted_genome())
+    first = individuals.add(child(0, 1))
+    assert individuals.add(2) == first
+    source = individuals.add(1)
+    assert [each.label for each in source.sources] == ["b"]
+
+
+def test_sources_take_part_as_models_and_others_as_recipes() -> None:
+    individuals = Individuals(planted_genome())
+    first = individuals.add(child(0, 1))
+    second = individuals.add(child(2, 1, seed=5))
+    assert [source.model for source in first.sources] == ["a", "b"]
+    assert second.sources[0].recipe == first
+    assert second.sources[1].model == "b"
+    assert (second.operator, second.parameters, second.seed) == ("evolver", {"mutation": 0.5}, 5)
+
+
+def test_what_is_bred_for_one_child_only_is_part_of_its_recipe() -> None:
+    mean = Individuals(planted_genome()).add(Breeding(operator="linear", parents=(0, child(0, 1))))
+    assert mean.sources[1].recipe is not None
+    assert mean.sources[1].recipe.operator == "evolver"
+
+
+def test_parents_are_told_by_their_digests() -> None:
+    individuals = Individuals(planted_genome())
+    first = individuals.add(child(0, 1))
+    assert individuals.parents(child(2, 2)) == (digest(first),)
+    sources = individuals.parents((0.5,) * 4)
+    assert len(sources) == 2
+    assert individuals.parents(child(0, child(1, 0))) == sources
+
+
+def test_an_individual_may_be_crossed_with_itself() -> None:
+    individuals = Individuals(planted_genome())
+    twice = individuals.add(child(0, 0))
+    assert len({source.label for source in twice.sources}) == 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 200), st.integers(0, 200)), min_size=30, max_size=60))
+def test_no_lineage_outgrows_what_a_recipe_may_hold(pairs: list[tuple[int, int]]) -> None:
+    individuals = Individuals(planted_genome())
+    for number, (first, second) in enumerate(pairs):
+        known = number + 2
+        recipe = individuals.add(child(first % known, second % known, seed=number))
+        assert recipe.depth <= MAX_DEPTH
+        assert recipe.size <= MAX_INNER + 1
+        MergeRecipe.model_validate_json(recipe.model_dump_json())
+
+
+@pytest.mark.parametrize("generations", [20])
+def test_where_a_lineage_is_full_a_child_is_its_first_parent(generations: int) -> None:
+    individuals = Individuals(planted_genome())
+    last = individuals.add(child(0, 1))
+    for number in range(generations):
+        recipe = individuals.add(child(number + 2, 0, seed=number))
+        if recipe.depth == last.depth:
+            assert recipe == last
+        last = recipe
+    assert last.depth == MAX_DEPTH
