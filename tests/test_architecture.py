@@ -15,7 +15,7 @@ from evomerge.cli.main import COMMANDS
 from evomerge.operators.registry import operators
 from evomerge.recipe.load import load
 from evomerge.recipe.search import SearchRecipe
-from evomerge.search.nevergrad import ALLOWED
+from evomerge.search.strategies import STRATEGIES
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "evomerge").rglob("*.py"))
@@ -95,7 +95,7 @@ def test_no_file_is_longer_than_four_hundred_lines() -> None:
 
 def test_the_readme_names_every_command_operator_and_strategy() -> None:
     readme = (ROOT / "README.md").read_text()
-    for name in (*COMMANDS, *operators(), *ALLOWED, "random"):
+    for name in (*COMMANDS, *operators(), *STRATEGIES):
         assert f"`{name}`" in readme or f"evomerge {name}" in readme, name
 
 

@@ -91,7 +91,8 @@ def test_every_weight_lies_between_those_of_the_original_models(
     sources = list(_models(recipe))
     library = SourceLibrary(family)
     for name, tensor in found.items():
-        all_of = torch.stack([library.model(each).read(name) for each in sources])
+        # An adapter's sum with its base has more digits than what is stored.
+        all_of = torch.stack([library.model(each).read(name).to(tensor.dtype) for each in sources])
         assert bool((tensor >= all_of.amin(0)).all()), name
         assert bool((tensor <= all_of.amax(0)).all()), name
 
@@ -116,7 +117,7 @@ def test_a_lineage_without_counterpart_in_mergekit_is_refused_in_one_line(
         tmp_path / "m.yaml",
     )
     assert done.code == 2
-    assert "evolver" in done.err
+    assert "mergekit cannot merge a candidate" in done.err
     assert len(done.err.strip().splitlines()) == 1
 
 
