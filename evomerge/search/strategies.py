@@ -5,8 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from evomerge.search.differential import DErand1
 from evomerge.search.nevergrad import ALLOWED, NevergradStrategy
 from evomerge.search.random import RandomStrategy
+from evomerge.search.shade import SHADE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 STRATEGIES: dict[str, Callable[[StrategySettings], Strategy]] = {
     "random": RandomStrategy,
     **{name: partial(NevergradStrategy, name) for name in ALLOWED},
+    "DErand1": DErand1,
+    "SHADE": SHADE,
 }
 """By their names in recipes."""
 
