@@ -25,6 +25,7 @@ StrategyName = Literal[
     "OnePlusOne",
     "DErand1",
     "SHADE",
+    "GA",
 ]
 
 

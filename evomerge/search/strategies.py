@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from evomerge.search.differential import DErand1
+from evomerge.search.genetic import GA
 from evomerge.search.nevergrad import ALLOWED, NevergradStrategy
 from evomerge.search.random import RandomStrategy
 from evomerge.search.shade import SHADE
@@ -21,6 +22,7 @@ STRATEGIES: dict[str, Callable[[StrategySettings], Strategy]] = {
     **{name: partial(NevergradStrategy, name) for name in ALLOWED},
     "DErand1": DErand1,
     "SHADE": SHADE,
+    "GA": GA,
 }
 """By their names in recipes."""
 
