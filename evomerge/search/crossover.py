@@ -1,11 +1,11 @@
 """Crossovers of two points that know what each coordinate drives.
 
-Whole genes change places, by the structure of what they drive: single genes (uniform crossover,
+Whole genes change places, by the structure of what they drive: single genes (uniform crossover;
 G. Syswerda, "Uniform Crossover in Genetic Algorithms", ICGA 1989), runs of layers (two-point
-crossover, with cuts between layer groups; J. H. Holland, "Adaptation in Natural and Artificial
-Systems", 1975, section 6.2), components of the model, and sources. Blend crossover (BLX-alpha;
-L. J. Eshelman, J. D. Schaffer, "Real-Coded Genetic Algorithms and Interval-Schemata", FOGA 2,
-1993) makes values that neither parent has.
+crossover, cut between layer groups; K. A. De Jong, "An Analysis of the Behavior of a Class of
+Genetic Adaptive Systems", 1975), components of the model, sources and parameters of the operator.
+Blend crossover (BLX-alpha; L. J. Eshelman, J. D. Schaffer, "Real-Coded Genetic Algorithms and
+Interval-Schemata", FOGA 2, 1993) makes values that neither parent has.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Crossover: TypeAlias = Callable[[Vector, Vector, np.random.Generator], Vector]
 
 ALPHA = 0.5
 """How far a blend may leave the interval between its parents, as a share of the interval: the
-authors' own choice, with which the spread of a population neither grows nor shrinks much."""
+authors' own choice."""
 
 
 def crossovers(settings: StrategySettings) -> list[Crossover]:
@@ -41,7 +41,11 @@ def crossovers(settings: StrategySettings) -> list[Crossover]:
     labels = np.unique(np.array(groups), return_inverse=True)[1]
     if labels.max() > 0:
         found.append(partial(swap_run, labels))
-    for parts in ([gene.component for gene in genes], [gene.source for gene in genes]):
+    for parts in (
+        [gene.component for gene in genes],
+        [gene.source for gene in genes],
+        [gene.parameter for gene in genes],
+    ):
         different = list(dict.fromkeys(parts))
         if len(different) > 1:
             labels = np.array([different.index(part) for part in parts])

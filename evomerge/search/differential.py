@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 FACTOR, RATE = 0.5, 0.9
-"""F and CR: the paper's choice for a quick result, and the best of five pairs that we tried."""
+"""F and CR: what the paper advises for quick convergence, and the best of five pairs tried."""
 
 SMALLEST = 8
 """Members at least. Few, because a search has hundreds of evaluations, not many thousands."""

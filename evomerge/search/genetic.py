@@ -1,11 +1,14 @@
 """A steady-state genetic algorithm over the genes of a merge.
 
-Members are chosen by tournaments (D. E. Goldberg, K. Deb, "A Comparative Analysis of Selection
-Schemes Used in Genetic Algorithms", FOGA 1, 1991), crossed by the structure of what their genes
-drive (`crossover`) and mutated with a step that follows the rule of one fifth (I. Rechenberg,
-"Evolutionsstrategie", 1973). Each point that is told joins the population and the worst one leaves
-it, as in GENITOR (D. Whitley, "The GENITOR Algorithm and Selection Pressure", ICGA 1989), so the
-best one stays and no evaluation waits for another.
+Parents are chosen by tournaments (D. E. Goldberg, K. Deb, "A Comparative Analysis of Selection
+Schemes Used in Genetic Algorithms", FOGA 1, 1991). Half of the offspring have two: they are crossed
+by the structure of what their genes drive (`crossover`) and mutated with a step that follows the
+rule of one fifth (I. Rechenberg, "Evolutionsstrategie", 1973). The others are means of many
+parents, in which the errors of single ones cancel (intermediate recombination; H.-G. Beyer, "Toward
+a Theory of Evolution Strategies: On the Benefits of Sex", Evolutionary Computation 3, 1995), with
+noise of the population's own spread. Each point that is told joins the population and the worst
+one leaves it, as in GENITOR (D. Whitley, "The GENITOR Algorithm and Selection Pressure", ICGA
+1989): the best one stays, and no evaluation waits for another.
 
 The numbers below were chosen by measurement; see benchmarks/LOG.md.
 """
@@ -32,7 +35,7 @@ SMALLEST = 16
 TOURNAMENT = 3
 """Members that are drawn, of which the best becomes a parent."""
 
-GATHERED = 0.5
+INTERMEDIATE = 0.5
 """Share of offspring that are the mean of many parents; the others have two."""
 
 PARENTS = 8
@@ -45,12 +48,13 @@ STEP = 0.15
 """Standard deviation of the first mutations."""
 
 SMALLEST_STEP, GREATEST_STEP = 0.01, 0.4
+"""Bounds of the step."""
 
 SUCCESSES = 0.2
 """Share of successful offspring at which the step stays as it is."""
 
 HURRY = 0.1
-"""How much the logarithm of the step grows with a success, less what the rule takes off it."""
+"""Change of the step's logarithm, times success (0 or 1) less `SUCCESSES`."""
 
 IMMIGRANTS = 0.02
 """Share of points that are drawn from all over the cube."""
@@ -114,17 +118,15 @@ class GA:
             return Offspring(self._unseen(self._founders.popleft()))
         if len(self._population) < 2 or self._rng.random() < IMMIGRANTS:
             return Offspring(self._unseen(self._rng.random(self._dimension)))
-        return self._gather() if self._rng.random() < GATHERED else self._breed()
+        return self._recombine() if self._rng.random() < INTERMEDIATE else self._cross()
 
-    def _gather(self) -> Offspring:
-        """The mean of many parents, with as much noise as they differ among each other."""
+    def _recombine(self) -> Offspring:
+        """The mean of many parents, with noise of the population's spread."""
         parents = [tournament(self._population, self._rng).point for _ in range(PARENTS)]
-        point = np.mean(parents, axis=0) + self._deviations() * self._rng.normal(
-            size=self._dimension
-        )
-        return Offspring(self._unseen(np.clip(point, 0.0, 1.0)))
+        noise = self._deviations() * self._rng.normal(size=self._dimension)
+        return Offspring(self._unseen(np.clip(np.mean(parents, axis=0) + noise, 0.0, 1.0)))
 
-    def _breed(self) -> Offspring:
+    def _cross(self) -> Offspring:
         """Two parents, crossed by structure and mutated."""
         first = tournament(self._population, self._rng)
         second = tournament([m for m in self._population if m is not first], self._rng)

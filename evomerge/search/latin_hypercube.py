@@ -1,7 +1,7 @@
 """First points of a search: a Latin hypercube sample.
 
 M. D. McKay, R. J. Beckman, W. J. Conover, "A Comparison of Three Methods for Selecting Values of
-Input Variables in the Analysis of Output from a Computer Code", Technometrics 21, 1979, section 2.
+Input Variables in the Analysis of Output from a Computer Code", Technometrics 21, 1979.
 """
 
 from __future__ import annotations

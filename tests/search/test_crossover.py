@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 seeds = st.integers(0, 10_000)
 
 
-def _gene(group: int, component: Component | None, source: int | None) -> Gene:
+def _gene(group: int, component: Component | None, source: int | None, parameter: str) -> Gene:
     return Gene(
-        parameter="weight", source=source, group=group, component=component, low=0.0, high=1.0
+        parameter=parameter, source=source, group=group, component=component, low=0.0, high=1.0
     )
 
 
 GENES = tuple(
-    _gene(group, component, source)
-    for source in (0, 1, None)
+    _gene(group, component, source, parameter)
+    for parameter, source in (("weight", 0), ("weight", 1), ("scale", None))
     for group in range(4)
     for component in (Component.ATTENTION, None)
 )
-"""Three sources, one of them shared by all, of four layer groups and two components."""
+"""Two parameters, one of them for each of two sources; four layer groups and two components."""
 
 
 def _crossovers(genes: Sequence[Gene] = GENES, dimension: int = len(GENES)) -> list[Crossover]:
@@ -77,7 +77,7 @@ def test_uniform_crossover_takes_half_of_the_genes_from_either_parent() -> None:
 
 @given(seeds)
 def test_two_point_crossover_swaps_one_run_of_layer_groups(seed: int) -> None:
-    _, _, by_depth, _, _ = _crossovers()
+    _, _, by_depth, *_ = _crossovers()
     kinds = _of_one_kind([gene.group for gene in GENES], _taken(by_depth, seed))
     swapped = [group for group in range(4) if kinds[group]]
     assert 0 < len(swapped) < 4
@@ -95,15 +95,22 @@ def test_two_point_crossover_makes_every_cut() -> None:
 
 @given(seeds)
 def test_components_travel_whole(seed: int) -> None:
-    _, _, _, by_component, _ = _crossovers()
+    _, _, _, by_component, *_ = _crossovers()
     kinds = _of_one_kind([gene.component for gene in GENES], _taken(by_component, seed))
     assert set(kinds.values()) == {True, False}
 
 
 @given(seeds)
 def test_sources_travel_whole(seed: int) -> None:
-    _, _, _, _, by_source = _crossovers()
+    *_, by_source, _ = _crossovers()
     kinds = _of_one_kind([gene.source for gene in GENES], _taken(by_source, seed))
+    assert set(kinds.values()) == {True, False}
+
+
+@given(seeds)
+def test_parameters_travel_whole(seed: int) -> None:
+    *_, by_parameter = _crossovers()
+    kinds = _of_one_kind([gene.parameter for gene in GENES], _taken(by_parameter, seed))
     assert set(kinds.values()) == {True, False}
 
 
@@ -138,6 +145,6 @@ def test_without_genes_every_coordinate_is_a_layer() -> None:
 
 
 def test_what_could_only_hand_over_a_whole_parent_is_left_out() -> None:
-    same = [_gene(0, None, None)] * 3
+    same = [_gene(0, None, None, "weight")] * 3
     assert _crossovers(same, 3) == [uniform, blend]
     assert _crossovers((), 1) == [uniform, blend]

@@ -147,7 +147,7 @@ def test_the_step_stays_between_its_bounds() -> None:
 
 def _breeding(monkeypatch: pytest.MonkeyPatch) -> GA:
     """No means and no immigrants: every offspring has two parents."""
-    monkeypatch.setattr(genetic, "GATHERED", 0.0)
+    monkeypatch.setattr(genetic, "INTERMEDIATE", 0.0)
     monkeypatch.setattr(genetic, "IMMIGRANTS", 0.0)
     return _founded()
 
@@ -171,7 +171,7 @@ def test_founders_and_failures_leave_the_step_alone(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_mean_of_many_lies_among_the_better_members(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(genetic, "GATHERED", 1.0)
+    monkeypatch.setattr(genetic, "INTERMEDIATE", 1.0)
     monkeypatch.setattr(genetic, "IMMIGRANTS", 0.0)
     strategy = _founded(dimension=1)
     for index, member in enumerate(strategy._population):
