@@ -70,7 +70,7 @@ class Population:
         if rounds == 0:
             return target, self.points[target].copy()
         if not np.isfinite(self.fitness[target]) or len(self.known) < LEAST_KNOWN:
-            return target, self._rng.random(self.points.shape[1])
+            return target, self._rng.random(len(self.points[target]))
         return target, None
 
     def others(self, target: int, count: int) -> list[int]:

@@ -1,14 +1,14 @@
 """A steady-state genetic algorithm over the genes of a merge.
 
 Parents are chosen by tournaments (D. E. Goldberg, K. Deb, "A Comparative Analysis of Selection
-Schemes Used in Genetic Algorithms", FOGA 1, 1991). Half of the offspring have two: they are crossed
+Schemes Used in Genetic Algorithms", FOGA 1, 1991). Half of the offspring have two, are crossed
 by the structure of what their genes drive (`crossover`) and mutated with a step that follows the
 rule of one fifth (I. Rechenberg, "Evolutionsstrategie", 1973). The others are means of many
-parents, in which the errors of single ones cancel (intermediate recombination; H.-G. Beyer, "Toward
-a Theory of Evolution Strategies: On the Benefits of Sex", Evolutionary Computation 3, 1995), with
-noise of the population's own spread. Each point that is told joins the population and the worst
-one leaves it, as in GENITOR (D. Whitley, "The GENITOR Algorithm and Selection Pressure", ICGA
-1989): the best one stays, and no evaluation waits for another.
+parents, in which the errors of single ones cancel (intermediate recombination; H.-G. Beyer,
+"Toward a Theory of Evolution Strategies: On the Benefits of Sex", Evolutionary Computation 3,
+1995), with noise of the population's own spread. Each point that is told joins the population and
+the worst one leaves it, as in GENITOR (D. Whitley, "The GENITOR Algorithm and Selection Pressure",
+ICGA 1989): the best one stays, and no evaluation waits for another.
 
 The numbers below were chosen by measurement; see benchmarks/LOG.md.
 """
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evomerge.genome.genome import DECIMALS
 from evomerge.search.crossover import Vector, crossovers
 from evomerge.search.latin_hypercube import first_points
 
@@ -61,9 +62,6 @@ IMMIGRANTS = 0.02
 
 COLLAPSED = 0.005
 """Mean standard deviation of the genes in a population that has nothing left to cross."""
-
-DECIMALS = 5
-"""Digits in which a point has to differ from all others; genes keep as many of a value."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,7 +136,7 @@ class GA:
         return mutate(point, self._step, MUTATED / self._dimension, self._rng)
 
     def _unseen(self, point: Vector) -> Vector:
-        """The point, mutated until it is a new one."""
+        """The point, mutated until it differs from all others in the digits that genes keep."""
         while (key := tuple(point.round(DECIMALS).tolist())) in self._seen:
             point = self._mutated(point)
         self._seen.add(key)
@@ -156,7 +154,8 @@ class GA:
 
     def _deviations(self) -> Vector:
         """Standard deviation of each gene in the population."""
-        return np.std([member.point for member in self._population], axis=0)
+        deviations: Vector = np.std([member.point for member in self._population], axis=0)
+        return deviations
 
     def _restart(self) -> None:
         """Keep the best one and found the population anew around it."""
@@ -169,7 +168,7 @@ class GA:
 def tournament(members: Sequence[Member], rng: np.random.Generator) -> Member:
     """The best of some members that are drawn with replacement."""
     drawn = rng.integers(len(members), size=TOURNAMENT)
-    return max((members[index] for index in drawn), key=lambda member: member.fitness)
+    return max((members[int(index)] for index in drawn), key=lambda member: member.fitness)
 
 
 def mutate(point: Vector, step: float, share: float, rng: np.random.Generator) -> Vector:

@@ -116,10 +116,8 @@ class SHADE:
         """A member, neither the target nor the first, or a parent from the archive."""
         known = self._population.known
         members = known[(known != target) & (known != first)]
-        index = int(self._rng.integers(len(members) + len(self._archive)))
-        if index < len(members):
-            return self._population.points[members[index]]
-        return self._archive[index - len(members)]
+        pool: list[Vector] = [*self._population.points[members], *self._archive]
+        return pool[int(self._rng.integers(len(pool)))]
 
     def _compete(self, trial: Trial, fitness: float) -> None:
         parent = self._population.points[trial.target].copy()

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evomerge.genome.genome import DECIMALS
 from evomerge.search import genetic
 from evomerge.search.contract import Result, StrategySettings
 from evomerge.search.genetic import (
     COLLAPSED,
-    DECIMALS,
     GA,
     GREATEST_STEP,
     HURRY,
@@ -152,15 +152,16 @@ def _breeding(monkeypatch: pytest.MonkeyPatch) -> GA:
     return _founded()
 
 
+@pytest.mark.parametrize(("gain", "success"), [(0.5, True), (0.0, False), (-0.5, False)])
 def test_the_step_follows_whether_offspring_beat_both_parents(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, *, gain: float, success: bool
 ) -> None:
     strategy = _breeding(monkeypatch)
-    strategy.ask(2)
-    strategy.tell([Result(fitness=SIZE + 1.0)])
-    assert strategy._step == pytest.approx(adapt(STEP, success=True))
-    strategy.tell([Result(fitness=-1.0)])
-    assert strategy._step == pytest.approx(adapt(adapt(STEP, success=True), success=False))
+    strategy.ask(1)
+    bar = strategy._asked[0].bar
+    assert bar is not None
+    strategy.tell([Result(fitness=bar + gain)])
+    assert strategy._step == pytest.approx(adapt(STEP, success=success))
 
 
 def test_founders_and_failures_leave_the_step_alone(monkeypatch: pytest.MonkeyPatch) -> None:
