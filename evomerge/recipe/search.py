@@ -25,6 +25,9 @@ StrategyName = Literal[
     "OnePlusOne",
     "Evolver",
     "EvolverMean",
+    "DErand1",
+    "SHADE",
+    "GA",
 ]
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from evomerge.search.differential import DErand1
 from evomerge.search.evolver import Evolver, EvolverMean
+from evomerge.search.genetic import GA
 from evomerge.search.nevergrad import ALLOWED, NevergradStrategy
 from evomerge.search.random import RandomStrategy
+from evomerge.search.shade import SHADE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +28,9 @@ STRATEGIES: dict[str, Callable[[StrategySettings], Strategy]] = {
     "random": RandomStrategy,
     **{name: partial(NevergradStrategy, name) for name in ALLOWED},
     **BREEDERS,
+    "DErand1": DErand1,
+    "SHADE": SHADE,
+    "GA": GA,
 }
 """All, by their names in recipes."""
 
