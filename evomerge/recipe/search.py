@@ -15,7 +15,18 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Range = tuple[Number, Number]
-StrategyName = Literal["random", "CMA", "DiagonalCMA", "DE", "TwoPointsDE", "PSO", "OnePlusOne"]
+StrategyName = Literal[
+    "random",
+    "Sobol",
+    "CMA",
+    "DiagonalCMA",
+    "DE",
+    "TwoPointsDE",
+    "PSO",
+    "OnePlusOne",
+    "Swarm",
+    "NSGA2",
+]
 
 
 class Generation(Strict):

@@ -6,7 +6,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from evomerge.search.nevergrad import ALLOWED, NevergradStrategy
+from evomerge.search.nsga2 import NSGA2
 from evomerge.search.random import RandomStrategy
+from evomerge.search.sobol import Sobol
+from evomerge.search.swarm import Swarm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +19,10 @@ if TYPE_CHECKING:
 
 STRATEGIES: dict[str, Callable[[StrategySettings], Strategy]] = {
     "random": RandomStrategy,
+    "Sobol": Sobol,
     **{name: partial(NevergradStrategy, name) for name in ALLOWED},
+    "Swarm": Swarm,
+    "NSGA2": NSGA2,
 }
 """By their names in recipes."""
 
