@@ -3,7 +3,8 @@
 The velocity is that of PSO-Merging (arXiv 2508.19839); two terms are of Model Swarms (Feng et al.,
 "Model Swarms: Collaborative Search to Adapt LLM Experts via Swarm Intelligence", arXiv 2410.11163,
 section 2): every particle sets out towards a random place, and the worst place found repels.
-Both move whole models; here a particle is a point of the unit cube, and there is no last step.
+Both move whole models, by factors that all entries share; here a particle is a point of the unit
+cube with random factors for each coordinate, and the repulsion fades.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ INERTIA, OWN_PULL, SWARM_PULL = 0.2, 2.0, 2.0
 """PSO-Merging's."""
 
 REPULSION = 0.25
-"""In proportion to the pulls about what Model Swarms has."""
+"""Of a particle's first step, in proportion to the pulls about what Model Swarms has."""
+
+FADING = 0.5
+"""Of the repulsion, from step to step. Undamped it drives the swarm to the walls of the cube, and
+results get worse with any repulsion that stays (benchmarks/LOG.md)."""
 
 SMALLEST = 4
 """Least number of particles."""
@@ -47,6 +52,7 @@ class Particle:
 
     place: Coordinates
     velocity: Coordinates
+    repulsion: float = REPULSION
     best: Finding | None = None
 
 
@@ -99,8 +105,10 @@ class Swarm:
             own_best=particle.best.place if particle.best else particle.place,
             best=self._best.place,
             worst=self._worst.place,
+            repulsion=particle.repulsion,
             draws=self._rng.random((3, self._dimension)),
         )
+        particle.repulsion *= FADING
         particle.place = np.clip(particle.place + particle.velocity, 0.0, 1.0)
         return particle
 
@@ -121,6 +129,7 @@ def next_velocity(
     own_best: Coordinates,
     best: Coordinates,
     worst: Coordinates,
+    repulsion: float,
     draws: Coordinates,
 ) -> Coordinates:
     """The velocity of a particle for its next step, shape `(D,)`.
@@ -131,11 +140,11 @@ def next_velocity(
         own_best: The best place that it found.
         best: The best place that any found.
         worst: The worst place that any found.
+        repulsion: How strongly that one repels.
         draws: Uniform numbers, shape `(3, D)`: for its own best, the swarm's, and the worst.
     """
-    return (
-        INERTIA * velocity
-        + OWN_PULL * draws[0] * (own_best - place)
-        + SWARM_PULL * draws[1] * (best - place)
-        - REPULSION * draws[2] * (worst - place)
-    )
+    own, social, away = draws
+    pulls = OWN_PULL * own * (own_best - place) + SWARM_PULL * social * (best - place)
+    push = repulsion * away * (place - worst)
+    following: Coordinates = INERTIA * velocity + pulls + push
+    return following

@@ -32,7 +32,7 @@ def crossed(
 
 
 def mutated(point: Coordinates, rng: np.random.Generator, *, eta: float) -> Coordinates:
-    """Polynomial mutation of one coordinate in expectation, shape `(D,)`.
+    """Polynomial mutation of each coordinate with probability 1 / D, shape `(D,)`.
 
     At least one coordinate is mutated: a copy of a parent would be an evaluation wasted.
     """
@@ -71,11 +71,13 @@ def polynomial(point: Coordinates, draws: Coordinates, *, eta: float) -> Coordin
     power = eta + 1
     down = (2 * draws + (1 - 2 * draws) * (1 - point) ** power).clip(0.0) ** (1 / power) - 1
     up = 1 - (2 * (1 - draws) + (2 * draws - 1) * point**power).clip(0.0) ** (1 / power)
-    return np.clip(point + np.where(draws < 0.5, down, up), 0.0, 1.0)
+    mutant: Coordinates = np.clip(point + np.where(draws < 0.5, down, up), 0.0, 1.0)
+    return mutant
 
 
 def _spread(draws: Coordinates, farthest: Coordinates, eta: float) -> Coordinates:
     """How far the children are apart, in distances of the parents; at most `farthest`."""
     power = eta + 1
     scaled = draws * (2 - farthest**-power)
-    return np.where(scaled <= 1, scaled, 1 / (2 - scaled)) ** (1 / power)
+    spread: Coordinates = np.where(scaled <= 1, scaled, 1 / (2 - scaled)) ** (1 / power)
+    return spread

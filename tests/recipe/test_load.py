@@ -130,8 +130,8 @@ def test_a_recipe_must_have_keys(text):
         (
             "search: {strategy: cma}",
             (
-                "r.yaml:5: search.strategy: expected 'random', 'CMA', 'DiagonalCMA', 'DE', "
-                "'TwoPointsDE', 'PSO' or 'OnePlusOne', found 'cma'"
+                "r.yaml:5: search.strategy: expected 'random', 'Sobol', 'CMA', 'DiagonalCMA', "
+                "'DE', 'TwoPointsDE', 'PSO', 'OnePlusOne', 'Swarm' or 'NSGA2', found 'cma'"
             ),
         ),
         (
