@@ -132,6 +132,14 @@ def test_children_take_after_their_parents_and_are_no_copies() -> None:
     assert set(second).isdisjoint(first)
 
 
+@pytest.mark.parametrize("population", [4, 8])
+def test_parents_are_two(population: int) -> None:
+    strategy = _nsga2()
+    strategy.ask(population)
+    strategy.tell([_result((0.5, 0.5))] * population)
+    assert all(len(set(strategy._parents())) == 2 for _ in range(100))
+
+
 @pytest.mark.parametrize("alive", [0, 1])
 def test_without_two_parents_points_are_random(alive: int) -> None:
     results = [_result((0.5, 0.5))] * alive + [Result(fitness=None)] * (SIZE - alive)

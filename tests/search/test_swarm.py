@@ -105,14 +105,35 @@ def test_a_particle_moves_once_its_place_was_told() -> None:
     swarm = _swarm()
     swarm.ask(SIZE)
     oldest, second = list(swarm._under_way)[:2]
-    _tell(swarm, 0.1)
+    _tell(swarm, 0.1, 0.2)
     before = oldest.place
     (point,) = swarm.ask(1)
     assert swarm._under_way[-1] is oldest
     assert point == tuple(oldest.place.tolist()) != tuple(before.tolist())
-    _tell(swarm, 0.2)
     swarm.ask(1)
     assert swarm._under_way[-1] is second
+
+
+def test_a_particle_is_drawn_to_the_best_that_it_found_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = []
+    monkeypatch.setattr(
+        "evomerge.search.swarm.next_velocity",
+        lambda **forces: seen.append(forces) or 0 * forces["place"] + 0.01,
+    )
+    swarm = _swarm()
+    first = swarm.ask(SIZE)
+    _tell(swarm, 0.5, 0.1, None, 0.3, 0.2)
+    second = swarm.ask(SIZE)
+    _tell(swarm, 0.4, 0.9, None, 0.1, None)
+    third = swarm.ask(SIZE)
+    own = [tuple(forces["own_best"].tolist()) for forces in seen[SIZE:]]
+    # The third knows nothing, and is drawn to where it is.
+    assert own == [first[0], second[1], second[2], first[3], first[4]]
+    assert {tuple(forces["best"].tolist()) for forces in seen[SIZE:]} == {second[1]}
+    assert {tuple(forces["worst"].tolist()) for forces in seen[SIZE:]} == {first[1]}
+    assert len(set(third)) == SIZE
 
 
 def test_new_particles_join_while_all_are_under_way() -> None:
@@ -136,10 +157,11 @@ def test_there_are_as_many_particles_as_a_generation_has_points(
 def test_while_everything_fails_places_are_drawn_anew() -> None:
     failing, lucky = _swarm(dimension=40), _swarm(dimension=40)
     for swarm, fitness in ((failing, None), (lucky, 1.0)):
-        swarm.ask(SIZE)
+        before = swarm.ask(SIZE)
         _tell(swarm, *[fitness] * SIZE)
     places = np.array(failing.ask(SIZE))
     assert not ((places == 0) | (places == 1)).any()
+    assert not (places == before).any()
     assert len(_particles(failing)) == SIZE
     # The velocities of those that know something take some of them to the walls.
     moved = np.array(lucky.ask(SIZE))
