@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Range = tuple[Number, Number]
 StrategyName = Literal[
     "random",
+    "Sobol",
     "CMA",
     "DiagonalCMA",
     "DE",
@@ -28,6 +29,8 @@ StrategyName = Literal[
     "DErand1",
     "SHADE",
     "GA",
+    "Swarm",
+    "NSGA2",
 ]
 
 

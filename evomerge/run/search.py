@@ -21,7 +21,17 @@ from evomerge.search.contract import StrategySettings
 from evomerge.search.strategies import build_strategy
 from evomerge.store.database import RunStore
 
-RECORDED = ("torch", "transformers", "lm_eval", "nevergrad", "cma", "numpy", "safetensors", "ray")
+RECORDED = (
+    "torch",
+    "transformers",
+    "lm_eval",
+    "nevergrad",
+    "cma",
+    "numpy",
+    "scipy",
+    "safetensors",
+    "ray",
+)
 """Packages whose versions a run remembers."""
 
 MAY_CHANGE = {"search.candidates", "search.stop", "executor"}

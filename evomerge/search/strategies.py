@@ -9,8 +9,11 @@ from evomerge.search.differential import DErand1
 from evomerge.search.evolver import Evolver, EvolverMean
 from evomerge.search.genetic import GA
 from evomerge.search.nevergrad import ALLOWED, NevergradStrategy
+from evomerge.search.nsga2 import NSGA2
 from evomerge.search.random import RandomStrategy
 from evomerge.search.shade import SHADE
+from evomerge.search.sobol import Sobol
+from evomerge.search.swarm import Swarm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,11 +29,14 @@ BREEDERS: dict[str, Callable[[StrategySettings], Strategy]] = {
 
 STRATEGIES: dict[str, Callable[[StrategySettings], Strategy]] = {
     "random": RandomStrategy,
+    "Sobol": Sobol,
     **{name: partial(NevergradStrategy, name) for name in ALLOWED},
     **BREEDERS,
     "DErand1": DErand1,
     "SHADE": SHADE,
     "GA": GA,
+    "Swarm": Swarm,
+    "NSGA2": NSGA2,
 }
 """All, by their names in recipes."""
 

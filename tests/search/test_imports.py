@@ -12,7 +12,7 @@ REPORT = "import sys; print(*sorted(set(sys.modules)))"
 BUILD = """
 from evomerge.search.contract import Result, StrategySettings
 from evomerge.search.strategies import build_strategy
-strategy = build_strategy("CMA", StrategySettings(dimension=2, generation=4, seed=0))
+strategy = build_strategy({name!r}, StrategySettings(dimension=2, generation=4, seed=0))
 strategy.tell([Result(fitness=0.0)] * len(strategy.ask(4)))
 """
 
@@ -31,11 +31,12 @@ def _loaded_after(code: str) -> set[str]:
 def test_importing_it_loads_no_heavy_library(module: str) -> None:
     loaded = _loaded_after(f"import {module}")
     assert module in loaded
-    assert loaded & (HEAVY | {"nevergrad"}) == set()
+    assert loaded & (HEAVY | {"nevergrad", "scipy"}) == set()
 
 
 @pytest.mark.slow
-def test_running_a_strategy_loads_nevergrad_and_nothing_heavier() -> None:
-    loaded = _loaded_after(BUILD)
-    assert "nevergrad" in loaded
+@pytest.mark.parametrize(("name", "library"), [("CMA", "nevergrad"), ("Sobol", "scipy")])
+def test_running_a_strategy_loads_its_library_and_nothing_heavier(name: str, library: str) -> None:
+    loaded = _loaded_after(BUILD.format(name=name))
+    assert library in loaded
     assert loaded & HEAVY == set()

@@ -35,7 +35,7 @@ def _best(name: StrategyName, seed: int) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*ALLOWED, "DErand1", "SHADE", "GA"])
+@pytest.mark.parametrize("name", [*ALLOWED, "DErand1", "SHADE", "GA", "Swarm", "NSGA2"])
 def test_it_beats_random_search_seed_by_seed(name: StrategyName) -> None:
     gains = [_best(name, seed) - _best("random", seed) for seed in SEEDS]
     assert sum(gain > 0 for gain in gains) >= 8
@@ -44,7 +44,9 @@ def test_it_beats_random_search_seed_by_seed(name: StrategyName) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["CMA", "DiagonalCMA", "DE", "TwoPointsDE", "PSO", "SHADE", "GA"])
+@pytest.mark.parametrize(
+    "name", ["CMA", "DiagonalCMA", "DE", "TwoPointsDE", "PSO", "SHADE", "GA", "Swarm", "NSGA2"]
+)
 def test_it_comes_within_a_tenth_of_the_range_of_every_coordinate(name: StrategyName) -> None:
     """On average; OnePlusOne and DErand1 need more than ten generations for that."""
     shortfall = -statistics.mean(_best(name, seed) for seed in SEEDS)

@@ -198,7 +198,7 @@ def test_points_may_be_asked_for_while_others_are_under_way(name: StrategyName) 
     assert _in_cube(strategy.ask(GENERATION), 5)
 
 
-@pytest.mark.parametrize("name", [each for each in of_points if each != "random"])
+@pytest.mark.parametrize("name", [each for each in of_points if each not in ("random", "Sobol")])
 def test_telling_more_than_was_asked_for_is_a_programming_error(name: StrategyName) -> None:
     strategy = _strategy(name)
     strategy.ask(1)

@@ -1,0 +1,83 @@
+"""Crossover and mutation of points of the unit cube, for genetic strategies.
+
+Simulated binary crossover: Deb and Agrawal, "Simulated binary crossover for continuous search
+space", Complex Systems 1995, with Deb's bounds. Polynomial mutation: Deb and Goyal, "A combined
+genetic adaptive search for engineering design", 1996, with the bounds of NSGA-II. The greater the
+index `eta`, the nearer children stay to their parents.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Coordinates = NDArray[np.float64]
+
+SAME = 1e-12
+"""Coordinates nearer than this have nothing to cross."""
+
+
+def crossed(
+    first: Coordinates, second: Coordinates, rng: np.random.Generator, *, eta: float
+) -> Coordinates:
+    """One child of simulated binary crossover, shape `(D,)`; about half of it is `first`'s."""
+    lower, upper = simulated_binary(first, second, rng.random(first.shape), eta=eta)
+    child = np.where(rng.random(first.shape) < 0.5, lower, upper)
+    apart = np.abs(first - second) > SAME
+    return np.where(apart & (rng.random(first.shape) < 0.5), child, first)
+
+
+def mutated(point: Coordinates, rng: np.random.Generator, *, eta: float) -> Coordinates:
+    """Polynomial mutation of each coordinate with probability 1 / D, shape `(D,)`.
+
+    At least one coordinate is mutated: a copy of a parent would be an evaluation wasted.
+    """
+    chosen = rng.random(point.shape) < 1 / point.size
+    chosen[rng.integers(point.size)] |= not chosen.any()
+    return np.where(chosen, polynomial(point, rng.random(point.shape), eta=eta), point)
+
+
+def simulated_binary(
+    first: Coordinates, second: Coordinates, draws: Coordinates, *, eta: float
+) -> tuple[Coordinates, Coordinates]:
+    """The lower and the upper child of every coordinate.
+
+    Args:
+        first: One parent, shape `(D,)`.
+        second: The other.
+        draws: Uniform numbers in [0, 1), shape `(D,)`.
+        eta: Distribution index.
+    """
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    gap = np.maximum(high - low, SAME)
+    middle = (first + second) / 2
+    lower = middle - _spread(draws, 1 + 2 * low / gap, eta) * gap / 2
+    upper = middle + _spread(draws, 1 + 2 * (1 - high) / gap, eta) * gap / 2
+    return np.clip(lower, 0.0, 1.0), np.clip(upper, 0.0, 1.0)
+
+
+def polynomial(point: Coordinates, draws: Coordinates, *, eta: float) -> Coordinates:
+    """The mutant of every coordinate; a draw of 0 gives 0, one half the point, and 1 gives 1.
+
+    Args:
+        point: Shape `(D,)`.
+        draws: Uniform numbers in [0, 1), shape `(D,)`.
+        eta: Distribution index.
+    """
+    power = eta + 1
+    down = (2 * draws + (1 - 2 * draws) * (1 - point) ** power).clip(0.0) ** (1 / power) - 1
+    up = 1 - (2 * (1 - draws) + (2 * draws - 1) * point**power).clip(0.0) ** (1 / power)
+    mutant: Coordinates = np.clip(point + np.where(draws < 0.5, down, up), 0.0, 1.0)
+    return mutant
+
+
+def _spread(draws: Coordinates, farthest: Coordinates, eta: float) -> Coordinates:
+    """How far the children are apart, in distances of the parents; at most `farthest`."""
+    power = eta + 1
+    scaled = draws * (2 - farthest**-power)
+    spread: Coordinates = np.where(scaled <= 1, scaled, 1 / (2 - scaled)) ** (1 / power)
+    return spread
