@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import jsonschema
 import pytest
@@ -12,10 +13,13 @@ from evomerge.errors import RecipeError, VersionError
 from evomerge.recipe import yaml
 from evomerge.recipe.load import load, read_text, validate
 from evomerge.recipe.merge import MergeRecipe
-from evomerge.recipe.search import SearchRecipe
+from evomerge.recipe.search import SearchRecipe, StrategyName
 
 MERGE = "base: models/base\nsources:\n  - models/one\n  - models/two\noperator: linear\n"
 SEARCH = "base: models/base\nsources: [models/one]\nevaluation:\n  tasks: [sums]\n"
+
+*OTHERS, LAST = map(repr, get_args(StrategyName))
+STRATEGY_NAMES = f"{', '.join(OTHERS)} or {LAST}"
 
 
 def merge(text: str, *overrides: str) -> MergeRecipe:
@@ -129,10 +133,7 @@ def test_a_recipe_must_have_keys(text):
         ("dtype: bfloat", "'float64', found 'bfloat'; did you mean 'bfloat16'?"),
         (
             "search: {strategy: cma}",
-            (
-                "r.yaml:5: search.strategy: expected 'random', 'CMA', 'DiagonalCMA', 'DE', "
-                "'TwoPointsDE', 'PSO' or 'OnePlusOne', found 'cma'"
-            ),
+            f"r.yaml:5: search.strategy: expected {STRATEGY_NAMES}, found 'cma'",
         ),
         (
             "genome: {components: [mpl]}",

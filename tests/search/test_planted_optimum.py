@@ -51,3 +51,15 @@ def test_it_comes_within_a_tenth_of_the_range_of_every_coordinate(name: Strategy
     """On average; OnePlusOne and DErand1 need more than ten generations for that."""
     shortfall = -statistics.mean(_best(name, seed) for seed in SEEDS)
     assert (shortfall / DIMENSION) ** 0.5 < 0.1
+
+
+@pytest.mark.slow
+def test_the_genetic_algorithm_travels_to_a_corner_far_from_where_it_starts() -> None:
+    settings = StrategySettings(dimension=24, generation=GENERATION, seed=0)
+    strategy, best = build_strategy("GA", settings), -np.inf
+    for _ in range(60):
+        points = np.array(strategy.ask(GENERATION))
+        fitness = (-(((points - 0.95) ** 2).mean(axis=1) ** 0.5)).tolist()
+        strategy.tell([Result(fitness=value) for value in fitness])
+        best = max(best, *fitness)
+    assert best > -0.05
