@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Range = tuple[Number, Number]
-StrategyName = Literal["random", "CMA", "DiagonalCMA", "DE", "TwoPointsDE", "PSO", "OnePlusOne"]
+StrategyName = Literal[
+    "random",
+    "CMA",
+    "DiagonalCMA",
+    "DE",
+    "TwoPointsDE",
+    "PSO",
+    "OnePlusOne",
+    "M2N2",
+    "CycleQD",
+]
 
 
 class Generation(Strict):

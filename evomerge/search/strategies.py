@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from evomerge.search.map_elites import CycleQD
 from evomerge.search.nevergrad import ALLOWED, NevergradStrategy
+from evomerge.search.niches import M2N2
 from evomerge.search.random import RandomStrategy
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 STRATEGIES: dict[str, Callable[[StrategySettings], Strategy]] = {
     "random": RandomStrategy,
     **{name: partial(NevergradStrategy, name) for name in ALLOWED},
+    "M2N2": M2N2,
+    "CycleQD": CycleQD,
 }
 """By their names in recipes."""
 

@@ -131,7 +131,7 @@ def test_a_recipe_must_have_keys(text):
             "search: {strategy: cma}",
             (
                 "r.yaml:5: search.strategy: expected 'random', 'CMA', 'DiagonalCMA', 'DE', "
-                "'TwoPointsDE', 'PSO' or 'OnePlusOne', found 'cma'"
+                "'TwoPointsDE', 'PSO', 'OnePlusOne', 'M2N2' or 'CycleQD', found 'cma'"
             ),
         ),
         (

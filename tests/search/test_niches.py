@@ -1,0 +1,196 @@
+"""Members share the items they solve, and are drawn to those that solve what they do not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from evomerge.genome.genome import Gene
+from evomerge.search import niches
+from evomerge.search.contract import Point, Result, StrategySettings
+from evomerge.search.niches import (
+    ARCHIVE,
+    M2N2,
+    WARM_UP,
+    attraction,
+    crossover,
+    degrees,
+    shared_fitness,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SOLVED = np.array([[1.0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 1, 1]])
+"""Three members, four items; two members solve the first item, two the third."""
+
+populations = array_shapes(min_dims=2, max_dims=2, max_side=8)
+binary = populations.flatmap(lambda shape: arrays(float, shape, elements=st.sampled_from([0, 1])))
+graded = populations.flatmap(lambda shape: arrays(float, shape, elements=st.floats(0, 1)))
+
+
+def test_those_who_solve_an_item_share_it() -> None:
+    fitness = shared_fitness(SOLVED)
+    assert fitness.tolist() == [1.5, 1.0, 1.5]
+    assert (fitness / fitness.sum()).tolist() == [0.375, 0.25, 0.375]
+
+
+def test_without_sharing_fitness_is_the_number_of_solved_items() -> None:
+    assert shared_fitness(SOLVED[:, :3], alpha=0.0).tolist() == [2, 2, 1]
+
+
+def test_a_half_solved_item_is_half_an_item() -> None:
+    """Capacity is the best degree: 0.5 of the first item, shared 5 to 1; 1 of the second."""
+    solved = np.array([[0.5, 1.0], [0.1, 0.0]])
+    assert shared_fitness(solved) == pytest.approx([0.5 * 5 / 6 + 1, 0.5 / 6])
+
+
+def test_what_others_solve_and_few_do_attracts() -> None:
+    assert attraction(SOLVED, 0).tolist() == [0.0, 0.5, 1.5]
+
+
+@given(solved=graded)
+def test_the_fitness_of_all_is_what_is_solved_at_best(solved: np.ndarray) -> None:
+    assert shared_fitness(solved).sum() == pytest.approx(solved.max(axis=0).sum())
+
+
+@given(solved=binary)
+def test_the_fitness_of_all_is_the_number_of_items_that_anyone_solves(solved: np.ndarray) -> None:
+    assert shared_fitness(solved).sum() == pytest.approx(solved.any(axis=0).sum())
+
+
+@given(solved=binary)
+def test_who_alone_solves_an_item_has_a_fitness_of_one_at_least(solved: np.ndarray) -> None:
+    alone = solved[:, solved.sum(axis=0) == 1].any(axis=1)
+    assert (shared_fitness(solved)[alone] >= 1).all()
+
+
+@given(solved=binary)
+def test_a_clone_gets_the_same_and_takes_at_most_half(solved: np.ndarray) -> None:
+    before = shared_fitness(solved)[0]
+    original, *_, clone = shared_fitness(np.vstack([solved, solved[0]]))
+    assert original == clone
+    assert before / 2 <= original + 1e-9 <= before + 2e-9
+
+
+@given(solved=binary)
+def test_a_clone_takes_half_of_a_niche_that_was_one_members_own(solved: np.ndarray) -> None:
+    solved[1:] *= 1 - solved[0]
+    before = shared_fitness(solved)[0]
+    assert shared_fitness(np.vstack([solved, solved[0]]))[0] == pytest.approx(before / 2)
+
+
+@given(solved=graded)
+def test_nobody_attracts_who_solves_nothing_better(solved: np.ndarray) -> None:
+    lacking = (solved > solved[0]).any(axis=1)
+    attracts = attraction(solved, 0)
+    assert not lacking[0]
+    assert (attracts[~lacking] == 0).all()
+
+
+def test_the_split_turns_the_way_round() -> None:
+    before = np.array([True, True, False, False])
+    child = crossover(np.zeros(4), np.ones(4), way=0.25, before=before)
+    assert child.tolist() == [0.25, 0.25, 0.75, 0.75]
+
+
+def test_scores_between_nought_and_one_are_degrees_as_they_are() -> None:
+    assert degrees(SOLVED.tolist()).tolist() == SOLVED.tolist()
+    assert degrees([(0.2, 0.9), (0.4, 0.9)]).tolist() == [[0.2, 0.9], [0.4, 0.9]]
+
+
+def test_likelihoods_become_degrees_between_the_worst_and_the_best() -> None:
+    found = degrees([(-3.0, -1.0, 0.5), (-1.0, -1.0, 0.0), (-2.0, -1.0, 1.0)])
+    assert found.tolist() == [[0.0, 0.0, 0.5], [1.0, 0.0, 0.0], [0.5, 0.0, 1.0]]
+
+
+def _strategy(genes: tuple[Gene, ...] = (), dimension: int = 4) -> M2N2:
+    return M2N2(StrategySettings(dimension=dimension, generation=8, seed=0, genes=genes))
+
+
+def _play(strategy: M2N2, items: Sequence[tuple[float, ...]]) -> list[Point]:
+    """Ask for as many points as there are rows of items, and tell them."""
+    points = strategy.ask(len(items))
+    strategy.tell([Result(fitness=sum(row), items=row) for row in items])
+    return points
+
+
+def test_who_alone_solves_an_item_stays_however_little_else_it_solves() -> None:
+    strategy = _strategy()
+    (specialist,) = _play(strategy, [(1, 0, 0, 0, 0, 0)])
+    _play(strategy, [(0, 1, 1, 1, 1, 1)] * 10 * ARCHIVE)
+    assert specialist in strategy._points
+    assert len(strategy._points) == ARCHIVE
+
+
+def test_of_equals_the_oldest_leaves() -> None:
+    strategy = _strategy()
+    points = _play(strategy, [(1.0, 0.0)] * (ARCHIVE + 3))
+    assert strategy._points == points[3:]
+
+
+def test_who_failed_or_was_stopped_does_not_enter_the_archive() -> None:
+    stopped, failed = _strategy(), _strategy()
+    for strategy, result in [
+        (stopped, Result(fitness=0.9, scores=(0.9,))),
+        (failed, Result(fitness=None)),
+    ]:
+        _play(strategy, [(1.0, 0.0), (0.0, 1.0)])
+        strategy.ask(WARM_UP)
+        strategy.tell([result] * WARM_UP)
+    assert len(stopped._points) == 2
+    assert stopped.ask(20) == failed.ask(20)
+
+
+def _genes(groups: int) -> tuple[Gene, ...]:
+    """Source by source, as genomes list them: the groups take turns."""
+    return tuple(
+        Gene(parameter="weight", source=source, group=group, component=None, low=0.0, high=1.0)
+        for source in range(2)
+        for group in range(groups)
+    )
+
+
+def _ways(genes: tuple[Gene, ...], monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """How far unmutated children of two parents lie on the way between them, gene by gene."""
+    monkeypatch.setattr(niches, "MUTATION", 0.0)
+    strategy = _strategy(genes, len(genes))
+    parents = np.array(_play(strategy, [(1.0, 0.0), (0.0, 1.0)]))
+    strategy.ask(WARM_UP)
+    strategy.tell([Result(fitness=None)] * WARM_UP)
+    return (np.array(strategy.ask(50)) - parents[0]) / (parents[1] - parents[0])
+
+
+def test_a_child_changes_its_way_once_in_depth_and_between_groups(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    groups = 4
+    ways = _ways(_genes(groups), monkeypatch).reshape(50, 2, groups)
+    # What one source gets in a group, the other gets, too.
+    assert ways[:, 0] == pytest.approx(ways[:, 1])
+    first, last = ways[:, 0, :1], ways[:, 0, -1:]
+    assert first + last == pytest.approx(np.ones((50, 1)))
+    after = np.abs(ways[:, 0] - last) < np.abs(ways[:, 0] - first)
+    assert ways[:, 0] == pytest.approx(np.where(after, last, first))
+    splits = groups - after.sum(axis=1)
+    assert (np.diff(after.astype(int), axis=1) >= 0).all()
+    assert set(splits.tolist()) == {1, 2, 3}
+
+
+def test_a_model_in_one_group_is_not_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    ways = _ways(_genes(1), monkeypatch)
+    assert ways[:, 0] == pytest.approx(ways[:, 1])
+
+
+def test_mutation_leaves_the_box_that_the_archive_spans() -> None:
+    strategy = _strategy()
+    parents = np.array(_play(strategy, [(1.0, 0.0), (0.0, 1.0)]))
+    strategy.ask(WARM_UP)
+    strategy.tell([Result(fitness=None)] * WARM_UP)
+    children = np.array(strategy.ask(50))
+    assert ((children > parents.max(axis=0)) | (children < parents.min(axis=0))).any(axis=0).all()
