@@ -42,10 +42,9 @@ MUTATION = 0.05
 class M2N2:
     """Fitness sharing by item, attraction, and crossover with a split point in depth.
 
-    Every item counts the same, whatever the weight of its task. Candidates without scores on all
-    items, because they failed or were stopped in a race, do not enter the archive: what they would
-    take of the others' share is not known. A race stops the specialists that niches are for, so
-    this strategy is best searched with `racing: null`.
+    Every item counts the same, whatever the weight of its task. Candidates that were stopped in a
+    race compete with the scores that `item_scores` expects of them: without them too few enter the
+    archive, and a search ends up worse than without racing (benchmarks/LOG.md).
     """
 
     def __init__(self, settings: StrategySettings) -> None:
@@ -55,11 +54,11 @@ class M2N2:
         self._asked: deque[Point] = deque()
         self._warm_up = WARM_UP
         self._points: list[Point] = []
-        self._items: list[tuple[float, ...]] = []
+        self._results: list[Result] = []
 
     def ask(self, count: int) -> list[Point]:
         """Propose points."""
-        solved = degrees(self._items)
+        solved = degrees(item_scores(self._results))
         points = [self._propose(solved) for _ in range(count)]
         self._asked += points
         return points
@@ -68,13 +67,14 @@ class M2N2:
         """Learn what became of the oldest points that were not told yet, in order of asking."""
         for result in results:
             point = self._asked.popleft()
-            if result.items:
+            if result.scores:
                 self._points.append(point)
-                self._items.append(result.items)
+                self._results.append(result)
             if len(self._points) > ARCHIVE:
                 # Of equals the oldest leaves, so that the archive keeps moving on a plateau.
-                weakest = int(shared_fitness(degrees(self._items)).argmin())
-                del self._points[weakest], self._items[weakest]
+                solved = degrees(item_scores(self._results))
+                weakest = int(shared_fitness(solved).argmin())
+                del self._points[weakest], self._results[weakest]
 
     def _propose(self, solved: Array) -> Point:
         if self._warm_up > 0 or len(solved) < 2:
@@ -99,17 +99,38 @@ class M2N2:
         return int(self._rng.choice(len(weights), p=shares))
 
 
-def degrees(items: Sequence[Sequence[float]]) -> Array:
-    """How far each member solves each item.
+def item_scores(results: Sequence[Result]) -> Array:
+    """The score of each member on each item, as far as it is known.
+
+    A member that was stopped in a race has an estimate of its tasks' scores only: it is taken to
+    score as the others do on average, higher on every item by what its mean over tasks is higher.
 
     Args:
-        items: Scores of shape `(P, J)`, members by items, higher is better.
+        results: What became of P members; none failed.
 
     Returns:
-        Shape `(P, J)`, in [0, 1]: the scores as they are, but where an item has one outside of
-        [0, 1], such as a likelihood, its scores on the range from the worst to the best member.
+        Shape `(P, J)`, members by items; by tasks while all were stopped.
     """
-    scores = np.array(items, dtype=np.float64)
+    whole = [result for result in results if result.items]
+    if not whole:
+        return np.array([result.scores for result in results], dtype=np.float64)
+    items = np.array([result.items for result in whole], dtype=np.float64)
+    usual, usual_score = items.mean(axis=0), np.mean([result.scores for result in whole])
+    low, high = np.minimum(items.min(axis=0), 0.0), np.maximum(items.max(axis=0), 1.0)
+    return np.array(
+        [
+            result.items or np.clip(usual + (np.mean(result.scores) - usual_score), low, high)
+            for result in results
+        ]
+    )
+
+
+def degrees(scores: Array) -> Array:
+    """How far each member solves each item, in [0, 1], from its scores, both of shape `(P, J)`.
+
+    Scores in [0, 1] are degrees already. Where an item has others, such as likelihoods, its worst
+    member solves it to degree 0 and its best to 1.
+    """
     if scores.size == 0:
         return scores
     low, high = scores.min(axis=0), scores.max(axis=0)

@@ -20,6 +20,7 @@ from evomerge.search.niches import (
     attraction,
     crossover,
     degrees,
+    item_scores,
     shared_fitness,
 )
 
@@ -100,13 +101,41 @@ def test_the_split_turns_the_way_round() -> None:
 
 
 def test_scores_between_nought_and_one_are_degrees_as_they_are() -> None:
-    assert degrees(SOLVED.tolist()).tolist() == SOLVED.tolist()
-    assert degrees([(0.2, 0.9), (0.4, 0.9)]).tolist() == [[0.2, 0.9], [0.4, 0.9]]
+    for scores in (SOLVED, np.array([[0.2, 0.9], [0.4, 0.9]])):
+        assert degrees(scores).tolist() == scores.tolist()
 
 
 def test_likelihoods_become_degrees_between_the_worst_and_the_best() -> None:
-    found = degrees([(-3.0, -1.0, 0.5), (-1.0, -1.0, 0.0), (-2.0, -1.0, 1.0)])
+    found = degrees(np.array([[-3.0, -1.0, 0.5], [-1.0, -1.0, 0.0], [-2.0, -1.0, 1.0]]))
     assert found.tolist() == [[0.0, 0.0, 0.5], [1.0, 0.0, 0.0], [0.5, 0.0, 1.0]]
+
+
+def test_a_stopped_member_is_taken_to_score_as_others_do_but_for_its_mean() -> None:
+    """The others have 0.5 on average, it has 0.4; nobody is worse than failing an item."""
+    results = [
+        Result(fitness=0.0, scores=(1.0, 0.0), items=(1.0, 1.0, 0.0, 0.0)),
+        Result(fitness=0.0, scores=(0.5, 0.5), items=(1.0, 0.0, 1.0, 0.0)),
+        Result(fitness=0.0, scores=(0.6, 0.2)),
+    ]
+    scores = item_scores(results)
+    assert scores[:2].tolist() == [[1, 1, 0, 0], [1, 0, 1, 0]]
+    assert scores[2] == pytest.approx([0.9, 0.4, 0.4, 0.0])
+
+
+def test_while_all_are_stopped_tasks_stand_for_items() -> None:
+    results = [Result(fitness=0.0, scores=scores) for scores in [(0.6, 0.2), (0.1, 0.5)]]
+    assert item_scores(results).tolist() == [[0.6, 0.2], [0.1, 0.5]]
+
+
+@given(likelihoods=arrays(float, (3, 4), elements=st.floats(-50, 2)), mean=st.floats(-100, 100))
+def test_degrees_are_shares_whatever_is_estimated(likelihoods: np.ndarray, mean: float) -> None:
+    whole = [
+        Result(fitness=0.0, scores=(float(row.mean()),), items=tuple(row.tolist()))
+        for row in likelihoods
+    ]
+    found = degrees(item_scores([*whole, Result(fitness=0.0, scores=(mean,))]))
+    assert found.shape == (4, 4)
+    assert ((found >= 0) & (found <= 1)).all()
 
 
 def _strategy(genes: tuple[Gene, ...] = (), dimension: int = 4) -> M2N2:
@@ -116,7 +145,9 @@ def _strategy(genes: tuple[Gene, ...] = (), dimension: int = 4) -> M2N2:
 def _play(strategy: M2N2, items: Sequence[tuple[float, ...]]) -> list[Point]:
     """Ask for as many points as there are rows of items, and tell them."""
     points = strategy.ask(len(items))
-    strategy.tell([Result(fitness=sum(row), items=row) for row in items])
+    strategy.tell(
+        [Result(fitness=sum(row), scores=(sum(row) / len(row),), items=row) for row in items]
+    )
     return points
 
 
@@ -134,17 +165,11 @@ def test_of_equals_the_oldest_leaves() -> None:
     assert strategy._points == points[3:]
 
 
-def test_who_failed_or_was_stopped_does_not_enter_the_archive() -> None:
-    stopped, failed = _strategy(), _strategy()
-    for strategy, result in [
-        (stopped, Result(fitness=0.9, scores=(0.9,))),
-        (failed, Result(fitness=None)),
-    ]:
-        _play(strategy, [(1.0, 0.0), (0.0, 1.0)])
-        strategy.ask(WARM_UP)
-        strategy.tell([result] * WARM_UP)
-    assert len(stopped._points) == 2
-    assert stopped.ask(20) == failed.ask(20)
+def test_who_was_stopped_enters_the_archive_and_who_failed_does_not() -> None:
+    strategy = _strategy()
+    stopped, _ = strategy.ask(2)
+    strategy.tell([Result(fitness=0.5, scores=(0.4, 0.6)), Result(fitness=None)])
+    assert strategy._points == [stopped]
 
 
 def _genes(groups: int) -> tuple[Gene, ...]:
