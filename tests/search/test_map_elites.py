@@ -153,6 +153,21 @@ def test_two_elites_meet_about_halfway(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len({tuple(child) for child in children.tolist()}) > 1
 
 
+def test_better_elites_are_parents_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    parents: list[tuple[float, ...]] = []
+
+    def spy(pair: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        parents.extend(tuple(parent) for parent in pair.tolist())
+        return crossover(pair, weights)
+
+    monkeypatch.setattr(map_elites, "crossover", spy)
+    strategy, points = _after([(0.1, 0.1), (0.5, 0.5), (0.9, 0.9)])
+    strategy.ask(1000)
+    often = [parents.count(point) for point in points]
+    # Their chances are 0.19, 0.32 and 0.49; whoever is drawn first is not drawn again.
+    assert often[0] + 100 < often[1] < often[2] - 100
+
+
 def test_mutation_moves_every_coordinate_of_a_lone_elite() -> None:
     strategy, (elite,) = _after([(0.5,)])
     children = np.array(strategy.ask(300))

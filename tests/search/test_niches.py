@@ -172,6 +172,35 @@ def test_who_was_stopped_enters_the_archive_and_who_failed_does_not() -> None:
     assert strategy._points == [stopped]
 
 
+def test_the_first_points_do_not_depend_on_what_came_of_them() -> None:
+    alike, unlike = _strategy(), _strategy()
+    for turn in range(WARM_UP):
+        assert _play(alike, [(1.0, 1.0)]) == _play(unlike, [(float(turn > 9), float(turn < 5))])
+    assert alike.ask(8) != unlike.ask(8)
+
+
+def test_parents_are_drawn_by_shared_fitness_and_attraction(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parents: list[tuple[Point, Point]] = []
+
+    def spy(first: np.ndarray, second: np.ndarray, **_: object) -> np.ndarray:
+        parents.append((tuple(first.tolist()), tuple(second.tolist())))
+        return first
+
+    monkeypatch.setattr(niches, "crossover", spy)
+    strategy = _strategy()
+    members = _play(strategy, [tuple(row) for row in SOLVED.tolist()])
+    strategy.ask(WARM_UP - len(members))
+    strategy.ask(4000)
+    assert len(parents) == 4000
+    chosen = np.array([[members.index(each) for each in pair] for pair in parents])
+    firsts = np.bincount(chosen[:, 0], minlength=3) / len(chosen)
+    assert firsts == pytest.approx([0.375, 0.25, 0.375], abs=0.04)
+    mates = chosen[chosen[:, 0] == 0, 1]
+    assert np.bincount(mates, minlength=3) / len(mates) == pytest.approx([0, 0.25, 0.75], abs=0.05)
+
+
 def _genes(groups: int) -> tuple[Gene, ...]:
     """Source by source, as genomes list them: the groups take turns."""
     return tuple(
