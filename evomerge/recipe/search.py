@@ -31,6 +31,8 @@ StrategyName = Literal[
     "GA",
     "Swarm",
     "NSGA2",
+    "M2N2",
+    "CycleQD",
 ]
 
 

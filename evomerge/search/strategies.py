@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from evomerge.search.differential import DErand1
 from evomerge.search.evolver import Evolver, EvolverMean
 from evomerge.search.genetic import GA
+from evomerge.search.map_elites import CycleQD
 from evomerge.search.nevergrad import ALLOWED, NevergradStrategy
+from evomerge.search.niches import M2N2
 from evomerge.search.nsga2 import NSGA2
 from evomerge.search.random import RandomStrategy
 from evomerge.search.shade import SHADE
@@ -37,6 +39,8 @@ STRATEGIES: dict[str, Callable[[StrategySettings], Strategy]] = {
     "GA": GA,
     "Swarm": Swarm,
     "NSGA2": NSGA2,
+    "M2N2": M2N2,
+    "CycleQD": CycleQD,
 }
 """All, by their names in recipes."""
 
