@@ -20,9 +20,10 @@ def draw(title: str, budgets: Sequence[int], curves: Mapping[str, Sequence[float
         curves: The scores of each search there.
     """
     names = sorted(curves, key=lambda name: -curves[name][-1])
+    box = f"0 0 {WIDTH + LEGEND} {HEIGHT}"
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH + LEGEND} {HEIGHT}" '
-        'font-family="sans-serif" font-size="11">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}" font-size="11">',
+        "<style>text { font-family: sans-serif }</style>",
         f'<rect width="{WIDTH + LEGEND}" height="{HEIGHT}" fill="white"/>',
         f'<text x="{LEFT}" y="16" font-size="14">{title}: held-out score</text>',
     ]

@@ -1,10 +1,10 @@
 """A planted merging landscape: what is searched is known, and an evaluation costs microseconds.
 
-A candidate is a point of weights, one for each source and group of layers. Its ability is a concave
-quadratic around a planted optimum, with curvatures that fall by a power law, so that a few weights
-matter much and most little; rotated, it is mixtures of weights that matter. An item is solved if the
-ability exceeds its difficulty, but for a smooth term of its own: the same candidate always gives the
-same answers, and near ones nearly the same. Items come in random order.
+A candidate is a point of weights, one for each source and group of layers. Its ability is a
+concave quadratic around a planted optimum, with curvatures that fall by a power law, so that a few
+weights matter much and most little; rotated, it is mixtures of weights that matter. An item is
+solved if the ability exceeds its difficulty, but for a smooth term of its own: the same candidate
+always gives the same answers, and near ones nearly the same. Items come in random order.
 
 The optimum solves 67 % of many items and the middle of the cube 36 %. With two sources the middle
 is their uniform average, so that all searches start from the same point.

@@ -71,6 +71,8 @@ class Ours:
         racing: Whether candidates are stopped.
         elites: How many of the best offspring the elite mean is of; 0 for no elite mean.
         confirm: Confirm items that the finalists are scored on.
+        mean_wins: Whether the elite mean is chosen whatever its score on the search items, with
+            which the elites were picked and it was not.
     """
 
     generation: int = StrategyRecipe().generation
@@ -78,6 +80,7 @@ class Ours:
     racing: bool = True
     elites: int = FINALISTS
     confirm: int = 0
+    mean_wins: bool = False
 
     def settings(self, landscape: Landscape, seed: int) -> StrategySettings:
         """What a strategy is built from."""
@@ -124,6 +127,8 @@ class Ours:
         scores = [course.scores[i] for i in best]
         if len(elites) > 1:
             finalists.append(np.mean([course.points[i] for i in elites], axis=0))
+            if self.mean_wins:
+                return finalists[-1]
             scores.append(float(landscape.search(finalists[-1][None]).mean()))
         if self.confirm:
             share = SEARCH_ITEMS / (SEARCH_ITEMS + self.confirm)

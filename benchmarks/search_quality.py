@@ -2,11 +2,12 @@
 
     python benchmarks/search_quality.py --out runs/search-quality [--peers SITE_PACKAGES]
 
-Every search has 20,000 item evaluations, 200 candidates on 100 search items, on the same landscapes
-(see `landscape.py`). Measured is the share of 3,000 held-out items that the chosen candidate
-solves: the median over seeds; the mean difference from mergekit-evolve's, paired by seed, with a
+Every search has 20,000 item evaluations, 200 candidates on 100 search items, on the same
+landscapes (see `landscape.py`). Measured is the share of 3,000 held-out items that the chosen
+candidate solves: the median over seeds; the mean difference from mergekit-evolve's, paired by seed, with a
 95 % bootstrap interval; and the item evaluations after which the median difference from
-mergekit-evolve's final score is at least 0. Options vary our searches, one thing at a time.
+mergekit-evolve's final score is at least 0. ", elite mean" chooses the mean of the best offspring
+whatever its score is. Options vary our searches, one thing at a time.
 
 mergenetic's algorithms need pymoo: if the environment has none, name the folder of packages of one
 that does.
@@ -23,26 +24,27 @@ import csv
 import importlib.util
 import multiprocessing
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from curves import draw
-from landscape import SEARCH_ITEMS, SETTINGS, Array, Landscape, Setting
+from landscape import SETTINGS, Array, Landscape, Setting
 from search_courses import Course, Ours, best_so_far, mergekit_evolve, mergenetic
 
+from evomerge.recipe.search import Strategy as StrategyRecipe
 from evomerge.search.strategies import STRATEGIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     Choice = Callable[[Course, Landscape, int], Array]
 
 BUDGET, CHECKPOINTS = 20_000, 40
 PEER = "mergekit-evolve"
-WITHOUT_RACING = ", no racing"
+WITHOUT_RACING, MEAN_WINS = ", no racing", ", elite mean"
 GA, NSGA2 = "mergenetic GA", "mergenetic NSGA-II"
 POPULATIONS = (7, 20)
 """mergenetic's own, and one that suits a budget of 200 better."""
@@ -134,15 +136,21 @@ def _all_searches(
     curves = {}
     for name in names:
         if name in STRATEGIES:
-            for suffix, racing in (("", True), (WITHOUT_RACING, False)):
-                way = replace(ours, racing=racing)
-                strategy = STRATEGIES[name](way.settings(landscape, seed))
-                course = way.search(landscape, strategy, BUDGET)
-                curves[name + suffix] = _curve(course, landscape, way.choose)
+            course = _our_course(ours, name, landscape, seed)
+            curves[name] = _curve(course, landscape, ours.choose)
+            mean_wins = replace(ours, mean_wins=True)
+            curves[name + MEAN_WINS] = _curve(course, landscape, mean_wins.choose)
+            if name == StrategyRecipe().strategy:
+                course = _our_course(replace(ours, racing=False), name, landscape, seed)
+                curves[name + WITHOUT_RACING] = _curve(course, landscape, ours.choose)
         else:
             course = _peer(name, landscape, seed)
             curves[name] = _curve(course, landscape, lambda c, _, b: best_so_far(c, b))
     return curves
+
+
+def _our_course(ours: Ours, name: str, landscape: Landscape, seed: int) -> Course:
+    return ours.search(landscape, STRATEGIES[name](ours.settings(landscape, seed)), BUDGET)
 
 
 def _peer(name: str, landscape: Landscape, seed: int) -> Course:
@@ -152,9 +160,7 @@ def _peer(name: str, landscape: Landscape, seed: int) -> Course:
         return Ours(elites=0).search(landscape, STRATEGIES["random"], 0)
     kind, population = name.rsplit(" ", 1)
     objectives = 1 if kind == GA else 2
-    return mergenetic(
-        landscape, seed, BUDGET, population=int(population), objectives=objectives
-    )
+    return mergenetic(landscape, seed, BUDGET, population=int(population), objectives=objectives)
 
 
 def _curve(course: Course, landscape: Landscape, choose: Choice) -> Curve:
