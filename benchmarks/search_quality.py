@@ -4,10 +4,10 @@
 
 Every search has 20,000 item evaluations, 200 candidates on 100 search items, on the same
 landscapes (see `landscape.py`). Measured is the share of 3,000 held-out items that the chosen
-candidate solves: the median over seeds; the mean difference from mergekit-evolve's, paired by seed, with a
-95 % bootstrap interval; and the item evaluations after which the median difference from
-mergekit-evolve's final score is at least 0. ", elite mean" chooses the mean of the best offspring
-whatever its score is. Options vary our searches, one thing at a time.
+candidate solves: the median over seeds; the mean difference from mergekit-evolve's, paired by
+seed, with a 95 % bootstrap interval; and the item evaluations after which the median difference
+from mergekit-evolve's final score is at least 0. ", elite mean" chooses the mean of the best
+offspring whatever its score is. Options vary our searches, one thing at a time.
 
 mergenetic's algorithms need pymoo: if the environment has none, name the folder of packages of one
 that does.
