@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from evomerge.search.contract import Strategy
 
 TASK = "planted"
+CERTAIN = 1.96
+"""Standard errors of a paired difference that are beyond doubt."""
 OBJECTIVE = Objective(weights={TASK: 1.0}, higher_is_better={TASK: True})
 
 
@@ -71,8 +73,8 @@ class Ours:
         racing: Whether candidates are stopped.
         elites: How many of the best offspring the elite mean is of; 0 for no elite mean.
         confirm: Confirm items that the finalists are scored on.
-        mean_wins: Whether the elite mean is chosen whatever its score on the search items, with
-            which the elites were picked and it was not.
+        doubt: Whether the elite mean is chosen unless the best is better than it beyond doubt: the
+            best was picked by its score on the search items, and the mean was not.
     """
 
     generation: int = StrategyRecipe().generation
@@ -80,7 +82,7 @@ class Ours:
     racing: bool = True
     elites: int = FINALISTS
     confirm: int = 0
-    mean_wins: bool = False
+    doubt: bool = False
 
     def settings(self, landscape: Landscape, seed: int) -> StrategySettings:
         """What a strategy is built from."""
@@ -122,19 +124,17 @@ class Ours:
         starts = len(landscape.starting_points())
         budget -= self.kept_for_the_end(starts)
         elites = course.ranked(budget, first=starts)[: self.elites]
-        best = course.ranked(budget)[:FINALISTS]
-        finalists = [course.points[i] for i in best]
-        scores = [course.scores[i] for i in best]
-        if len(elites) > 1:
+        finalists = [course.points[i] for i in course.ranked(budget)[:FINALISTS]]
+        if has_mean := len(elites) > 1:
             finalists.append(np.mean([course.points[i] for i in elites], axis=0))
-            if self.mean_wins:
-                return finalists[-1]
-            scores.append(float(landscape.search(finalists[-1][None]).mean()))
+        items = landscape.search(finalists)
         if self.confirm:
-            share = SEARCH_ITEMS / (SEARCH_ITEMS + self.confirm)
-            confirmed = landscape.confirm(np.array(finalists), self.confirm).mean(axis=1)
-            scores = list(share * np.array(scores) + (1 - share) * confirmed)
-        return finalists[int(np.argmax(scores))]
+            items = np.hstack([items, landscape.confirm(np.array(finalists), self.confirm)])
+        best = int(items.mean(axis=1).argmax())
+        lead = items[best] - items[-1]
+        if self.doubt and has_mean and lead.mean() <= CERTAIN * lead.std() / len(lead) ** 0.5:
+            return finalists[-1]
+        return finalists[best]
 
 
 def _race(known: list[Array]) -> Race:

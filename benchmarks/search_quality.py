@@ -6,8 +6,9 @@ Every search has 20,000 item evaluations, 200 candidates on 100 search items, on
 landscapes (see `landscape.py`). Measured is the share of 3,000 held-out items that the chosen
 candidate solves: the median over seeds; the mean difference from mergekit-evolve's, paired by
 seed, with a 95 % bootstrap interval; and the item evaluations after which the median difference
-from mergekit-evolve's final score is at least 0. ", elite mean" chooses the mean of the best
-offspring whatever its score is. Options vary our searches, one thing at a time.
+from mergekit-evolve's final score is at least 0. "In doubt the mean" chooses the mean of the best
+offspring unless the best candidate is better than it by 1.96 standard errors. Options vary our
+searches, one thing at a time.
 
 mergenetic's algorithms need pymoo: if the environment has none, name the folder of packages of one
 that does.
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 BUDGET, CHECKPOINTS = 20_000, 40
 PEER = "mergekit-evolve"
-WITHOUT_RACING, MEAN_WINS = ", no racing", ", elite mean"
+WITHOUT_RACING, DOUBT = ", no racing", ", in doubt the mean"
 GA, NSGA2 = "mergenetic GA", "mergenetic NSGA-II"
 POPULATIONS = (7, 20)
 """mergenetic's own, and one that suits a budget of 200 better."""
@@ -74,7 +75,10 @@ def main() -> None:
     ]
     work = partial(_all_searches, names=names, ours=ours)
     with multiprocessing.get_context("spawn").Pool(options.processes, _start, [sys.path]) as pool:
-        measured = dict(zip(jobs, pool.imap(work, jobs), strict=True))
+        measured = {}
+        for job, curves in zip(jobs, pool.imap(work, jobs), strict=True):
+            measured[job] = curves
+            print(f"{len(measured)} of {len(jobs)} landscapes", end="\r", file=sys.stderr)
     options.out.mkdir(parents=True, exist_ok=True)
     _write(options.out / "held_out.csv", measured)
     report = []
@@ -105,7 +109,7 @@ def table(setting: Setting, curves: dict[str, Array]) -> str:
     seeds = len(next(iter(curves.values())))
     lines = [
         f"dimension {setting}, {seeds} seeds",
-        f"{'search':<28}held-out  minus {PEER}, 95 %       evaluations to reach it",
+        f"{'search':<34}held-out  minus {PEER}, 95 %       evaluations to reach it",
     ]
     target = curves[PEER][:, -1]
     for name, scores in sorted(curves.items(), key=lambda each: -np.median(each[1][:, -1])):
@@ -113,7 +117,7 @@ def table(setting: Setting, curves: dict[str, Array]) -> str:
         reached = np.median(scores - target[:, None], axis=0) >= 0
         first = f"{budgets()[int(reached.argmax())]:,}" if reached.any() else "never"
         lines.append(
-            f"{name:<28}{np.median(scores[:, -1]):>8.3f}  "
+            f"{name:<34}{np.median(scores[:, -1]):>8.3f}  "
             f"{mean:>+10.3f} [{low:+.3f}, {high:+.3f}]{first:>26}"
         )
     return "\n".join(lines)
@@ -138,8 +142,8 @@ def _all_searches(
         if name in STRATEGIES:
             course = _our_course(ours, name, landscape, seed)
             curves[name] = _curve(course, landscape, ours.choose)
-            mean_wins = replace(ours, mean_wins=True)
-            curves[name + MEAN_WINS] = _curve(course, landscape, mean_wins.choose)
+            doubting = replace(ours, doubt=True)
+            curves[name + DOUBT] = _curve(course, landscape, doubting.choose)
             if name == StrategyRecipe().strategy:
                 course = _our_course(replace(ours, racing=False), name, landscape, seed)
                 curves[name + WITHOUT_RACING] = _curve(course, landscape, ours.choose)
