@@ -84,9 +84,7 @@ def test_failures_are_told_as_soon_as_something_is_known(optimizer: FakeOptimize
     assert sorted(optimizer.told) == [(1, failed), (2, failed), (3, 20), (4, failed), (5, 21)]
 
 
-@pytest.mark.parametrize(
-    ("dimension", "step"), [(1, 0.2), (19, 0.2), (20, 0.1), (100, 0.1), (101, 0.05)]
-)
+@pytest.mark.parametrize(("dimension", "step"), [(1, 0.14), (20, 0.14), (100, 0.14), (101, 0.05)])
 def test_the_first_step_shrinks_with_the_dimension(dimension: int, step: float) -> None:
     assert default_step(dimension) == step
 
@@ -108,6 +106,16 @@ def test_the_real_standard_deviation_of_the_first_points_is_the_step(
     points = _first_points(name, dimension, step)
     assert points.std(axis=0).mean() == pytest.approx(step, rel=0.15)
     assert points.mean() == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["CMA", "DiagonalCMA"])
+@pytest.mark.parametrize(("generation", "mirrored"), [(4, 1), (16, 3)])
+def test_about_a_sixth_of_a_generation_mirrors_bad_points_of_the_last_one(
+    name: StrategyName, generation: int, mirrored: int
+) -> None:
+    settings = StrategySettings(dimension=9, generation=generation, seed=0)
+    strategy = NevergradStrategy(name, settings)
+    assert strategy._optimizer.es.sp.lam_mirr == mirrored
 
 
 @pytest.mark.parametrize("dimension", [9, 24])
