@@ -82,7 +82,7 @@ class Ours:
     racing: bool = True
     elites: int = FINALISTS
     confirm: int = 0
-    doubt: bool = False
+    doubt: bool = True
 
     def settings(self, landscape: Landscape, seed: int) -> StrategySettings:
         """What a strategy is built from."""
@@ -120,7 +120,7 @@ class Ours:
         return course
 
     def choose(self, course: Course, landscape: Landscape, budget: int) -> Array:
-        """Choose as `finish_search` does; of equal candidates, the one asked first."""
+        """Choose as `finish_search` does."""
         starts = len(landscape.starting_points())
         budget -= self.kept_for_the_end(starts)
         elites = course.ranked(budget, first=starts)[: self.elites]

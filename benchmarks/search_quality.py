@@ -6,9 +6,9 @@ Every search has 20,000 item evaluations, 200 candidates on 100 search items, on
 landscapes (see `landscape.py`). Measured is the share of 3,000 held-out items that the chosen
 candidate solves: the median over seeds; the mean difference from mergekit-evolve's, paired by
 seed, with a 95 % bootstrap interval; and the item evaluations after which the median difference
-from mergekit-evolve's final score is at least 0. "In doubt the mean" chooses the mean of the best
-offspring unless the best candidate is better than it by 1.96 standard errors. Options vary our
-searches, one thing at a time.
+from mergekit-evolve's final score is at least 0. Ours choose as `finish_search` does: the mean of the
+best offspring, unless the best candidate is better than it by 1.96 standard errors; "by score"
+chooses the best candidate instead. Options vary our searches, one thing at a time.
 
 mergenetic's algorithms need pymoo: if the environment has none, name the folder of packages of one
 that does.
@@ -36,7 +36,7 @@ from landscape import SETTINGS, Array, Landscape, Setting
 from search_courses import Course, Ours, best_so_far, mergekit_evolve, mergenetic
 
 from evomerge.recipe.search import Strategy as StrategyRecipe
-from evomerge.search.strategies import STRATEGIES
+from evomerge.search.strategies import BREEDERS, STRATEGIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 BUDGET, CHECKPOINTS = 20_000, 40
 PEER = "mergekit-evolve"
-WITHOUT_RACING, DOUBT = ", no racing", ", in doubt the mean"
+WITHOUT_RACING, BY_SCORE = ", no racing", ", by score"
 GA, NSGA2 = "mergenetic GA", "mergenetic NSGA-II"
 POPULATIONS = (7, 20)
 """mergenetic's own, and one that suits a budget of 200 better."""
@@ -60,7 +60,12 @@ def main() -> None:
     options = _options()
     if options.peers:
         sys.path.append(str(options.peers))
-    names = options.only or [*STRATEGIES, PEER, *_mergenetics(), "generation zero"]
+    names = options.only or [
+        *(STRATEGIES.keys() - BREEDERS.keys()),
+        PEER,
+        *_mergenetics(),
+        "generation zero",
+    ]
     ours = Ours(
         generation=options.generation,
         step=options.step,
@@ -142,9 +147,9 @@ def _all_searches(
         if name in STRATEGIES:
             course = _our_course(ours, name, landscape, seed)
             curves[name] = _curve(course, landscape, ours.choose)
-            doubting = replace(ours, doubt=True)
-            curves[name + DOUBT] = _curve(course, landscape, doubting.choose)
             if name == StrategyRecipe().strategy:
+                credulous = replace(ours, doubt=False)
+                curves[name + BY_SCORE] = _curve(course, landscape, credulous.choose)
                 course = _our_course(replace(ours, racing=False), name, landscape, seed)
                 curves[name + WITHOUT_RACING] = _curve(course, landscape, ours.choose)
         else:

@@ -69,8 +69,13 @@ def best(finalists: Sequence[Entry], kinds: Sequence[str]) -> Entry:
 
 
 def _finalists(store: RunStore, objective: Objective) -> list[Entry]:
+    """The best candidates, whom they are compared with, and means of the best."""
     known = ranked(store.entries(), objective)
-    others = [entry for entry in known[FINALISTS:] if entry.candidate.kind != "offspring"]
+    others = [
+        entry
+        for entry in known[FINALISTS:]
+        if entry.candidate.kind != "offspring" or entry.candidate.number < 0
+    ]
     return known[:FINALISTS] + others
 
 

@@ -124,19 +124,39 @@ def test_without_any_merge_there_is_no_winner(searched: RunStore) -> None:
         best([], ("offspring", "baseline"))
 
 
-def test_of_equals_the_one_that_was_asked_for_first_wins(searched: RunStore) -> None:
+def test_in_doubt_the_mean_of_the_best_wins_and_that_is_said(searched: RunStore) -> None:
+    lead = 0.0
+
     class Equal(PlantedExecutor):
-        """The elite mean is as good as the best offspring."""
+        """The elite mean is nearly as good as the best offspring."""
 
         def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
             top = best(ranked(searched.entries(), OBJECTIVE), ("offspring", "baseline"))
             for job, outcome in super().run(jobs):
                 yield (
                     job,
-                    evaluated(top.search_score(OBJECTIVE) or 0) if job.number < 0 else outcome,
+                    evaluated((top.search_score(OBJECTIVE) or 0) - lead)
+                    if job.number < 0
+                    else outcome,
                 )
 
     top = best(ranked(searched.entries(), OBJECTIVE), ("offspring", "baseline"))
     finish(searched, Equal())
-    assert searched.entries()[-1].search_score(OBJECTIVE) == top.search_score(OBJECTIVE)
+    (mean,) = (e for e in searched.entries() if e.candidate.number < 0)
+    verdict = searched.fact("verdict")
+    assert verdict["winner"] == mean.candidate.digest
+    assert f"candidate {top.candidate.digest[:12]} scored {lead:.3f} more" in verdict["text"]
+
+
+def test_a_candidate_that_is_better_than_the_mean_beyond_doubt_wins(searched: RunStore) -> None:
+    class Bad(PlantedExecutor):
+        """The elite mean is bad."""
+
+        def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
+            for job, outcome in super().run(jobs):
+                yield job, evaluated(-1.0) if job.number < 0 else outcome
+
+    top = best(ranked(searched.entries(), OBJECTIVE), ("offspring", "baseline"))
+    finish(searched, Bad())
     assert searched.fact("verdict")["winner"] == top.candidate.digest
+    assert "mean of the best" not in searched.fact("verdict")["text"]
