@@ -6,8 +6,8 @@ Every search has 20,000 item evaluations, 200 candidates on 100 search items, on
 landscapes (see `landscape.py`). Measured is the share of 3,000 held-out items that the chosen
 candidate solves: the median over seeds; the mean difference from mergekit-evolve's, paired by
 seed, with a 95 % bootstrap interval; and the item evaluations after which the median difference
-from mergekit-evolve's final score is at least 0. Ours choose as `finish_search` does: the mean of the
-best offspring, unless the best candidate is better than it by 1.96 standard errors; "by score"
+from mergekit-evolve's final score is at least 0. Ours choose as `finish_search` does: the mean of
+the best offspring, unless the best candidate is better than it by 1.96 standard errors; "by score"
 chooses the best candidate instead. Options vary our searches, one thing at a time.
 
 mergenetic's algorithms need pymoo: if the environment has none, name the folder of packages of one

@@ -170,10 +170,10 @@ def _passed_over(first: Entry, winner: Entry, objective: Objective) -> list[str]
     if first.candidate.digest == winner.candidate.digest:
         return []
     lead = objective.fitness(first.whole) - objective.fitness(winner.whole)
+    name = short_id(first.candidate.digest)
     return [
-        f"The winner is the mean of the best offspring: candidate "
-        f"{short_id(first.candidate.digest)} scored {lead:.3f} more on the search items, which may "
-        "be luck."
+        f"The winner is the mean of the best offspring; candidate {name} scored {lead:.3f} more on "
+        + "the search items, which may be luck."
     ]
 
 
