@@ -171,10 +171,11 @@ def _passed_over(first: Entry, winner: Entry, objective: Objective) -> list[str]
         return []
     lead = objective.fitness(first.whole) - objective.fitness(winner.whole)
     name = short_id(first.candidate.digest)
-    return [
-        f"The winner is the mean of the best offspring; candidate {name} scored {lead:.3f} more on "
-        + "the search items, which may be luck."
-    ]
+    sentence = (
+        f"The winner is the mean of the best offspring; candidate {name} scored {lead:.3f} more "
+        "on the search items, which may be luck."
+    )
+    return [sentence]
 
 
 def _sentence(rival: Entry, result: PairedComparison, objective: Objective) -> str:
