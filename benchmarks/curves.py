@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,13 +12,16 @@ WIDTH, HEIGHT, LEFT, BOTTOM, LEGEND = 620, 420, 50, 40, 220
 LOW, HIGH = 0.3, 0.7
 
 
-def draw(title: str, budgets: Sequence[int], curves: Mapping[str, Sequence[float]]) -> str:
+def draw(
+    title: str, budgets: Sequence[int], curves: Mapping[str, Sequence[float]], bold: Sequence[str]
+) -> str:
     """Held-out score against item evaluations, one line per search, the best first in the legend.
 
     Args:
         title: What stands above.
         budgets: The places on the horizontal axis.
         curves: The scores of each search there.
+        bold: Searches to look at.
     """
     names = sorted(curves, key=lambda name: -curves[name][-1])
     box = f"0 0 {WIDTH + LEGEND} {HEIGHT}"
@@ -37,9 +41,11 @@ def draw(title: str, budgets: Sequence[int], curves: Mapping[str, Sequence[float
         parts.append(f'<text x="{x - 16}" y="{HEIGHT - 22}">{spent:,}</text>')
     parts.append(f'<text x="{WIDTH // 2}" y="{HEIGHT - 6}">item evaluations</text>')
     for index, name in enumerate(names):
-        color = f"hsl({360 * index // len(names)},70%,42%)"
+        red, green, blue = colorsys.hls_to_rgb(index / len(names), 0.45, 0.75)
+        color = f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
         dashes = ' stroke-dasharray="4 3"' if index % 2 else ""
-        line = f'fill="none" stroke="{color}" stroke-width="1.6"{dashes}'
+        width = 3 if name in bold else 1
+        line = f'fill="none" stroke="{color}" stroke-width="{width}"{dashes}'
         known = [(b, score) for b, score in zip(budgets, curves[name], strict=True) if score > LOW]
         path = " ".join(f"{_x(b, budgets[-1])},{_y(score)}" for b, score in known)
         parts.append(f'<polyline points="{path}" {line}/>')

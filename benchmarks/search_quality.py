@@ -50,6 +50,7 @@ GA, NSGA2 = "mergenetic GA", "mergenetic NSGA-II"
 POPULATIONS = (7, 20)
 """mergenetic's own, and one that suits a budget of 200 better."""
 RESAMPLES = 10_000
+BOLD = (StrategyRecipe().strategy, PEER)
 
 Curve = list[float]
 """Held-out score of what is chosen at each checkpoint."""
@@ -92,7 +93,7 @@ def main() -> None:
         together = {name: np.array([each[name] for each in curves]) for name in curves[0]}
         report.append(table(setting, together))
         medians = {name: np.median(each, axis=0).tolist() for name, each in together.items()}
-        picture = draw(f"dimension {setting}", budgets(), medians)
+        picture = draw(f"dimension {setting}", budgets(), medians, BOLD)
         (options.out / f"{str(setting).replace(' ', '-')}.svg").write_text(picture)
     text = "\n\n".join(report)
     (options.out / "table.txt").write_text(text + "\n")
