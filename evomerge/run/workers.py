@@ -49,6 +49,7 @@ def build_executor(search: PreparedSearch, workers: int, threads: int) -> Execut
         dtype=evaluation.dtype,
         device=evaluation.device,
         threads=threads,
+        backend=evaluation.backend,
     )
     if search.recipe.executor.kind == "inline":
         from evomerge.executors.inline import InlineExecutor
