@@ -124,17 +124,14 @@ class VllmBackend:
             EvaluationError: Logits are not finite; the model is broken.
         """
         different = list(dict.fromkeys(prompts))
-        settings = [
-            {
-                "max_tokens": prompt.max_new_tokens,
-                "stop": [stop for stop in prompt.until if stop],
-                "stop_token_ids": sorted(self.tokenizer.ends),
-                "logprobs": 0,
-            }
-            for prompt in different
-        ]
+
+        def ended(number: int, tokens: Sequence[int]) -> bool:
+            return self.tokenizer.ended([(tokens, different[number].until)])[0]
+
+        settings = {"stop_token_ids": sorted(self.tokenizer.ends), "logprobs": 0}
         outputs = self._run(
-            [(prompt.inputs, each) for prompt, each in zip(different, settings, strict=True)]
+            [(each.inputs, settings | {"max_tokens": each.max_new_tokens}) for each in different],
+            ended,
         )
         answers = {}
         for prompt, (output,) in zip(different, (each.outputs for each in outputs), strict=True):
@@ -144,17 +141,37 @@ class VllmBackend:
             answers[prompt] = self.tokenizer.answer(list(output.token_ids), prompt.until)
         return [answers[prompt] for prompt in prompts]
 
-    def _run(self, asked: Sequence[tuple[Tokens, dict[str, Any]]]) -> Sequence[Any]:
-        """What the engine returns for texts, each with its settings."""
+    def _run(
+        self,
+        asked: Sequence[tuple[Tokens, dict[str, Any]]],
+        ended: Callable[[int, Sequence[int]], bool] = lambda *_: False,
+    ) -> list[Any]:
+        """What the engine returns for texts, each with its settings.
+
+        Stop texts are not among the settings: vLLM looks for them in a text of its own, which
+        tokens that are no text by themselves can mislead.
+
+        Args:
+            asked: The texts.
+            ended: Whether the text of a number needs no more tokens than these.
+        """
         from vllm import SamplingParams
 
-        if not asked:
-            return ()
-        return self._engine.generate(  # type: ignore[no-any-return]
-            [{"prompt_token_ids": list(text)} for text, _ in asked],
-            [SamplingParams(temperature=0, **settings) for _, settings in asked],
-            use_tqdm=False,
-        )
+        found: dict[str, Any] = {}
+        names = [str(number) for number in range(len(asked))]
+        try:
+            for name, (text, settings) in zip(names, asked, strict=True):
+                wanted = SamplingParams(temperature=0, detokenize=False, **settings)
+                self._engine.add_request(name, {"prompt_token_ids": list(text)}, wanted)
+            while self._engine.has_unfinished_requests():
+                for output in self._engine.step():
+                    name, (row,) = output.request_id, output.outputs
+                    if output.finished or ended(int(name), row.token_ids):
+                        found[name] = output
+                        self._engine.abort_request([name])
+        finally:
+            self._engine.abort_request([name for name in names if name not in found])
+        return [found[name] for name in names]
 
 
 class _AnswerPlan:
@@ -188,7 +205,6 @@ class _Reading:
         """What vLLM is asked: a token more, and how likely the wanted ones are."""
         asked: dict[str, Any] = {
             "max_tokens": 1,
-            "detokenize": False,
             "logprob_token_ids": sorted({target[-1] for target in self.wanted.values()}),
         }
         if any(len(target) > 1 for target in self.wanted.values()):
@@ -232,13 +248,14 @@ def _start(**settings: Any) -> Any:
     try:
         return vllm.LLM(
             **settings,
+            skip_tokenizer_init=True,
             load_format="safetensors",
             generation_config="vllm",  # no defaults of the model's own
             enforce_eager=True,
             enable_chunked_prefill=True,
             enable_prefix_caching=True,
             disable_log_stats=True,
-        )
+        ).llm_engine
     except (AssertionError, KeyError, OSError, RuntimeError, ValueError) as error:
         cause = " ".join(str(error).split())
         raise ModelError(f"{settings['model']}: vLLM cannot load it: {cause}") from error
