@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from evomerge.checkpoints import AdaptedModel
 from evomerge.errors import EvaluationError, ModelError
@@ -20,8 +21,6 @@ from evomerge.live_model import load_outline
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
-
-    from torch import Tensor
 
     from evomerge.checkpoints import Checkpoint
     from evomerge.evaluation.likelihood import LogLikelihood
@@ -108,7 +107,7 @@ class VllmBackend:
             for reading, output in zip(together, outputs, strict=True):
                 found |= reading.answers(output)
             if not all(math.isfinite(value) for value, _ in found.values()):
-                raise EvaluationError("log-likelihoods are NaN or infinite")
+                raise self._broken("log-likelihoods")
             return [found[index] for index in range(len(wanted))]
 
         return run
@@ -137,9 +136,17 @@ class VllmBackend:
         for prompt, (output,) in zip(different, (each.outputs for each in outputs), strict=True):
             chosen = zip(output.token_ids, output.logprobs, strict=True)
             if not all(math.isfinite(found[token].logprob) for token, found in chosen):
-                raise EvaluationError("logits are NaN or infinite")
+                raise self._broken("logits")
             answers[prompt] = self.tokenizer.answer(list(output.token_ids), prompt.until)
         return [answers[prompt] for prompt in prompts]
+
+    def _broken(self, numbers: str) -> EvaluationError:
+        # Attention multiplies by what lies in memory behind a text, if only by 0; NaN would stay.
+        for module in self._model.modules():
+            kept = getattr(module, "kv_cache", ())
+            for cache in [kept] if isinstance(kept, Tensor) else kept:
+                cache.zero_()
+        return EvaluationError(f"{numbers} are NaN or infinite")
 
     def _run(
         self,

@@ -9,14 +9,15 @@ import pytest
 import torch
 from tiny_family import build_family, build_tasks
 
+from evomerge.errors import EvaluationError
 from evomerge.evaluation.hf import HfBackend
 from evomerge.evaluation.items import TaskItems
-from evomerge.evaluation.outcome import Evaluated
+from evomerge.evaluation.outcome import Evaluated, Failed
 from evomerge.evaluation.tasks import TaskSpec
 from evomerge.evaluation.tokens import Continuation, PreparedRequest, Prompt, Truncated
 from evomerge.executors.contract import Job
 from evomerge.executors.worker import Worker, WorkerSettings
-from evomerge.recipe.merge import MergeRecipe, Source
+from evomerge.recipe.merge import MergeRecipe, Rule, Source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -189,15 +190,33 @@ def test_a_worker_scores_candidates_alike(workers: tuple[Worker, Worker]) -> Non
             assert theirs.truncated == ours.truncated
 
 
+OVERFLOWING = MergeRecipe(
+    base="base",
+    sources=(Source(model="one"),),
+    operator="task_arithmetic",
+    parameters={"weight": (Rule(value=1e38, component="norm"), Rule(value=1.0))},
+)
+
+
 def test_a_broken_model_fails_and_the_next_one_does_not(workers: tuple[Worker, Worker]) -> None:
     _, vllm = workers
     before = vllm.evaluate(Job(number=0, recipe=MERGES["base"], split="search"))
-    broken = vllm.evaluate(Job(number=1, recipe=merge(1e30), split="search"))
-    assert not isinstance(broken, Evaluated)
+    broken = vllm.evaluate(Job(number=1, recipe=OVERFLOWING, split="search"))
     after = vllm.evaluate(Job(number=2, recipe=MERGES["base"], split="search"))
+    assert isinstance(broken, Failed)
+    assert broken.reason == "log-likelihoods are NaN or infinite"
     assert isinstance(before, Evaluated)
-    assert isinstance(after, Evaluated)
+    assert isinstance(after, Evaluated), after
     assert after.scores == before.scores
+
+
+def test_a_broken_model_writes_no_answer(workers: tuple[Worker, Worker]) -> None:
+    _, vllm = backends(workers, OVERFLOWING)
+    prompt = Prompt(inputs=tokens(9, 1), until=(), max_new_tokens=3)
+    with pytest.raises(EvaluationError, match="logits are NaN or infinite"):
+        ask(vllm, prompt)
+    expected, found = (ask(backend, prompt) for backend in backends(workers, MERGES["base"]))
+    assert found == expected
 
 
 def test_merges_may_still_choose_their_number_of_threads(workers: tuple[Worker, Worker]) -> None:
