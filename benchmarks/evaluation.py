@@ -138,9 +138,10 @@ class Ours:
         import torch
 
         from evomerge.evaluation.evaluator import ResidentEvaluator
+        from evomerge.evaluation.hf import HfBackend
         from evomerge.evaluation.items import TaskItems
         from evomerge.evaluation.tasks import TaskSpec
-        from evomerge.live_model import load_model, named_weights
+        from evomerge.live_model import load_model
         from evomerge.merging.resident import ResidentWeights
         from evomerge.merging.sources import SourceLibrary
         from evomerge.recipe.merge import MergeRecipe
@@ -150,13 +151,10 @@ class Ours:
         model, tokenizer = load_model(base.folder, torch.float32, torch.device("cpu"))
         items = tuple(range(setting["items"]))
         spec = TaskSpec(name=setting["task"], include_path=setting["include_path"])
-        self._weights = ResidentWeights(named_weights(model, base.headers), library)
+        backend = HfBackend(model, tokenizer, 2048)
+        self._weights = ResidentWeights(backend.weights(base), library)
         self._evaluator = ResidentEvaluator(
-            model,
-            tokenizer,
-            [spec],
-            [TaskItems(task=setting["task"], search=items, held_out=items)],
-            2048,
+            backend, [spec], [TaskItems(task=setting["task"], search=items, held_out=items)]
         )
         self._recipe = MergeRecipe.model_validate(
             {

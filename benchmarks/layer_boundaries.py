@@ -19,6 +19,7 @@ import torch
 
 from evomerge.evaluation.boundaries import LayerBoundaries
 from evomerge.evaluation.evaluator import ResidentEvaluator
+from evomerge.evaluation.hf import HfBackend
 from evomerge.evaluation.items import TaskItems
 from evomerge.evaluation.tasks import TaskSpec
 from evomerge.live_model import load_model, named_weights
@@ -45,13 +46,15 @@ def main() -> None:
     for tasks in (TASKS[:2], TASKS):
         specs = [TaskSpec(name=task, include_path=str(FAMILY / "tasks")) for task in tasks]
         items = [TaskItems(task=task, search=ITEMS, held_out=ITEMS) for task in tasks]
-        cached, plain = (ResidentEvaluator(model, tokenizer, specs, items, 2048) for _ in range(2))
+        bare = HfBackend(model, tokenizer, 2048)
+        plain = ResidentEvaluator(bare, specs, items)
+        cached = ResidentEvaluator(HfBackend(model, tokenizer, 2048), specs, items)
         cached.prepare("search")
         plain.prepare("search")
         seconds: dict[str, list[float]] = {"cached": [], "plain": []}
         for number in range(options.candidates):
             weights.merge(candidate(number))
-            plain.forward.boundaries = LayerBoundaries(model)  # knows nothing
+            bare.forward.boundaries = LayerBoundaries(model)  # knows nothing
             found = []
             for name, evaluator in (("plain", plain), ("cached", cached)):
                 started = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -12,10 +13,12 @@ from evomerge.checkpoints import AdaptedModel
 from evomerge.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Iterator
     from pathlib import Path
 
     from evomerge.checkpoints import Checkpoint
+
+_SAFELY: dict[str, Literal[False]] = {"trust_remote_code": False}
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -46,20 +49,44 @@ def load_model(folder: Path, dtype: torch.dtype, device: torch.device) -> tuple[
         ModelError: transformers cannot load it.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with _loading(folder):
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, **_SAFELY
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, **_SAFELY)
+    return model.to(device).eval().requires_grad_(requires_grad=False), tokenizer
+
+
+def load_outline(folder: Path) -> tuple[Any, Any]:
+    """A causal language model without weights, for what it says of itself, and its tokenizer.
+
+    Raises:
+        ModelError: transformers cannot load it.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+    with _loading(folder), torch.device("meta"):
+        config = AutoConfig.from_pretrained(folder, **_SAFELY)
+        model = AutoModelForCausalLM.from_config(config, **_SAFELY)
+        if (folder / "generation_config.json").exists():
+            model.generation_config = GenerationConfig.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **_SAFELY)
+    return model, tokenizer
+
+
+@contextmanager
+def _loading(folder: Path) -> Iterator[None]:
+    """Let transformers load quietly; what it raises becomes one line."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    safely: dict[str, Literal[False]] = {"trust_remote_code": False}
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, **safely
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder, **safely)
+        yield
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         cause = str(error).strip().splitlines()[0]
         raise ModelError(f"{folder}: transformers cannot load it: {cause}") from error
-    return model.to(device).eval().requires_grad_(requires_grad=False), tokenizer
 
 
 def load_checkpoint(

@@ -29,6 +29,7 @@ DOORS = {
     "ruamel": {"recipe"},
     "sqlite3": {"store"},
     "transformers": {"evaluation", "live_model.py"},
+    "vllm": {"evaluation"},
 }
 """The rooms that may import a library."""
 

@@ -24,10 +24,10 @@ def load_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def build_family(
-    out: Path, *, layers: int = 2, tied: bool = True, dtype: str = "bfloat16"
+    out: Path, *, layers: int = 2, tied: bool = True, dtype: str = "bfloat16", **sizes: int
 ) -> None:
     """Write `base`, the siblings `one`, `two` (sharded) and `three`, and the adapter `lora`."""
-    base = _save_base(out / "base", layers, tied=tied, dtype=getattr(torch, dtype))
+    base = _save_base(out / "base", layers, sizes, tied=tied, dtype=getattr(torch, dtype))
     for index, name in enumerate(("one", "two", "three"), start=1):
         sibling = LlamaForCausalLM.from_pretrained(out / "base", dtype=getattr(torch, dtype))
         rng = torch.Generator().manual_seed(index)
@@ -41,20 +41,25 @@ def build_family(
     _save_adapter(out / "lora", base, layers)
 
 
-def _save_base(folder: Path, layers: int, *, tied: bool, dtype: torch.dtype) -> LlamaForCausalLM:
+def _save_base(
+    folder: Path, layers: int, sizes: dict[str, int], *, tied: bool, dtype: torch.dtype
+) -> LlamaForCausalLM:
     tokenizer = _tokenizer()
+    usual = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+    }
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
         num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
         tie_word_embeddings=tied,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        **(usual | sizes),
     )
     with torch.random.fork_rng():
         torch.random.manual_seed(0)  # transformers draws from the global generator

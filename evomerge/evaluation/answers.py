@@ -10,9 +10,10 @@ from evomerge.evaluation.likelihood import LikelihoodPlan
 from evomerge.evaluation.packed import packed_linears
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from evomerge.evaluation.forward import Forward
+    from evomerge.evaluation.likelihood import LogLikelihood
     from evomerge.evaluation.tokens import PreparedRequest, Tokenizer
 
 
@@ -53,19 +54,25 @@ class AnswerPlan:
     def run(self) -> list[Any]:
         """Answer: a `LogLikelihood`, a float for rolling ones, a text for prompts."""
         with packed_linears(self._forward.model):
-            likelihoods = iter(self.likelihoods.run(self._forward))
-            texts = iter(self._texts())
-        answers: list[Any] = []
-        for request in self._requests:
-            if request.prompt:
-                answers.append(next(texts))
-                continue
-            parts = [next(likelihoods) for _ in request.continuations]
-            rolling = request.kind == "loglikelihood_rolling"
-            answers.append(sum(value for value, _ in parts) if rolling else parts[0])
-        return answers
+            return in_order(self._requests, self.likelihoods.run(self._forward), self._texts())
 
     def _texts(self) -> list[str]:
         if self._forward.sees_all:
             return Generation(self._forward, self._tokenizer, self._batch_tokens).run(self.prompts)
         return generate(self._forward.model, self._tokenizer, self.prompts, self._batch_tokens)
+
+
+def in_order(
+    requests: Sequence[PreparedRequest], likelihoods: Iterable[LogLikelihood], texts: Iterable[str]
+) -> list[Any]:
+    """The answers to requests, of what was found for their continuations and prompts."""
+    likelihoods, texts = iter(likelihoods), iter(texts)
+    answers: list[Any] = []
+    for request in requests:
+        if request.prompt:
+            answers.append(next(texts))
+            continue
+        parts = [next(likelihoods) for _ in request.continuations]
+        rolling = request.kind == "loglikelihood_rolling"
+        answers.append(sum(value for value, _ in parts) if rolling else parts[0])
+    return answers

@@ -9,15 +9,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from evomerge.evaluation.answers import AnswerPlan
-from evomerge.evaluation.forward import Forward
 from evomerge.evaluation.probe import Probe
 from evomerge.evaluation.tasks import HarnessTask, TaskSpec
-from evomerge.evaluation.tokens import Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from evomerge.evaluation.backend import Backend, Plan
     from evomerge.evaluation.items import TaskItems
     from evomerge.evaluation.outcome import Split, TaskScore
     from evomerge.evaluation.racing import Race
@@ -33,7 +31,7 @@ class _Rung:
     """
 
     counts: Sequence[int]
-    plan: AnswerPlan
+    plan: Plan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,33 +47,26 @@ class ResidentEvaluator:
     """Holds tasks, requests and token ids of a live model, so that only forward passes remain.
 
     Args:
-        model: A causal language model of transformers, whose weights may change at any time.
-        tokenizer: Its tokenizer.
+        backend: The model, whose weights may change at any time.
         tasks: The tasks.
         items: The items of each task, in the same order.
-        batch_tokens: Most tokens of one forward pass, padding included.
         rungs: Shares of the search items after which a race may end.
 
     Attributes:
-        forward: The model's forward passes.
         forward_s: Seconds that the last evaluation spent in forward passes.
     """
 
     def __init__(
         self,
-        model: Any,
-        tokenizer: Any,
+        backend: Backend,
         tasks: Sequence[TaskSpec],
         items: Sequence[TaskItems],
-        batch_tokens: int,
         rungs: Sequence[float] = (),
     ) -> None:
+        self._backend = backend
         self._rungs = rungs
         self._specs = {spec.name: spec for spec in tasks}
         self._items: Mapping[str, TaskItems] = {entry.task: entry for entry in items}
-        self._tokenizer = Tokenizer(model, tokenizer)
-        self.forward = Forward(model)
-        self._batch_tokens = batch_tokens
         # Per instance: a cache on the method would keep every evaluator alive.
         self._prepared = functools.cache(self._prepare)
         self.forward_s = 0.0
@@ -91,7 +82,7 @@ class ResidentEvaluator:
             EvaluationError: A score is not finite, or the model is broken; see `Probe`.
         """
         prepared = self._prepared(split)
-        self.forward.boundaries.look()
+        self._backend.changed()
         self.forward_s = 0.0
         if prepared.probe:
             prepared.probe.check()
@@ -116,7 +107,7 @@ class ResidentEvaluator:
         items = [self._items[task].of(split) for task in self._specs]
         return sum(len(score.items) for score in scores) / sum(map(len, items))
 
-    def prepare(self, split: Split) -> list[AnswerPlan]:
+    def prepare(self, split: Split) -> list[Plan]:
         """Build and tokenise the requests of a split, with a sound model, before merges come."""
         return [rung.plan for rung in self._prepared(split).rungs]
 
@@ -124,8 +115,8 @@ class ResidentEvaluator:
         # A task object of lm-eval keeps one set of requests, so each split has its own.
         tasks = [HarnessTask(spec) for spec in self._specs.values()]
         for task in tasks:
-            task.build(self._items[task.name].of(split), self._tokenizer)
-        requests = [self._tokenizer.prepare(task.requests) for task in tasks]
+            task.build(self._items[task.name].of(split), self._backend.tokenizer)
+        requests = [self._backend.tokenizer.prepare(task.requests) for task in tasks]
         rungs, done = [], [0] * len(tasks)
         for share in (*(self._rungs if split == "search" else ()), 1.0):
             ends = [
@@ -134,11 +125,11 @@ class ResidentEvaluator:
             ]
             parts = [of[a:b] for of, a, b in zip(requests, done, ends, strict=True)]
             together = list(itertools.chain(*parts))
-            plan = AnswerPlan(together, self.forward, self._tokenizer, self._batch_tokens)
+            plan = self._backend.plan(together)
             rungs.append(_Rung(counts=[len(part) for part in parts], plan=plan))
             done = ends
         probe = None
         if split == "search":  # finalists have passed it
             prompts = (each.inputs for turn in zip(*requests, strict=False) for each in turn)
-            probe = Probe(prompts, self.forward, self._tokenizer.pad_id)
+            probe = Probe(prompts, self._backend)
         return _PreparedSplit(tasks=tasks, rungs=rungs, probe=probe)

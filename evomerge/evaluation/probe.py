@@ -6,13 +6,12 @@ import math
 from typing import TYPE_CHECKING
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation.likelihood import LikelihoodPlan
 from evomerge.evaluation.tokens import Continuation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from evomerge.evaluation.forward import Forward
+    from evomerge.evaluation.backend import Backend
     from evomerge.evaluation.tokens import Tokens
 
 TEXTS, LENGTH = 4, 32
@@ -27,19 +26,15 @@ class Probe:
 
     Args:
         prompts: Prompts, of which the first ones that differ are used.
-        forward: The model, in a state that is known to be sound.
-        pad: The token that fills rows up.
+        backend: The model, in a state that is known to be sound.
     """
 
-    def __init__(self, prompts: Iterable[Tokens], forward: Forward, pad: int) -> None:
+    def __init__(self, prompts: Iterable[Tokens], backend: Backend) -> None:
         texts = _beginnings(prompts)
         self._tokens = sum(len(text) - 1 for text in texts)
         wanted = [Continuation(inputs=text[:-1], target=text[1:]) for text in texts]
-        self._plan = LikelihoodPlan(
-            wanted, sees_all=forward.sees_all, batch_tokens=TEXTS * LENGTH, pad=pad
-        )
-        self._forward = forward
-        self._guessing = math.log(forward.vocabulary)
+        self._likelihoods = backend.likelihoods(wanted)
+        self._guessing = math.log(backend.vocabulary)
         try:
             self._sound = self._nats()
         except EvaluationError:  # nothing to measure others by
@@ -62,7 +57,7 @@ class Probe:
     def _nats(self) -> float:
         if not self._tokens:
             return 0.0
-        return -sum(value for value, _ in self._plan.run(self._forward)) / self._tokens
+        return -sum(value for value, _ in self._likelihoods()) / self._tokens
 
 
 def _beginnings(prompts: Iterable[Tokens]) -> Sequence[Tokens]:

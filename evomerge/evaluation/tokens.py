@@ -73,6 +73,9 @@ class Tokenizer:
     Args:
         model: The model; only its configuration is read.
         tokenizer: Its tokenizer.
+
+    Attributes:
+        ends: Tokens that end an answer.
     """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
@@ -89,7 +92,7 @@ class Tokenizer:
         self._backend = Recorder(pretrained=model, tokenizer=tokenizer)
         ends = model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
-        self._ends = {*ends, self._backend.eot_token_id} - {None}
+        self.ends: set[int] = {*ends, self._backend.eot_token_id} - {None}
 
     @property
     def max_length(self) -> int:
@@ -113,8 +116,7 @@ class Tokenizer:
     def ended(self, answers: Sequence[tuple[Sequence[int], Sequence[str]]]) -> list[bool]:
         """Whether each answer, given with its stop texts, is complete."""
         return [
-            tokens[-1] in self._ends or self._holds_stop(tokens, until)
-            for tokens, until in answers
+            tokens[-1] in self.ends or self._holds_stop(tokens, until) for tokens, until in answers
         ]
 
     def _holds_stop(self, tokens: Sequence[int], until: Sequence[str]) -> bool:

@@ -12,8 +12,9 @@ import torch
 from evomerge.cache import cache_folder
 from evomerge.errors import EvomergeError
 from evomerge.evaluation.evaluator import ResidentEvaluator
+from evomerge.evaluation.hf import HfBackend
 from evomerge.evaluation.outcome import Evaluated, Failed, Outcome, Timing
-from evomerge.live_model import choose_device, choose_dtype, load_model, named_weights
+from evomerge.live_model import choose_device, choose_dtype, load_model
 from evomerge.merging.ancestors import Ancestors
 from evomerge.merging.derived import DerivedTensors
 from evomerge.merging.resident import ResidentWeights
@@ -23,9 +24,11 @@ from evomerge.sensitivity.provider import Calibrator
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from evomerge.evaluation.backend import Backend
     from evomerge.evaluation.items import TaskItems
     from evomerge.evaluation.tasks import TaskSpec
     from evomerge.executors.contract import Job
+    from evomerge.recipe.search import BackendName
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +45,7 @@ class WorkerSettings:
         dtype: Precision of forward passes, or `auto`.
         device: Device, or `auto`.
         threads: CPU threads; None leaves torch's own number.
+        backend: What runs the model.
     """
 
     root: str
@@ -53,6 +57,7 @@ class WorkerSettings:
     dtype: str
     device: str
     threads: int | None
+    backend: BackendName = "hf"
 
 
 class Worker:
@@ -68,15 +73,10 @@ class Worker:
             Path(settings.root), calibrate=calibrator, derived=derived, ancestors=Ancestors()
         )
         base = library.model(settings.base)
-        model, tokenizer = load_model(base.folder, choose_dtype(settings.dtype, device), device)
-        self._weights = ResidentWeights(named_weights(model, base.headers), library)
+        backend = load_backend(settings, base.folder, device)
+        self._weights = ResidentWeights(backend.weights(base), library)
         self._evaluator = ResidentEvaluator(
-            model,
-            tokenizer,
-            settings.tasks,
-            settings.items,
-            settings.batch_tokens,
-            settings.rungs,
+            backend, settings.tasks, settings.items, settings.rungs
         )
         self._evaluator.prepare("search")
 
@@ -101,6 +101,21 @@ class Worker:
         return Evaluated(
             scores=scores, timing=timing, share=self._evaluator.share(job.split, scores)
         )
+
+
+def load_backend(settings: WorkerSettings, folder: Path, device: torch.device) -> Backend:
+    """Load a model into the backend that is asked for.
+
+    Raises:
+        ModelError: The backend cannot load it.
+        VersionError: The backend is not installed.
+    """
+    dtype = choose_dtype(settings.dtype, device)
+    if settings.backend == "vllm":
+        from evomerge.evaluation.vllm import VllmBackend
+
+        return VllmBackend(folder, dtype, device, settings.batch_tokens)
+    return HfBackend(*load_model(folder, dtype, device), settings.batch_tokens)
 
 
 def one_line(error: BaseException) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Range = tuple[Number, Number]
+BackendName = Literal["hf", "vllm"]
 StrategyName = Literal[
     "random",
     "Sobol",
@@ -152,6 +153,8 @@ class Evaluation(Strict):
             the last bits of a score depend on it.
         dtype: Precision of the forward pass; float32 is fastest on most CPUs.
         device: `cpu`, `cuda` or one device such as `cuda:1`; `auto` takes a GPU when there is one.
+        backend: What runs the model: `hf`, transformers with our own passes, or `vllm`, an engine
+            of vLLM that candidates are merged into; it has to be installed.
     """
 
     tasks: Tasks
@@ -164,6 +167,7 @@ class Evaluation(Strict):
     batch_tokens: Positive = 2048
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    backend: BackendName = "hf"
 
 
 class GenomeSpace(Strict):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from evomerge.checkpoints import Checkpoint, Finding, check_family, resolve_reference
 from evomerge.errors import EvomergeError, RecipeError
+from evomerge.evaluation.backend import check_backend
 from evomerge.genome.baselines import starting_candidates
 from evomerge.genome.genome import Genome, build_genome
 from evomerge.live_model import choose_device
@@ -101,6 +102,7 @@ def check_search(recipe: SearchRecipe, root: Path) -> Preparation:
     result.attempt("calibration", lambda: _texts(recipe))
     if recipe.executor.address is None:
         result.attempt("evaluation", lambda: choose_device(recipe.evaluation.device))
+        result.attempt("evaluation", lambda: check_backend(recipe.evaluation.backend))
     if base is not None:
         result.attempt("evaluation", lambda: check_chat_template(recipe, base))
     _warn_of_budget(recipe, result)

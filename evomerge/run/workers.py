@@ -26,7 +26,8 @@ def plan_workers(recipe: SearchRecipe, parameters: int) -> tuple[int, int]:
         return 1, recipe.executor.threads or cores
     memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     # A worker holds its model in float32, and beside it libraries and activations.
-    fitting = max(1, memory // (8 * parameters + 1_000_000_000))
+    beside = {"hf": 1_000_000_000, "vllm": 3_000_000_000}[recipe.evaluation.backend]
+    fitting = max(1, memory // (8 * parameters + beside))
     workers = recipe.executor.workers or min(cores, fitting)
     return workers, recipe.executor.threads or max(1, cores // workers)
 
@@ -49,6 +50,7 @@ def build_executor(search: PreparedSearch, workers: int, threads: int) -> Execut
         dtype=evaluation.dtype,
         device=evaluation.device,
         threads=threads,
+        backend=evaluation.backend,
     )
     if search.recipe.executor.kind == "inline":
         from evomerge.executors.inline import InlineExecutor

@@ -11,6 +11,7 @@ import torch
 
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.evaluator import ResidentEvaluator
+from evomerge.evaluation.hf import HfBackend
 from evomerge.evaluation.items import TaskItems
 from evomerge.evaluation.objective import Aim
 from evomerge.evaluation.racing import Race
@@ -38,7 +39,7 @@ def make_evaluator(
     loaded: tuple[Any, Any], specs: list[TaskSpec], batch_tokens: int = 512
 ) -> ResidentEvaluator:
     items = [TaskItems(task=spec.name, search=SEARCH, held_out=HELD_OUT) for spec in specs]
-    return ResidentEvaluator(*loaded, specs, items, batch_tokens)
+    return ResidentEvaluator(HfBackend(*loaded, batch_tokens), specs, items)
 
 
 def lm_eval_results(folder: Path, tasks: Path, items: tuple[int, ...]) -> dict[str, Any]:
@@ -88,7 +89,7 @@ def test_item_scores_follow_the_frozen_order_of_the_split(
     forward = TaskItems(task=choice.name, search=SEARCH, held_out=HELD_OUT)
     backward = TaskItems(task=choice.name, search=SEARCH[::-1], held_out=HELD_OUT)
     first, second = (
-        ResidentEvaluator(*loaded, [choice], [items], 512).evaluate("search")[0]
+        ResidentEvaluator(HfBackend(*loaded, 512), [choice], [items]).evaluate("search")[0]
         for items in (forward, backward)
     )
     assert first.items == second.items[::-1]
@@ -169,7 +170,7 @@ RUNGS = (0.34, 0.67)
 
 def make_racing(loaded: tuple[Any, Any], specs: list[TaskSpec]) -> ResidentEvaluator:
     items = [TaskItems(task=spec.name, search=ITEMS, held_out=HELD_OUT) for spec in specs]
-    return ResidentEvaluator(*loaded, specs, items, 512, RUNGS)
+    return ResidentEvaluator(HfBackend(*loaded, 512), specs, items, RUNGS)
 
 
 ITEMS = (*SEARCH, *range(13, 30))
@@ -191,7 +192,7 @@ def test_items_that_are_scored_rung_by_rung_score_the_same(
     loaded: tuple[Any, Any], specs: list[TaskSpec]
 ) -> None:
     items = [TaskItems(task=spec.name, search=ITEMS, held_out=HELD_OUT) for spec in specs]
-    whole = ResidentEvaluator(*loaded, specs, items, 512).evaluate("search")
+    whole = ResidentEvaluator(HfBackend(*loaded, 512), specs, items).evaluate("search")
     racing = make_racing(loaded, specs)
     for race in (None, race_to(-1e9, specs)):
         found = racing.evaluate("search", race)

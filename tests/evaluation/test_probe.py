@@ -10,7 +10,7 @@ import torch
 
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.evaluator import ResidentEvaluator
-from evomerge.evaluation.forward import Forward
+from evomerge.evaluation.hf import HfBackend
 from evomerge.evaluation.items import TaskItems
 from evomerge.evaluation.probe import LENGTH, TEXTS, Probe
 from evomerge.evaluation.tasks import TaskSpec
@@ -37,43 +37,42 @@ def blow_up(model: Any) -> None:
 
 
 def test_a_few_different_beginnings_are_read(loaded: tuple[Any, Any]) -> None:
-    forward = Forward(loaded[0])
     read: list[torch.Tensor] = []
     loaded[0].register_forward_pre_hook(
         lambda _, __, named: read.append(named["input_ids"]), with_kwargs=True
     )
-    Probe(PROMPTS, forward, pad=0).check()
+    Probe(PROMPTS, HfBackend(*loaded, 512)).check()
     assert sum(ids.shape[0] for ids in read) == 2 * TEXTS
     assert max(ids.shape[1] for ids in read) < LENGTH
 
 
 def test_the_model_it_began_with_passes(loaded: tuple[Any, Any]) -> None:
     blow_up(loaded[0])  # however bad it is
-    Probe(PROMPTS, Forward(loaded[0]), pad=0).check()
+    Probe(PROMPTS, HfBackend(*loaded, 512)).check()
 
 
 def test_a_model_that_predicts_worse_than_guessing_is_refused(loaded: tuple[Any, Any]) -> None:
-    probe = Probe(PROMPTS, Forward(loaded[0]), pad=0)
+    probe = Probe(PROMPTS, HfBackend(*loaded, 512))
     blow_up(loaded[0])
     with pytest.raises(EvaluationError, match=r"worse than guessing does: .* nats per token"):
         probe.check()
 
 
 def test_a_model_that_guesses_passes(loaded: tuple[Any, Any]) -> None:
-    probe = Probe(PROMPTS, Forward(loaded[0]), pad=0)
+    probe = Probe(PROMPTS, HfBackend(*loaded, 512))
     with torch.no_grad():
         loaded[0].get_output_embeddings().weight.zero_()
     probe.check()
 
 
 def test_without_prompts_nothing_is_read(loaded: tuple[Any, Any]) -> None:
-    Probe([(), (1,)], Forward(loaded[0]), pad=0).check()
+    Probe([(), (1,)], HfBackend(*loaded, 512)).check()
 
 
 def test_a_broken_model_is_not_scored_on_the_tasks(loaded: tuple[Any, Any], family: Path) -> None:
     spec = TaskSpec(name="tiny_choice", include_path=str(family / "tasks"))
     items = TaskItems(task=spec.name, search=tuple(range(20)), held_out=(20,))
-    evaluator = ResidentEvaluator(*loaded, [spec], [items], 512)
+    evaluator = ResidentEvaluator(HfBackend(*loaded, 512), [spec], [items])
     evaluator.evaluate("search")
     blow_up(loaded[0])
     with pytest.raises(EvaluationError, match="worse than guessing"):

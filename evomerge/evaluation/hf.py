@@ -1,0 +1,64 @@
+"""The backend that needs nothing installed: a live model of transformers."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from evomerge.evaluation.answers import AnswerPlan
+from evomerge.evaluation.forward import Forward
+from evomerge.evaluation.likelihood import LikelihoodPlan
+from evomerge.evaluation.tokens import Tokenizer
+from evomerge.live_model import named_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from evomerge.checkpoints import Checkpoint
+    from evomerge.evaluation.likelihood import LogLikelihood
+    from evomerge.evaluation.tokens import Continuation, PreparedRequest
+
+
+class HfBackend:
+    """A causal language model of transformers; see `Backend`.
+
+    Args:
+        model: The model, whose weights may change at any time.
+        tokenizer: Its tokenizer.
+        batch_tokens: Most tokens of one forward pass, padding included.
+
+    Attributes:
+        forward: The model's forward passes.
+        tokenizer: Turns requests into tokens.
+        vocabulary: Number of tokens that the model knows.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, batch_tokens: int) -> None:
+        self.forward = Forward(model)
+        self.tokenizer = Tokenizer(model, tokenizer)
+        self.vocabulary = self.forward.vocabulary
+        self._batch_tokens = batch_tokens
+
+    def weights(self, base: Checkpoint) -> dict[str, Tensor]:
+        """The live weights by their stored names; see `named_weights`."""
+        return named_weights(self.forward.model, base.headers)
+
+    def changed(self) -> None:
+        """Find out which layers are as they were before."""
+        self.forward.boundaries.look()
+
+    def likelihoods(self, wanted: Sequence[Continuation]) -> Callable[[], list[LogLikelihood]]:
+        """What answers for a few continuations, in order."""
+        plan = LikelihoodPlan(
+            wanted,
+            sees_all=self.forward.sees_all,
+            batch_tokens=self._batch_tokens,
+            pad=self.tokenizer.pad_id,
+        )
+        return partial(plan.run, self.forward)
+
+    def plan(self, requests: Sequence[PreparedRequest]) -> AnswerPlan:
+        """What answers requests, in order."""
+        return AnswerPlan(requests, self.forward, self.tokenizer, self._batch_tokens)
