@@ -244,7 +244,7 @@ def test_a_worker_of_ray_runs_generated_code_in_the_sandbox(family: Path, tmp_pa
     items = [TaskItems(task="programs", search=(0, 2, 1), held_out=(3,))]
     wanted = settings(family, tasks=[program_task(tmp_path / "tasks")], items=items)
     executor = RayExecutor(wanted, workers=1)
-    outcomes = [outcome for _, outcome in executor.run(jobs()[:2])]
+    outcomes = [outcome for _, outcome in evaluate(executor, jobs()[:2])]
     executor.close()
     for outcome in outcomes:
         assert isinstance(outcome, Evaluated)
