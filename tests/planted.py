@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evomerge.evaluation.objective import Objective
 from evomerge.evaluation.outcome import Evaluated, Failed, Outcome, TaskScore, Timing
@@ -11,11 +12,20 @@ from evomerge.genome.genome import Genome, build_genome
 from evomerge.layout import Place
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.search import GenomeSpace
+from evomerge.run.finish import finish_search
+from evomerge.run.loop import SearchLoop
+from evomerge.search.contract import StrategySettings
+from evomerge.search.strategies import build_strategy
+from evomerge.store.database import RunStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
+    from evomerge.evaluation.items import TaskItems
     from evomerge.executors.contract import Job
+    from evomerge.recipe.search import StrategyName
+    from evomerge.search.contract import Strategy
     from evomerge.store.records import Entry
 
 OPTIMUM = 0.7
@@ -90,6 +100,56 @@ class PlantedExecutor:
 
     def close(self) -> None:
         pass
+
+
+def planted_search(
+    file: Path,
+    executor: PlantedExecutor,
+    strategy: StrategyName | Strategy = "CMA",
+    *,
+    candidates: int,
+    generation: int,
+    objective: Objective = OBJECTIVE,
+    items: Sequence[TaskItems] = (),
+    finish: bool = False,
+    **course: Any,
+) -> tuple[list[Entry], str | None]:
+    """Search in a store, or go on there.
+
+    Args:
+        file: The store; made when absent.
+        executor: Scores recipes.
+        strategy: The strategy, or its name.
+        candidates: See `SearchLoop.run`.
+        generation: See `SearchLoop.run`.
+        objective: What is maximised.
+        items: The store's items, when it is made.
+        finish: Whether the winner is found, too.
+        course: Other arguments of `SearchLoop.run`.
+
+    Returns:
+        All entries, and why it stopped early.
+    """
+    genome = planted_genome()
+    if isinstance(strategy, str):
+        settings = StrategySettings(dimension=len(genome.genes), generation=generation, seed=3)
+        strategy = build_strategy(strategy, settings)
+    known = file.exists()
+    with closing(RunStore.open_for_writing(file) if known else RunStore.create(file)) as store:
+        if not known:
+            store.write_facts({}, items)
+        loop = SearchLoop(
+            genome=genome,
+            strategy=strategy,
+            objective=objective,
+            executor=executor,
+            store=store,
+            progress=Silent(),
+        )
+        reason = loop.run(candidates, generation, **course)
+        if finish:
+            finish_search(store, executor, objective, Silent(), genome)
+        return store.entries(), reason
 
 
 class Silent:

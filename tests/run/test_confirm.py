@@ -7,17 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
-from planted import OBJECTIVE, Crash, PlantedExecutor, Silent, evaluated, planted_genome
+from planted import OBJECTIVE, Crash, PlantedExecutor, evaluated, planted_search
 
 from evomerge.evaluation.items import TaskItems
 from evomerge.evaluation.objective import Objective
 from evomerge.evaluation.outcome import Evaluated, TaskScore, Timing
 from evomerge.run.finalists import FINALISTS
-from evomerge.run.finish import finish_search
 from evomerge.run.incumbents import ranked
-from evomerge.run.loop import SearchLoop
-from evomerge.search.contract import StrategySettings
-from evomerge.search.random import RandomStrategy
 from evomerge.store.database import RunStore
 
 if TYPE_CHECKING:
@@ -34,27 +30,21 @@ CANDIDATES = 30
 def search(
     file: Path, executor: PlantedExecutor, objective: Objective = OBJECTIVE, confirm: int = 1
 ) -> list[Entry]:
-    genome = planted_genome()
-    settings = StrategySettings(dimension=len(genome.genes), generation=8, seed=0)
-    store = RunStore.open_for_writing(file) if file.exists() else RunStore.create(file)
-    with closing(store):
-        if not store.items():
-            items = [
-                TaskItems(task=task, search=(0, 1), confirm=(2, 3)[:confirm], held_out=(4, 5))
-                for task in objective.weights
-            ]
-            store.write_facts({}, items)
-        loop = SearchLoop(
-            genome=genome,
-            strategy=RandomStrategy(settings),
-            objective=objective,
-            executor=executor,
-            store=store,
-            progress=Silent(),
-        )
-        loop.run(CANDIDATES, 8)
-        finish_search(store, executor, objective, Silent(), genome)
-        return store.entries()
+    items = [
+        TaskItems(task=task, search=(0, 1), confirm=(2, 3)[:confirm], held_out=(4, 5))
+        for task in objective.weights
+    ]
+    entries, _ = planted_search(
+        file,
+        executor,
+        "random",
+        candidates=CANDIDATES,
+        generation=8,
+        objective=objective,
+        items=items,
+        finish=True,
+    )
+    return entries
 
 
 class Lucky(PlantedExecutor):

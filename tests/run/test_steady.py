@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from planted import OBJECTIVE, Crash, PlantedExecutor, Silent, planted_genome
+from planted import Crash, PlantedExecutor, planted_search
 
 from evomerge.errors import NoCandidateError
-from evomerge.run.loop import SearchLoop
-from evomerge.search.contract import StrategySettings
-from evomerge.search.strategies import build_strategy
-from evomerge.store.database import RunStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,20 +28,10 @@ FIRST = 6
 def run_steadily(
     file: Path, executor: PlantedExecutor, strategy: StrategyName = "CMA", *, steady: bool = True
 ) -> list[Entry]:
-    genome = planted_genome()
-    settings = StrategySettings(dimension=len(genome.genes), generation=GENERATION, seed=3)
-    store = RunStore.open_for_writing(file) if file.exists() else RunStore.create(file)
-    with closing(store):
-        loop = SearchLoop(
-            genome=genome,
-            strategy=build_strategy(strategy, settings),
-            objective=OBJECTIVE,
-            executor=executor,
-            store=store,
-            progress=Silent(),
-        )
-        loop.run(CANDIDATES, GENERATION, steady=steady)
-        return store.entries()
+    entries, _ = planted_search(
+        file, executor, strategy, candidates=CANDIDATES, generation=GENERATION, steady=steady
+    )
+    return entries
 
 
 @dataclass

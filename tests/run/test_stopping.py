@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from planted import OBJECTIVE, Crash, PlantedExecutor, Silent, planted_genome
+from planted import Crash, PlantedExecutor, planted_search
 
 from evomerge.evaluation.outcome import Evaluated
 from evomerge.recipe.search import Stop
-from evomerge.run.loop import SearchLoop
-from evomerge.search.contract import Result, StrategySettings
-from evomerge.search.strategies import build_strategy
-from evomerge.store.database import RunStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from evomerge.search.contract import Point
+    from evomerge.search.contract import Point, Result
     from evomerge.store.records import Entry
 
 CANDIDATES, GENERATION, FIRST = 60, 4, 6
@@ -47,20 +42,15 @@ def search(
     *,
     steady: bool = False,
 ) -> tuple[list[Entry], str | None]:
-    genome = planted_genome()
-    settings = StrategySettings(dimension=len(genome.genes), generation=GENERATION, seed=3)
-    store = RunStore.open_for_writing(file) if file.exists() else RunStore.create(file)
-    with closing(store):
-        loop = SearchLoop(
-            genome=genome,
-            strategy=strategy or build_strategy("CMA", settings),
-            objective=OBJECTIVE,
-            executor=executor or PlantedExecutor(),
-            store=store,
-            progress=Silent(),
-        )
-        reason = loop.run(CANDIDATES, GENERATION, steady=steady, stop=stop)
-        return store.entries(), reason
+    return planted_search(
+        file,
+        executor or PlantedExecutor(),
+        strategy or "CMA",
+        candidates=CANDIDATES,
+        generation=GENERATION,
+        steady=steady,
+        stop=stop,
+    )
 
 
 def test_without_limits_all_candidates_are_used(tmp_path: Path) -> None:
