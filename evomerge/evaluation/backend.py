@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from evomerge.errors import VersionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
     from evomerge.checkpoints import Checkpoint
-    from evomerge.evaluation.likelihood import LogLikelihood
-    from evomerge.evaluation.tokens import Continuation, PreparedRequest, Tokenizer
+    from evomerge.evaluation.tokens import PreparedRequest, Tokenizer
 
 
 class Plan(Protocol):
@@ -37,11 +36,6 @@ class Backend(Protocol):
         """Turns requests into tokens."""
         ...
 
-    @property
-    def vocabulary(self) -> int:
-        """Number of tokens that the model knows."""
-        ...
-
     def weights(self, base: Checkpoint) -> dict[str, Tensor]:
         """The live weights by the names that a checkpoint stores them under, to be written to.
 
@@ -55,10 +49,6 @@ class Backend(Protocol):
 
     def changed(self) -> None:
         """Forget what followed from other weights; to be called whenever they were written."""
-        ...
-
-    def likelihoods(self, wanted: Sequence[Continuation]) -> Callable[[], list[LogLikelihood]]:
-        """What answers for a few continuations, in order."""
         ...
 
     def plan(self, requests: Sequence[PreparedRequest]) -> Plan:

@@ -9,7 +9,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from evomerge.evaluation.probe import Probe
 from evomerge.evaluation.tasks import HarnessTask, TaskSpec
 
 if TYPE_CHECKING:
@@ -40,7 +39,6 @@ class _PreparedSplit:
 
     tasks: Sequence[HarnessTask]
     rungs: Sequence[_Rung]
-    probe: Probe | None
 
 
 class ResidentEvaluator:
@@ -79,13 +77,11 @@ class ResidentEvaluator:
             race: What the model has to beat; if it cannot, it is not scored on all items.
 
         Raises:
-            EvaluationError: A score is not finite, or the model is broken; see `Probe`.
+            EvaluationError: A score or what it follows from is not finite.
         """
         prepared = self._prepared(split)
         self._backend.changed()
         self.forward_s = 0.0
-        if prepared.probe:
-            prepared.probe.check()
         answers: list[list[Any]] = [[] for _ in prepared.tasks]
         scores: tuple[TaskScore, ...] = ()
         for rung in prepared.rungs:
@@ -108,7 +104,7 @@ class ResidentEvaluator:
         return sum(len(score.items) for score in scores) / sum(map(len, items))
 
     def prepare(self, split: Split) -> list[Plan]:
-        """Build and tokenise the requests of a split, with a sound model, before merges come."""
+        """Build and tokenise the requests of a split ahead of its first evaluation."""
         return [rung.plan for rung in self._prepared(split).rungs]
 
     def _prepare(self, split: Split) -> _PreparedSplit:
@@ -128,8 +124,4 @@ class ResidentEvaluator:
             plan = self._backend.plan(together)
             rungs.append(_Rung(counts=[len(part) for part in parts], plan=plan))
             done = ends
-        probe = None
-        if split == "search":  # finalists have passed it
-            prompts = (each.inputs for turn in zip(*requests, strict=False) for each in turn)
-            probe = Probe(prompts, self._backend)
-        return _PreparedSplit(tasks=tasks, rungs=rungs, probe=probe)
+        return _PreparedSplit(tasks=tasks, rungs=rungs)

@@ -27,7 +27,6 @@ class Forward:
         sees_all: Whether its tokens attend to all that come before, at positions that are given
             to it: then rows may share contexts, and what was attended to may be kept.
         boundaries: Where passes may start; to be told when weights have changed.
-        vocabulary: Number of tokens that it knows.
     """
 
     def __init__(self, model: Any) -> None:
@@ -36,7 +35,6 @@ class Forward:
         # Models that do not see all may hand keys or states on to layers far above, too.
         self.boundaries = LayerBoundaries(model, alone=self.sees_all)
         self._head = model.get_output_embeddings()
-        self.vocabulary = int(model.config.get_text_config(decoder=True).vocab_size)
 
     def logits(
         self,

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from evomerge.evaluation.answers import AnswerPlan
 from evomerge.evaluation.forward import Forward
-from evomerge.evaluation.likelihood import LikelihoodPlan
 from evomerge.evaluation.tokens import Tokenizer
 from evomerge.live_model import named_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
     from evomerge.checkpoints import Checkpoint
-    from evomerge.evaluation.likelihood import LogLikelihood
-    from evomerge.evaluation.tokens import Continuation, PreparedRequest
+    from evomerge.evaluation.tokens import PreparedRequest
 
 
 class HfBackend:
@@ -32,13 +29,11 @@ class HfBackend:
     Attributes:
         forward: The model's forward passes.
         tokenizer: Turns requests into tokens.
-        vocabulary: Number of tokens that the model knows.
     """
 
     def __init__(self, model: Any, tokenizer: Any, batch_tokens: int) -> None:
         self.forward = Forward(model)
         self.tokenizer = Tokenizer(model, tokenizer)
-        self.vocabulary = self.forward.vocabulary
         self._batch_tokens = batch_tokens
 
     def weights(self, base: Checkpoint) -> dict[str, Tensor]:
@@ -48,16 +43,6 @@ class HfBackend:
     def changed(self) -> None:
         """Find out which layers are as they were before."""
         self.forward.boundaries.look()
-
-    def likelihoods(self, wanted: Sequence[Continuation]) -> Callable[[], list[LogLikelihood]]:
-        """What answers for a few continuations, in order."""
-        plan = LikelihoodPlan(
-            wanted,
-            sees_all=self.forward.sees_all,
-            batch_tokens=self._batch_tokens,
-            pad=self.tokenizer.pad_id,
-        )
-        return partial(plan.run, self.forward)
 
     def plan(self, requests: Sequence[PreparedRequest]) -> AnswerPlan:
         """What answers requests, in order."""

@@ -55,11 +55,6 @@ class PreparedRequest:
     continuations: tuple[Continuation, ...] = ()
     prompt: Prompt | None = None
 
-    @property
-    def inputs(self) -> Tokens:
-        """What the model reads of it first."""
-        return self.prompt.inputs if self.prompt else self.continuations[0].inputs
-
 
 class Truncated(str):
     """An answer that the limit of tokens cut off."""
