@@ -73,9 +73,8 @@ def _winner(confirmed: Sequence[Entry], objective: Objective) -> Entry:
     means = [entry for entry in confirmed if entry.candidate.number < 0]
     if not means:
         return first
-    mean = min(
-        means, key=lambda entry: entry.candidate.number
-    )  # of a search that went on, the last
+    # A search that went on after an end has one more, with a lower number.
+    mean = min(means, key=lambda entry: entry.candidate.number)
     beyond_doubt = compare_scores(first.whole, mean.whole, objective).verdict == "better"
     return first if beyond_doubt else mean
 

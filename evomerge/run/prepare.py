@@ -16,6 +16,7 @@ from evomerge.live_model import choose_device
 from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.paths import absolute
 from evomerge.run.scoring import Scoring, check_chat_template, scoring, with_tasks_of_groups
+from evomerge.search.strategies import BREEDERS
 from evomerge.sensitivity.calibration import Calibration, read_texts
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def check_search(recipe: SearchRecipe, root: Path) -> Preparation:
         result.attempt("evaluation", lambda: check_backend(recipe.evaluation.backend))
     if base is not None:
         result.attempt("evaluation", lambda: check_chat_template(recipe, base))
+    result.attempt("search.strategy", lambda: _check_strategy(recipe))
     _warn_of_budget(recipe, result)
     single = result.attempt("evaluation", lambda: with_tasks_of_groups(recipe))
     scored = single and result.attempt("evaluation", lambda: scoring(single))
@@ -130,6 +132,14 @@ def _without_racing(recipe: SearchRecipe, task: str, result: Preparation) -> Sea
     )
     evaluation = recipe.evaluation.model_copy(update={"racing": None})
     return recipe.model_copy(update={"evaluation": evaluation})
+
+
+def _check_strategy(recipe: SearchRecipe) -> None:
+    if recipe.search.strategy in BREEDERS and len(recipe.sources) < 2:
+        raise RecipeError(
+            f"{recipe.search.strategy} breeds models from models, and there is one source; give "
+            "another, or choose a strategy of coefficients"
+        )
 
 
 def _warn_of_budget(recipe: SearchRecipe, result: Preparation) -> None:

@@ -128,3 +128,16 @@ def test_the_sources_are_answered_from_the_store(bred: Path) -> None:
         first = [e for e in store.entries() if e.candidate.generation == 1]
         known = {e.candidate.digest: e for e in store.entries() if e.candidate.generation == 0}
     assert all(known[e.candidate.digest].outcome == e.outcome for e in first)
+
+
+def test_one_source_cannot_breed(family: Path, tmp_path: Path) -> None:
+    file = write_recipe(tmp_path, family, "Evolver")
+    lines = [
+        line for line in file.read_text().splitlines() if "/two" not in line and "lora" not in line
+    ]
+    file.write_text("\n".join(lines))
+    done = run_cli("check", file)
+    assert done.code == 2
+    assert (
+        "search.strategy: Evolver breeds models from models, and there is one source" in done.err
+    )
