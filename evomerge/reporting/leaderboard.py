@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import RunError
@@ -62,7 +63,10 @@ def read_objective(store: RunStore) -> Objective:
         higher_is_better=store.fact("higher_is_better"),
         name=store.fact("objective") or "mean",
     )
-    return objective.measured_by(scores_of_sources(store.entries()))
+    # The sources may not all be known yet, or measure nothing: then scores are shown as they are.
+    with suppress(RunError):
+        return objective.measured_by(scores_of_sources(store.entries()))
+    return objective
 
 
 def short_id(digest: str) -> str:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from evomerge.errors import NoCandidateError, RunError
-from evomerge.evaluation.outcome import Evaluated, Failed, Outcome
+from evomerge.errors import RunError
+from evomerge.evaluation.outcome import Evaluated, Outcome
 from evomerge.run.breeding import Individuals
 from evomerge.run.candidates import fitness_of, job_of, offspring, starting
 from evomerge.run.incumbents import race_against
-from evomerge.run.stopping import reason_to_stop
+from evomerge.run.stopping import fruitless, reason_to_stop
 from evomerge.search.contract import Result
 from evomerge.store.records import Entry, scores_of_sources
 
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from evomerge.search.contract import Strategy
     from evomerge.store.database import RunStore
     from evomerge.store.records import Candidate
-
-FRUITLESS_GENERATIONS = 2
-"""After so many generations in a row without a single valid candidate a search gives up."""
 
 
 class Progress(Protocol):
@@ -101,19 +98,18 @@ class SearchLoop:
             Why it stopped before, if it did.
 
         Raises:
-            NoCandidateError: Nothing but failures, for as many as two generations.
+            NoCandidateError: Nothing but failures.
             RunError: The strategy does not repeat what the store says it did.
         """
         first = starting(self._genome)
         individuals = Individuals(self._genome)
-        self._total = max(candidates, len(first))
+        self._total = max(candidates, len(first), len(self._entries))
         self._submit(self._agreed(first), None)
         self._settle_first()
         told = asked = len(first)
-        failures: list[str] = []
         reason = None
         while told < self._total:
-            if stop:
+            if stop and not reason:
                 earlier = self._earlier(told)
                 reason = reason_to_stop(earlier, self._objective, stop, generation)
             if reason:
@@ -134,15 +130,11 @@ class SearchLoop:
                 self._submit(self._agreed(new), self._race(told))
                 asked = wanted
             until = told + 1 if steady else asked
-            outcomes = [self._outcome(number) for number in range(told, until)]
+            self._wait(until)
             self._strategy.tell([self._result(number) for number in range(told, until)])
             told = until
-            reasons = [each.reason for each in outcomes if isinstance(each, Failed)]
-            failures = [*failures, *reasons] if len(reasons) == len(outcomes) else []
-            if len(failures) >= FRUITLESS_GENERATIONS * generation:
-                raise NoCandidateError(_complaint(failures))
-        for number in range(told, asked):
-            self._outcome(number)  # under way when there was a reason to stop
+            reason = fruitless(self._earlier(told), generation)
+        self._wait(asked)  # what was under way when there was a reason to stop
         return reason
 
     def _agreed(self, candidates: list[Candidate]) -> list[Candidate]:
@@ -152,7 +144,8 @@ class SearchLoop:
             if self._entries[candidate.number].candidate != candidate:
                 raise RunError(
                     f"candidate {candidate.number}: the strategy proposes another one now than "
-                    "when this run was made; use the package versions that the run recorded"
+                    "when this run was made; use the evomerge that made it, with the package "
+                    "versions that the run recorded"
                 )
         new = candidates[len(known) :]
         self._store.add_candidates(new)
@@ -180,12 +173,12 @@ class SearchLoop:
                 self._waiting[each.digest] = [each.number]
                 self._executor.submit(job_of(each, "search", race))
 
-    def _outcome(self, number: int) -> Outcome:
-        """What became of a candidate; waits for it."""
-        while (outcome := self._entries[number].outcome) is None:
-            job, done = self._executor.collect()
-            self._settle_all(job.number, done)
-        return outcome
+    def _wait(self, until: int) -> None:
+        """Wait for all candidates before one."""
+        for number in range(until):
+            while self._entries[number].outcome is None:
+                job, outcome = self._executor.collect()
+                self._settle_all(job.number, outcome)
 
     def _settle_first(self) -> None:
         """Wait for the starting candidates, and measure them by the sources among them."""
@@ -238,10 +231,3 @@ class SearchLoop:
             scores=tuple(signs[each.task] * each.score for each in entry.outcome.scores),
             items=tuple(signs[each.task] * item for each in entry.searched for item in each.items),
         )
-
-
-def _complaint(reasons: Sequence[str]) -> str:
-    return (
-        f"all candidates of {FRUITLESS_GENERATIONS} generations failed: "
-        f"{'; '.join(sorted(set(reasons)))}"
-    )

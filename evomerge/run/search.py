@@ -65,6 +65,7 @@ def start_or_continue(
         with closing(opened) as store:
             if known:
                 _refuse_other_recipe(store, search)
+                _remember_changes(store, search.recipe)
             _run(search, store, progress)
 
 
@@ -96,6 +97,13 @@ def _create(folder: RunFolder, search: PreparedSearch) -> RunStore:
         search.items,
     )
     return store
+
+
+def _remember_changes(store: RunStore, recipe: SearchRecipe) -> None:
+    """Keep what may change and has, so that a resumed run goes on with it."""
+    document = recipe.model_dump(mode="json")
+    if store.fact("recipe") != document:
+        store.write_facts({"recipe": document})
 
 
 def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:

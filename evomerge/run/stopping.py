@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evomerge.evaluation.outcome import Evaluated
+from evomerge.errors import NoCandidateError
+from evomerge.evaluation.outcome import Evaluated, Failed
 from evomerge.run.incumbents import ranked
 
 if TYPE_CHECKING:
@@ -13,6 +14,36 @@ if TYPE_CHECKING:
     from evomerge.evaluation.objective import Objective
     from evomerge.recipe.search import Stop
     from evomerge.store.records import Entry
+
+
+FRUITLESS_GENERATIONS, FEWEST = 2, 16
+"""After so many generations in a row of failures or repetitions a search ends; and candidates."""
+
+
+def fruitless(entries: Sequence[Entry], generation: int) -> str | None:
+    """Why a search that finds nothing new should end, by what was told so far.
+
+    Args:
+        entries: The candidates that were told, in order of asking.
+        generation: Candidates under way at a time.
+
+    Raises:
+        NoCandidateError: There were only failures.
+    """
+    offspring = [entry for entry in entries if entry.candidate.generation > 0]
+    last = offspring[-max(FRUITLESS_GENERATIONS * generation, FEWEST) :]
+    if len(last) < max(FRUITLESS_GENERATIONS * generation, FEWEST):
+        return None
+    reasons = {entry.outcome.reason for entry in last if isinstance(entry.outcome, Failed)}
+    if all(isinstance(entry.outcome, Failed) for entry in last):
+        why = f"the last {len(last)} candidates failed: {'; '.join(sorted(reasons))}"
+        if any(isinstance(entry.outcome, Evaluated) for entry in offspring):
+            return why
+        raise NoCandidateError(why)
+    before = {entry.candidate.digest for entry in entries[: -len(last)]}
+    if {entry.candidate.digest for entry in last} <= before:
+        return f"the last {len(last)} candidates were no new ones"
+    return None
 
 
 def reason_to_stop(
@@ -29,7 +60,9 @@ def reason_to_stop(
     Returns:
         One line; None if it should go on.
     """
-    outcomes = [entry.outcome for entry in entries if isinstance(entry.outcome, Evaluated)]
+    # The same recipe twice was scored once.
+    distinct = {entry.candidate.digest: entry.outcome for entry in entries}
+    outcomes = [outcome for outcome in distinct.values() if isinstance(outcome, Evaluated)]
     seconds = sum(outcome.timing.total_s for outcome in outcomes)
     if stop.hours is not None and seconds >= 3600 * stop.hours:
         return f"the workers have worked for {seconds / 3600:.2f} hours"
@@ -42,7 +75,9 @@ def reason_to_stop(
     best = objective.fitness(leaders[0].searched)
     if stop.target is not None and best >= stop.target:
         return f"the target was reached: {best:.3f}"
-    since = sum(entry.candidate.number > leaders[0].candidate.number for entry in entries)
+    leader = leaders[0].candidate.number
+    offspring = [entry for entry in entries if entry.candidate.generation > 0]
+    since = sum(entry.candidate.number > leader for entry in offspring)
     if stop.patience is not None and since >= stop.patience * generation:
         return f"none of the last {since} candidates was better than the best"
     return None

@@ -159,4 +159,20 @@ def test_a_candidate_that_is_better_than_the_mean_beyond_doubt_wins(searched: Ru
     top = best(ranked(searched.entries(), OBJECTIVE), ("offspring", "baseline"))
     finish(searched, Bad())
     assert searched.fact("verdict")["winner"] == top.candidate.digest
-    assert "mean of the best" not in searched.fact("verdict")["text"]
+    assert "elite mean" not in searched.fact("verdict")["text"]
+
+
+def test_a_baseline_is_not_passed_over_for_a_mean_that_scores_less(searched: RunStore) -> None:
+    class Bad(PlantedExecutor):
+        """The mean is worse than every baseline, though not beyond doubt."""
+
+        def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
+            for job, outcome in super().run(jobs):
+                yield job, evaluated(baseline - 0.001) if job.number < 0 else outcome
+
+    entries = ranked(searched.entries(), OBJECTIVE)
+    baseline = best(entries, ("baseline",)).search_score(OBJECTIVE) or 0
+    finish(searched, Bad())
+    winner = searched.fact("verdict")["winner"]
+    kinds = {e.candidate.digest: e.candidate.kind for e in entries}
+    assert winner in kinds  # the mean is none of them

@@ -111,3 +111,40 @@ def test_what_was_under_way_when_a_steady_search_stopped_is_not_lost(tmp_path: P
     entries, stopped = search(tmp_path / "s", Stop(target=0.98), steady=True)
     assert stopped
     assert all(entry.outcome is not None for entry in entries)
+
+
+def test_patience_waits_for_offspring(tmp_path: Path) -> None:
+    entries, _ = search(tmp_path / "s", Stop(patience=1), strategy=Stuck())
+    assert sum(entry.candidate.generation > 0 for entry in entries) >= GENERATION
+
+
+class Repeating:
+    """Proposes what was proposed before."""
+
+    def ask(self, count: int) -> list[Point]:
+        return [(0.5, 0.5, 0.5, 0.5)] * count
+
+    def tell(self, results: Sequence[Result]) -> None:
+        pass
+
+
+def test_items_that_were_not_scored_again_do_not_count(tmp_path: Path) -> None:
+    _, stopped = search(tmp_path / "s", Stop(items=16), strategy=Repeating())
+    assert stopped == "the last 16 candidates were no new ones"
+
+
+def test_a_strategy_that_proposes_nothing_new_ends_the_search(tmp_path: Path) -> None:
+    executor = PlantedExecutor()
+    entries, stopped = search(tmp_path / "s", Stop(), executor, Repeating())
+    assert stopped == "the last 16 candidates were no new ones"
+    assert len(executor.jobs) == FIRST + 1
+    assert FIRST + 17 <= len(entries) <= FIRST + 17 + GENERATION
+
+
+def test_a_search_that_found_something_ends_with_a_reason_when_all_others_fail(
+    tmp_path: Path,
+) -> None:
+    failing = PlantedExecutor(fails=lambda recipe: len(seen) > 10 or bool(seen.append(recipe)))
+    seen: list[object] = []
+    _, stopped = search(tmp_path / "s", Stop(), failing)
+    assert stopped == "the last 16 candidates failed: planted failure"
