@@ -35,7 +35,7 @@ def main() -> None:
         for number in range(options.candidates):
             started = time.process_time()
             outcome = worker.evaluate(
-                Job(number=number, recipe=candidate(number / 4), split="search")
+                Job(number=number, recipe=candidate(number / 8), split="search")
             )
             spent = time.process_time() - started
             if not isinstance(outcome, Evaluated):

@@ -11,7 +11,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from evomerge.checkpoints import open_checkpoint
 from evomerge.errors import ModelError
-from evomerge.live_model import load_checkpoint, stored_names
+from evomerge.evaluation.tokens import Tokenizer
+from evomerge.live_model import load_checkpoint, load_model, load_outline, stored_names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,3 +61,19 @@ def test_an_untied_head_is_a_parameter_of_its_own(tmp_path: Path) -> None:
     names = stored_names(model, checkpoint.headers)
     assert names["lm_head.weight"] == "lm_head.weight"
     assert len(set(names.values())) == len(checkpoint.headers)
+
+
+def test_an_outline_says_of_a_model_what_the_model_says_of_itself(family: Path) -> None:
+    outline, tokenizer = load_outline(family / "two")
+    assert all(parameter.is_meta for parameter in outline.parameters())
+    without, whole = (
+        Tokenizer(*loaded)
+        for loaded in ((outline, tokenizer), load_model(family / "two", torch.float32, CPU))
+    )
+    assert without.ends == whole.ends == {tokenizer.eos_token_id}
+    assert (without.max_length, without.pad_id) == (whole.max_length, whole.pad_id)
+
+
+def test_an_outline_of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="transformers cannot load it"):
+        load_outline(tmp_path)

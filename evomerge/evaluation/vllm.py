@@ -68,7 +68,7 @@ class VllmBackend:
         views = stored_views(self._engine.model, base)
         text = tuple(self.vocabulary * part // (TRIED + 1) for part in range(1, TRIED + 1))
         predicted = self.likelihoods([Continuation(inputs=text[:-1], target=text[1:])])
-        check_use(views, base, lambda: -predicted()[0][0] / (TRIED - 1))
+        check_use(views, base, self.vocabulary, lambda: -predicted()[0][0] / (TRIED - 1))
         base.release()
         return views
 

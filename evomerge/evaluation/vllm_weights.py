@@ -57,7 +57,10 @@ def stored_views(model: Any, checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 
 def check_use(
-    views: Mapping[str, Tensor], checkpoint: Checkpoint, nats: Callable[[], float]
+    views: Mapping[str, Tensor],
+    checkpoint: Checkpoint,
+    vocabulary: int,
+    nats: Callable[[], float],
 ) -> None:
     """Check that the engine computes with these weights, not with copies of them.
 
@@ -69,6 +72,7 @@ def check_use(
     Args:
         views: The weights; afterwards they are as they were.
         checkpoint: What they hold.
+        vocabulary: Number of tokens that the model knows.
         nats: How badly the engine predicts some text, per token.
 
     Raises:
@@ -86,15 +90,14 @@ def check_use(
             view.neg_()
         if not changed:
             raise _refusal(checkpoint, f"changing {kind} changes nothing")
-    rows = max(len(view) for view in views.values() if view.dim() == 2)
-    tables = {name: view for name, view in views.items() if view.dim() == 2 and len(view) == rows}
+    tables = {name: view for name, view in views.items() if view.shape[:1] == (vocabulary,)}
     for view in tables.values():
         view.fill_(1)
-    even = math.isclose(nats(), math.log(rows), rel_tol=1e-3)
+    even = math.isclose(nats(), math.log(vocabulary), rel_tol=1e-3)
     for name, view in tables.items():
         view.copy_(checkpoint.read(name))
     if not even:
-        raise _refusal(checkpoint, f"changing {min(tables)} does not change the head")
+        raise _refusal(checkpoint, f"the head does not follow changes of {', '.join(tables)}")
 
 
 def _refusal(checkpoint: Checkpoint, found: str) -> ModelError:
