@@ -22,7 +22,7 @@ def test_coordinates_are_shuffled_apart() -> None:
     assert abs(np.corrcoef(points.T)[0, 1]) < 0.3
 
 
-@pytest.mark.parametrize(("dimension", "step", "expected"), [(9, 0.05, 0.05), (30, None, 0.1)])
+@pytest.mark.parametrize(("dimension", "step", "expected"), [(9, 0.05, 0.05), (30, None, 0.14)])
 def test_first_points_lie_around_the_middle_with_the_step_as_their_standard_deviation(
     dimension: int, step: float | None, expected: float
 ) -> None:
