@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def sureness(task: Any, document: Any, answers: Sequence[Any]) -> float | None:
-    """Probability of the right choice among all choices of a document.
+@dataclass(frozen=True, slots=True)
+class RightChoice:
+    """Which of a document's choices is right.
+
+    Attributes:
+        index: Its index.
+        choices: How many choices there are.
+    """
+
+    index: int
+    choices: int
+
+    def sureness(self, answers: Sequence[tuple[float, bool]]) -> float:
+        """Probability of the right choice among all choices.
+
+        Args:
+            answers: To the document's requests. Behind the choices, some metrics ask for them
+                again, without their context.
+        """
+        likelihoods = [likelihood for likelihood, _ in answers[: self.choices]]
+        highest = max(likelihoods)
+        parts = [math.exp(value - highest) for value in likelihoods]
+        return parts[self.index] / sum(parts)
+
+
+def right_choice(task: Any, document: Any) -> RightChoice | None:
+    """Find the right choice of a document; lm-eval renders templates for it, which takes a while.
 
     Args:
         task: lm-eval's task.
         document: One of its documents.
-        answers: The model's answers to the document's requests.
 
     Returns:
         None where the document is not several choices that follow one context.
@@ -27,8 +52,4 @@ def sureness(task: Any, document: Any, answers: Sequence[Any]) -> float | None:
         right = choices.index(right)
     if not isinstance(right, int) or not 0 <= right < len(choices):
         return None
-    # Behind the choices, some metrics ask for them again, without their context.
-    likelihoods = [likelihood for likelihood, _ in answers[: len(choices)]]
-    highest = max(likelihoods)
-    parts = [math.exp(value - highest) for value in likelihoods]
-    return parts[right] / sum(parts)
+    return RightChoice(right, len(choices))

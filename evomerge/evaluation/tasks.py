@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from evomerge.errors import TaskError
-from evomerge.evaluation.choices import sureness
+from evomerge.evaluation.choices import RightChoice, right_choice
 from evomerge.evaluation.generated_code import score_in_sandbox
 from evomerge.evaluation.outcome import TaskScore
 from evomerge.evaluation.task_files import (
@@ -104,6 +104,7 @@ class HarnessTask:
         self.is_mean = self._task.aggregation()[self._metric].__name__ == "mean"
         self.requests: list[Any] = []
         self._of_item: list[tuple[int, list[Any]]] = []
+        self._right: list[RightChoice | None] = []
 
     def document_digests(self) -> list[str]:
         """A content digest of each document, in the task's order."""
@@ -151,6 +152,7 @@ class HarnessTask:
             (position, sorted(by_document[number[position]], key=lambda request: request.idx))
             for position in items
         ]
+        self._right = [right_choice(self._task, requests[0].doc) for _, requests in self._of_item]
         self.requests = [request for _, requests in self._of_item for request in requests]
         for request in self.requests:
             if request.request_type == "generate_until":
@@ -192,11 +194,11 @@ class HarnessTask:
     def _sureness(self, responses: Sequence[Any]) -> list[float]:
         """How sure the model is of the right choice, for each item that is one of choices."""
         given, found = iter(responses), []
-        for _, requests in self._of_item:
+        for (_, requests), right in zip(self._of_item, self._right, strict=True):
             answers = list(itertools.islice(given, len(requests)))
-            if answers:
-                found.append(sureness(self._task, requests[0].doc, answers))
-        return [each for each in found if each is not None]
+            if answers and right:
+                found.append(right.sureness(answers))
+        return found
 
     def _scored(self, responses: Sequence[Any]) -> tuple[float, Sequence[float]]:
         """The score of the task and of each item, by lm-eval's functions."""
