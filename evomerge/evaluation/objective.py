@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from evomerge.errors import RunError
 
@@ -14,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from evomerge.evaluation.outcome import TaskScore
+    from evomerge.evaluation.statistics import Array
 
-Array = npt.NDArray[np.float64]
+Number = TypeVar("Number", float, "Array")
 
 ObjectiveName = Literal["mean", "recovery", "worst"]
 
@@ -34,6 +34,12 @@ class Aim:
 
     shares: Mapping[str, float]
     offset: float = 0.0
+
+    def value(self, scores: Mapping[str, Number]) -> Number:
+        """The number, of scores or of arrays of them."""
+        total: Any = sum(share * scores[task] for task, share in self.shares.items())
+        value: Number = self.offset + total
+        return value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,10 +133,7 @@ class Objective:
     def fitness(self, scores: Sequence[TaskScore]) -> float:
         """The number for one candidate; of equal ones, the surer one gets a trace more."""
         of_task = {score.task: score.score for score in scores}
-        value = min(
-            aim.offset + sum(share * of_task[task] for task, share in aim.shares.items())
-            for aim in self.aims()
-        )
+        value = min(aim.value(of_task) for aim in self.aims())
         sure = [score.sureness for score in scores if score.sureness is not None]
         return value + TIE_BREAK * sum(sure) / len(sure) if sure else value
 
@@ -143,8 +146,5 @@ class Objective:
         Returns:
             Shape `(S,)`.
         """
-        values = [
-            aim.offset + np.sum([share * means[t] for t, share in aim.shares.items()], axis=0)
-            for aim in self.aims(of_items=True)
-        ]
+        values = [aim.value(means) for aim in self.aims(of_items=True)]
         return np.asarray(np.min(values, axis=0), dtype=np.float64)

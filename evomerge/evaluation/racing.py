@@ -87,7 +87,7 @@ class Race:
 
 def _bound(aim: Aim, found: Mapping[str, Estimate], alpha: float) -> float:
     """What an aim is below, except with probability alpha."""
-    value = aim.offset + sum(share * found[task].score for task, share in aim.shares.items())
+    value = aim.value({task: each.score for task, each in found.items()})
     variance = sum(share**2 * found[task].variance for task, share in aim.shares.items())
     freedom = sum(found[task].freedom for task in aim.shares)
     return value + _quantile(alpha, freedom) * math.sqrt(variance)
