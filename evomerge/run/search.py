@@ -91,6 +91,8 @@ def _create(folder: RunFolder, search: PreparedSearch) -> RunStore:
             "higher_is_better": dict(search.objective.higher_is_better),
             "objective": search.objective.name,
             "genes": search.genome.labels(),
+            # What the strategy is told, also when more are asked for later.
+            "planned": search.recipe.search.candidates,
             "versions": _versions(),
             "state": "running",
         },
@@ -124,6 +126,8 @@ def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
             step=settings.step,
             genes=search.genome.genes,
             sources=len(search.genome.sources),
+            candidates=store.fact("planned") or settings.candidates,
+            objectives=len(search.objective.weights),
         ),
     )
     store.write_facts({"state": "running"})

@@ -79,6 +79,10 @@ class StrategySettings:
         seed: Seeds its random numbers.
         step: Real standard deviation of the first points, as a fraction of the range; None for
             the strategy's own choice.
+        centre: Where the first points lie around; None for the middle of the cube.
+        candidates: How many candidates were planned when the search began, the starting ones
+            included.
+        objectives: Number of tasks, each of which may be an objective.
     """
 
     dimension: int
@@ -87,3 +91,6 @@ class StrategySettings:
     step: float | None = None
     genes: tuple[Gene, ...] = ()
     sources: int = 2
+    centre: Point | None = None
+    candidates: int = 200
+    objectives: int = 1

@@ -22,20 +22,21 @@ if TYPE_CHECKING:
 def first_points(
     count: int, settings: StrategySettings, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Draw points around the middle of the cube, normally distributed and evenly spread.
+    """Draw points around the centre, normally distributed and evenly spread.
 
-    Around the middle, because points that are drawn from all over the cube lie far from anything
+    Not everywhere, because points that are drawn from all over the cube lie far from anything
     good when there are many coordinates, and few searches are long enough to make up for that.
 
     Returns:
         Shape `(count, settings.dimension)`.
     """
     step = settings.step or default_step(settings.dimension)
-    normal = NormalDist(0.5, step)
+    normal = NormalDist(0.0, step)
+    centre = np.array(settings.centre or [0.5] * settings.dimension)
     # Zero has no quantile; the generator can draw it, though it hardly ever will.
     shares = np.maximum(latin_hypercube(count, settings.dimension, rng), 1e-12)
     quantiles = [[normal.inv_cdf(share) for share in row] for row in shares.tolist()]
-    return np.clip(quantiles, 0.0, 1.0)
+    return np.clip(centre + quantiles, 0.0, 1.0)
 
 
 def latin_hypercube(count: int, dimension: int, rng: np.random.Generator) -> NDArray[np.float64]:

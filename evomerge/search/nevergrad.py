@@ -89,6 +89,9 @@ def _build(name: str, settings: StrategySettings) -> Any:
     step = settings.step or default_step(settings.dimension)
     dimension = max(settings.dimension, LEAST_DIMENSION)
     space = ng.p.Array(shape=(dimension,), lower=0.0, upper=1.0)
+    if settings.centre is not None:
+        idle = [0.5] * (dimension - settings.dimension)
+        space.value = np.array([*settings.centre, *idle])
     space.set_mutation(sigma=_sigma(name, step, dimension))
     # The legacy generator is the one that nevergrad's parameters take.
     space.random_state = np.random.RandomState(settings.seed)
