@@ -13,7 +13,10 @@ import click
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of the recipe."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def check(recipe: Path, overrides: tuple[str, ...], *, as_json: bool) -> None:
+@click.option(
+    "--print", "as_recipe", is_flag=True, help="Print it as a recipe of ours, for any folder."
+)
+def check(recipe: Path, overrides: tuple[str, ...], *, as_json: bool, as_recipe: bool) -> None:
     """Check a search RECIPE, its models and its tasks, without loading a weight.
 
     Every finding is shown at once. Exits with 2 if any of them is an error.
@@ -21,9 +24,12 @@ def check(recipe: Path, overrides: tuple[str, ...], *, as_json: bool) -> None:
     from dataclasses import asdict
 
     from evomerge.cli.console import log, out, print_json
+    from evomerge.recipe.dump import to_yaml
     from evomerge.run.prepare import check_search, describe
     from evomerge.run.search_file import read_search
 
+    if as_json and as_recipe:
+        raise click.UsageError("--json and --print exclude each other")
     read = read_search(recipe, overrides)
     result = check_search(read.recipe, read.root)
     if as_json:
@@ -34,7 +40,9 @@ def check(recipe: Path, overrides: tuple[str, ...], *, as_json: bool) -> None:
         log().print(f"{finding.severity}: {describe(finding)}", markup=False)
     if result.search is None:
         raise click.exceptions.Exit(2)
-    if not as_json:
+    if as_recipe:
+        out().print(to_yaml(result.search.recipe), end="", markup=False, soft_wrap=True)
+    elif not as_json:
         genes = len(result.search.genome.genes)
         models = len(result.search.identities)
         out().print(f"{recipe}: can be searched; {genes} genes, {models} models", markup=False)
