@@ -13,8 +13,7 @@ from evomerge.errors import RunError
 from evomerge.evaluation.outcome import Evaluated, Outcome
 from evomerge.run.breeding import Individuals
 from evomerge.run.candidates import fitness_of, job_of, offspring, starting
-from evomerge.run.incumbents import race_against
-from evomerge.run.stopping import fruitless, reason_to_stop
+from evomerge.run.course import Course
 from evomerge.search.contract import Result
 from evomerge.store.records import Entry, scores_of_sources
 
@@ -107,11 +106,12 @@ class SearchLoop:
         self._submit(self._agreed(first), None)
         self._settle_first()
         told = asked = len(first)
+        course = Course(self._objective, generation)
+        course.tell([self._entries[number] for number in range(told)])
         reason = None
         while told < self._total:
             if stop and not reason:
-                earlier = self._earlier(told)
-                reason = reason_to_stop(earlier, self._objective, stop, generation)
+                reason = course.reason_to_stop(stop)
             if reason:
                 break
             wanted = min(told + generation, self._total)
@@ -127,13 +127,14 @@ class SearchLoop:
                     )
                     for number, proposal in enumerate(proposals, start=asked)
                 ]
-                self._submit(self._agreed(new), self._race(told))
+                self._submit(self._agreed(new), course.race(self._racing))
                 asked = wanted
             until = told + 1 if steady else asked
             self._wait(until)
             self._strategy.tell([self._result(number) for number in range(told, until)])
+            course.tell([self._entries[number] for number in range(told, until)])
             told = until
-            reason = fruitless(self._earlier(told), generation)
+            reason = course.fruitless()
         self._wait(asked)  # what was under way when there was a reason to stop
         return reason
 
@@ -207,18 +208,6 @@ class SearchLoop:
         entry = Entry(candidate=candidate, outcome=outcome, fitness=fitness)
         self._entries[number] = entry
         self._progress.evaluated(entry, self._total)
-
-    def _race(self, told: int) -> Race | None:
-        """What new candidates have to beat: what was told, whatever else is already known."""
-        return race_against(self._earlier(told), self._objective, self._racing)
-
-    def _earlier(self, told: int) -> list[Entry]:
-        """The candidates that were told, without what was confirmed at an end of this search."""
-        return [
-            replace(entry, confirmed=())
-            for number, entry in self._entries.items()
-            if number < told
-        ]
 
     def _result(self, number: int) -> Result:
         """What a strategy is told of a candidate."""
