@@ -26,6 +26,7 @@ class Individuals:
     def __init__(self, genome: Genome) -> None:
         self._genome = genome
         self._recipes = [alone(genome.base, each, genome.dtype) for each in genome.sources]
+        self._sources = tuple(map(digest, self._recipes))
 
     def add(self, proposal: Proposal) -> MergeRecipe:
         """Make an individual of a proposal, numbered after all others.
@@ -48,7 +49,7 @@ class Individuals:
         if isinstance(proposal, Breeding):
             found = [self.parents(parent) for parent in proposal.parents]
             return tuple(dict.fromkeys(parent for each in found for parent in each))
-        return tuple(digest(each) for each in self._recipes[: len(self._genome.sources)])
+        return self._sources
 
     def _bred(self, breeding: Breeding) -> MergeRecipe:
         recipes = [

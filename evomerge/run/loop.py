@@ -78,6 +78,9 @@ class SearchLoop:
         self._entries: dict[int, Entry] = {
             e.candidate.number: e for e in store.entries() if e.candidate.number >= 0
         }
+        self._outcomes = {
+            e.candidate.digest: e.outcome for e in self._entries.values() if e.outcome is not None
+        }
         self._waiting: dict[str, list[int]] = {}
         self._total = 0
         progress.known(list(self._entries.values()))
@@ -130,12 +133,12 @@ class SearchLoop:
                 self._submit(self._agreed(new), course.race(self._racing))
                 asked = wanted
             until = told + 1 if steady else asked
-            self._wait(until)
+            self._wait(told, until)
             self._strategy.tell([self._result(number) for number in range(told, until)])
             course.tell([self._entries[number] for number in range(told, until)])
             told = until
             reason = course.fruitless()
-        self._wait(asked)  # what was under way when there was a reason to stop
+        self._wait(told, asked)  # what was under way when there was a reason to stop
         return reason
 
     def _agreed(self, candidates: list[Candidate]) -> list[Candidate]:
@@ -158,25 +161,20 @@ class SearchLoop:
 
     def _submit(self, candidates: Sequence[Candidate], race: Race | None) -> None:
         """Have those evaluated that have no outcome yet; the same recipe only once."""
-        known = {
-            entry.candidate.digest: entry.outcome
-            for entry in self._entries.values()
-            if entry.outcome is not None
-        }
         for each in candidates:
             if self._entries[each.number].outcome is not None:
                 continue
-            if each.digest in known:
-                self._settle(each.number, known[each.digest])
+            if each.digest in self._outcomes:
+                self._settle(each.number, self._outcomes[each.digest])
             elif each.digest in self._waiting:
                 self._waiting[each.digest].append(each.number)
             else:
                 self._waiting[each.digest] = [each.number]
                 self._executor.submit(job_of(each, "search", race))
 
-    def _wait(self, until: int) -> None:
-        """Wait for all candidates before one."""
-        for number in range(until):
+    def _wait(self, first: int, until: int) -> None:
+        """Wait for all candidates from one to another."""
+        for number in range(first, until):
             while self._entries[number].outcome is None:
                 job, outcome = self._executor.collect()
                 self._settle_all(job.number, outcome)
@@ -204,6 +202,7 @@ class SearchLoop:
     def _settle(self, number: int, outcome: Outcome) -> None:
         fitness = fitness_of(self._objective, outcome)
         self._store.add_outcome(number, outcome, fitness)
+        self._outcomes[self._entries[number].candidate.digest] = outcome
         candidate = self._entries[number].candidate
         entry = Entry(candidate=candidate, outcome=outcome, fitness=fitness)
         self._entries[number] = entry
