@@ -4,8 +4,9 @@
 
 Asked is for 1,600 points of 96 dimensions, in generations of 16, told a sphere with a task for
 each half of the dimensions and 100 items. The median over generations is printed in milliseconds
-per candidate, without the import of libraries. The replay is of a store with 100,000 candidates, made
-by the search loop itself, of 4 genes and 8 items: opened, asked and told as when a run is resumed.
+per candidate, without the import of libraries. The replay is of a store with 100,000 candidates,
+made by the search loop itself, of 4 genes and 8 items: opened, asked and told as when a run is
+resumed.
 """
 
 from __future__ import annotations
