@@ -63,6 +63,24 @@ def leaderboard_table(document: dict[str, Any], top: int | None) -> Table:
     return table
 
 
+def scores_table(rows: list[dict[str, Any]], tasks: list[str]) -> Table:
+    """Candidates and their scores on each task, in the order given."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("candidate", "kind", "name"):
+        table.add_column(heading, no_wrap=heading != "name")
+    for heading in ("search", *_without_common_prefix(tasks)):
+        table.add_column(escape(heading), justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row["candidate"],
+            row["kind"],
+            escape(row["name"] or f"gen {row['generation']}"),
+            _number(row["search_score"]),
+            *(_number(row["scores"][task]) for task in tasks),
+        )
+    return table
+
+
 def _without_common_prefix(tasks: list[str]) -> list[str]:
     """Task names that differ early, so that narrow columns can be told apart."""
     words = [task.split("_") for task in tasks]
