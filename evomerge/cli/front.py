@@ -36,20 +36,16 @@ def front(run: Path, *, as_json: bool) -> None:
 
 
 def _lines(document: dict[str, Any]) -> list[str]:
-    shown, compared, stopped = (
-        len(document["candidates"]),
-        document["compared"],
-        document["stopped"],
-    )
+    shown, compared = len(document["candidates"]), document["compared"]
     lines = [f"{shown} of {compared} candidates are on the front."]
     if document["hypervolume"] is not None:
         lines.append(
-            f"Its hypervolume above the base is {document['hypervolume']:.4f}; that of the sources "
-            f"is {document['hypervolume_of_sources']:.4f}."
+            f"Its hypervolume above the base is {document['hypervolume']:.4f}; that of the "
+            f"sources is {document['hypervolume_of_sources']:.4f}."
         )
-    if stopped:
+    if document["stopped"]:
         lines.append(
-            f"{stopped} more were stopped in races, by the objective alone; with evaluation.racing: "
-            "null all are compared."
+            f"{document['stopped']} more were stopped in races, by the objective alone; with "
+            "evaluation.racing: null all are compared."
         )
     return lines
