@@ -27,6 +27,7 @@ StrategyName = Literal[
     "OnePlusOne",
     "Evolver",
     "EvolverMean",
+    "EvolverTIES",
     "DErand1",
     "SHADE",
     "GA",

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from evomerge.search.differential import DErand1
-from evomerge.search.evolver import Evolver, EvolverMean
+from evomerge.search.evolver import Evolver, EvolverMean, EvolverTIES
 from evomerge.search.genetic import GA
 from evomerge.search.map_elites import CycleQD
 from evomerge.search.nevergrad import ALLOWED, NevergradStrategy
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 BREEDERS: dict[str, Callable[[StrategySettings], Strategy]] = {
     "Evolver": Evolver,
     "EvolverMean": EvolverMean,
+    "EvolverTIES": EvolverTIES,
 }
 """Those whose individuals are models, by their names in recipes."""
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge.search.contract import Breeding, Proposal, Result, StrategySettings
-from evomerge.search.evolver import Evolver, EvolverMean
+from evomerge.search.evolver import Evolver, EvolverMean, EvolverTIES
 from evomerge.search.strategies import BREEDERS, build_strategy
 
 SOURCES = 3
@@ -120,6 +120,14 @@ def test_the_mean_of_the_population_is_scored_with_each_child_in_its_place() -> 
     (third,) = strategy.ask(1)
     assert isinstance(third, Breeding)
     assert third.parents[:2] == (0, grandchild)
+
+
+def test_ties_may_merge_the_population_instead() -> None:
+    whole, second = EvolverTIES(SETTINGS).ask(2)
+    assert whole == Breeding(operator="ties", parents=(0, 1, 2), parameters={"density": 0.2})
+    assert isinstance(second, Breeding)
+    assert second.operator == "ties"
+    assert [getattr(parent, "operator", parent) for parent in second.parents] == [0, "evolver", 2]
 
 
 def test_a_child_that_does_not_better_the_mean_is_forgotten() -> None:
