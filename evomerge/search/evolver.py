@@ -134,5 +134,5 @@ class EvolverTIES(EvolverMean):
     """
 
     def _merged(self, population: Sequence[Individual]) -> Breeding:
-        parameters = {"density": DENSITY}
+        parameters = {"weight": 1.0, "density": DENSITY}
         return Breeding(operator="ties", parents=tuple(population), parameters=parameters)

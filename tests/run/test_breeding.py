@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planted import planted_genome
 
+from evomerge.recipe.check import check_operator
 from evomerge.recipe.digest import digest
 from evomerge.recipe.merge import MAX_DEPTH, MAX_INNER, MergeRecipe
 from evomerge.run.breeding import Individuals
-from evomerge.search.contract import Breeding
+from evomerge.search.contract import Breeding, Result, StrategySettings
+from evomerge.search.strategies import BREEDERS
 
 
 def child(*parents: int | Breeding, seed: int = 0) -> Breeding:
@@ -77,3 +79,14 @@ def test_where_a_lineage_is_full_a_child_is_its_first_parent(generations: int) -
             assert recipe == last
         last = recipe
     assert last.depth == MAX_DEPTH
+
+
+@pytest.mark.parametrize("name", BREEDERS)
+def test_operators_take_what_breeders_ask_for(name: str) -> None:
+    individuals = Individuals(planted_genome())
+    settings = StrategySettings(dimension=4, generation=4, seed=1, sources=2)
+    strategy = BREEDERS[name](settings)
+    for number in range(12):
+        for proposal in strategy.ask(1):
+            check_operator(individuals.add(proposal))
+        strategy.tell([Result(fitness=float(number))])

@@ -122,9 +122,12 @@ def test_the_mean_of_the_population_is_scored_with_each_child_in_its_place() -> 
     assert third.parents[:2] == (0, grandchild)
 
 
+TIES = {"weight": 1.0, "density": 0.2}
+
+
 def test_ties_may_merge_the_population_instead() -> None:
     whole, second = EvolverTIES(SETTINGS).ask(2)
-    assert whole == Breeding(operator="ties", parents=(0, 1, 2), parameters={"density": 0.2})
+    assert whole == Breeding(operator="ties", parents=(0, 1, 2), parameters=TIES)
     assert isinstance(second, Breeding)
     assert second.operator == "ties"
     assert [getattr(parent, "operator", parent) for parent in second.parents] == [0, "evolver", 2]
