@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from curves import draw
-from landscape import SETTINGS, Array, Landscape, Setting
+from landscape import SETTINGS, SMOOTH, Array, Landscape, Setting
 from search_courses import Course, Ours, best_so_far, mergekit_evolve, mergenetic
 
 from evomerge.recipe.search import Strategy as StrategyRecipe
@@ -75,7 +75,7 @@ def main() -> None:
     )
     jobs = [
         (setting, seed)
-        for setting in SETTINGS
+        for setting in ((*SETTINGS, *SMOOTH) if options.setting else SETTINGS)
         if not options.setting or str(setting) in options.setting
         for seed in range(options.first_seed, options.first_seed + options.seeds)
     ]
@@ -215,7 +215,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--peers", type=Path, help="folder of packages that has pymoo")
     parser.add_argument("--seeds", type=int, default=24)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--setting", nargs="+", choices=[str(each) for each in SETTINGS])
+    parser.add_argument(
+        "--setting", nargs="+", choices=[str(each) for each in (*SETTINGS, *SMOOTH)]
+    )
     parser.add_argument("--only", nargs="+", help="searches; mergekit-evolve must be among them")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--generation", type=int, default=Ours().generation)

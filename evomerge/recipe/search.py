@@ -25,6 +25,8 @@ StrategyName = Literal[
     "TwoPointsDE",
     "PSO",
     "OnePlusOne",
+    "Ladder",
+    "EvoGM",
     "Evolver",
     "EvolverMean",
     "EvolverTIES",

@@ -6,8 +6,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from evomerge.search.differential import DErand1
+from evomerge.search.evogm import EvoGM
 from evomerge.search.evolver import Evolver, EvolverMean, EvolverTIES
 from evomerge.search.genetic import GA
+from evomerge.search.ladder import Ladder
 from evomerge.search.map_elites import CycleQD
 from evomerge.search.nevergrad import ALLOWED, NevergradStrategy
 from evomerge.search.niches import M2N2
@@ -37,6 +39,8 @@ STRATEGIES: dict[str, Callable[[StrategySettings], Strategy]] = {
     **BREEDERS,
     "DErand1": DErand1,
     "SHADE": SHADE,
+    "Ladder": Ladder,
+    "EvoGM": EvoGM,
     "GA": GA,
     "Swarm": Swarm,
     "NSGA2": NSGA2,
