@@ -37,6 +37,7 @@ from landscape import SEARCH_ITEMS, SETTINGS, Array, Landscape, Setting
 from search_courses import Course, Ours, best_so_far, mergekit_evolve, mergenetic
 
 from evomerge.recipe.search import Strategy as StrategyRecipe
+from evomerge.search.choice import AUTO
 from evomerge.search.strategies import BREEDERS, STRATEGIES
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def main() -> None:
     if options.peers:
         sys.path.append(str(options.peers))
     names = options.only or [
-        *(STRATEGIES.keys() - BREEDERS.keys()),
+        *(STRATEGIES.keys() - BREEDERS.keys() - {AUTO}),  # which is one of the others
         PEER,
         *_mergenetics(),
         "generation zero",
