@@ -25,24 +25,29 @@ def check(recipe: Path, overrides: tuple[str, ...], *, as_json: bool, as_recipe:
 
     from evomerge.cli.console import log, out, print_json
     from evomerge.recipe.dump import to_yaml
+    from evomerge.run.creation import begin
     from evomerge.run.prepare import check_search, describe
     from evomerge.run.search_file import read_search
+    from evomerge.run.warm_start import WHERE
 
     if as_json and as_recipe:
         raise click.UsageError("--json and --print exclude each other")
     read = read_search(recipe, overrides)
     result = check_search(read.recipe, read.root)
+    search = result.search
+    beginning = search and result.attempt(WHERE, lambda: begin(search))
+    findings = [*result.findings, *(beginning.findings if beginning else ())]
     if as_json:
-        print_json({"version": 1, "findings": [asdict(finding) for finding in result.findings]})
+        print_json({"version": 1, "findings": [asdict(finding) for finding in findings]})
     for note in () if as_json else read.notes:
         log().print(f"note: {note}", markup=False)
-    for finding in () if as_json else result.findings:
+    for finding in () if as_json else findings:
         log().print(f"{finding.severity}: {describe(finding)}", markup=False)
-    if result.search is None:
+    if search is None or result.errors:
         raise click.exceptions.Exit(2)
     if as_recipe:
-        out().print(to_yaml(result.search.recipe), end="", markup=False, soft_wrap=True)
+        out().print(to_yaml(search.recipe), end="", markup=False, soft_wrap=True)
     elif not as_json:
-        genes = len(result.search.genome.genes)
-        models = len(result.search.identities)
+        genes = len(search.genome.genes)
+        models = len(search.identities)
         out().print(f"{recipe}: can be searched; {genes} genes, {models} models", markup=False)

@@ -36,6 +36,15 @@ def print_json(document: Any) -> None:
     sys.stdout.flush()
 
 
+def print_leaderboard(console: Console, document: dict[str, Any], top: int | None) -> None:
+    """Print the leaderboard, best first, and above it what was chosen for the run."""
+    strategy = document["strategy"]
+    if strategy and strategy["reason"]:
+        line = f"strategy: {strategy['name']}, because {strategy['reason']}"
+        console.print(line, markup=False)
+    console.print(leaderboard_table(document, top))
+
+
 def leaderboard_table(document: dict[str, Any], top: int | None) -> Table:
     """The leaderboard as a table, best first."""
     rows = document["candidates"]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Range = tuple[Number, Number]
 BackendName = Literal["hf", "vllm"]
 StrategyName = Literal[
+    "auto",
     "random",
     "Sobol",
     "CMA",
@@ -220,7 +221,7 @@ class Strategy(Strict):
     """How candidates are proposed, and how many.
 
     Attributes:
-        strategy: Name of the search strategy.
+        strategy: Name of the search strategy; `auto` chooses one by genes and candidates.
         candidates: Most candidates that are evaluated, the starting ones included.
         generation: Candidates under way at a time.
         steady: Propose another candidate whenever one has been told, so that no worker waits for
@@ -228,6 +229,8 @@ class Strategy(Strict):
         step: Real standard deviation of the first proposals, as a fraction of the range, for the
             strategies that have one; chosen by dimension when absent.
         seed: Seeds the strategy and the stochastic operators; below 2^32.
+        warm_start: The folder of an earlier run over the same genes, relative to the recipe; the
+            first proposals lie around the mean of its best offspring, half as far away as usual.
         stop: When the search ends before its candidates are used up.
     """
 
@@ -237,6 +240,7 @@ class Strategy(Strict):
     steady: Flag = False
     step: Annotated[Number, Field(gt=0, le=0.5)] | None = None
     seed: Annotated[Natural, Field(lt=2**32)] = 0
+    warm_start: Text | None = None
     stop: Stop = Stop()
 
 

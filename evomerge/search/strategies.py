@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from evomerge.search.choice import AUTO, choose
 from evomerge.search.differential import DErand1
 from evomerge.search.evogm import EvoGM
 from evomerge.search.evolver import Evolver, EvolverMean, EvolverTIES
@@ -33,6 +34,7 @@ BREEDERS: dict[str, Callable[[StrategySettings], Strategy]] = {
 """Those whose individuals are models, by their names in recipes."""
 
 STRATEGIES: dict[str, Callable[[StrategySettings], Strategy]] = {
+    AUTO: lambda settings: STRATEGIES[choose(settings).name](settings),
     "random": RandomStrategy,
     "Sobol": Sobol,
     **{name: partial(NevergradStrategy, name) for name in ALLOWED},
@@ -48,6 +50,10 @@ STRATEGIES: dict[str, Callable[[StrategySettings], Strategy]] = {
     "CycleQD": CycleQD,
 }
 """All, by their names in recipes."""
+
+
+WITHOUT_CENTRE = {*BREEDERS, "random", "Sobol", "Swarm", "NSGA2", "M2N2", "CycleQD"}
+"""Those whose first points lie all over the cube, wherever its centre is said to be."""
 
 
 def build_strategy(name: StrategyName, settings: StrategySettings) -> Strategy:
