@@ -21,6 +21,7 @@ def check(recipe: Path, overrides: tuple[str, ...], *, as_json: bool) -> None:
     from dataclasses import asdict
 
     from evomerge.cli.console import log, out, print_json
+    from evomerge.run.measure import will_be_measured
     from evomerge.run.prepare import check_search, describe
     from evomerge.run.search_file import read_search
 
@@ -36,5 +37,7 @@ def check(recipe: Path, overrides: tuple[str, ...], *, as_json: bool) -> None:
         raise click.exceptions.Exit(2)
     if not as_json:
         genes = len(result.search.genome.genes)
-        models = len(result.search.identities)
+        models = 1 + len(result.search.recipe.sources)
         out().print(f"{recipe}: can be searched; {genes} genes, {models} models", markup=False)
+        for what in will_be_measured(result.search.recipe):
+            out().print(f"measured before the search: {what}", markup=False)

@@ -27,6 +27,7 @@ StrategyName = Literal[
     "OnePlusOne",
     "Evolver",
     "EvolverMean",
+    "Kinship",
     "DErand1",
     "SHADE",
     "GA",

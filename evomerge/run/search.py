@@ -15,6 +15,7 @@ from evomerge.recipe.search import SearchRecipe
 from evomerge.run.finish import finish_search
 from evomerge.run.folder import RunFolder
 from evomerge.run.loop import Progress, SearchLoop
+from evomerge.run.measure import measured_gram
 from evomerge.run.prepare import PreparedSearch, prepare_search
 from evomerge.run.workers import build_executor, plan_workers
 from evomerge.search.contract import StrategySettings
@@ -128,6 +129,7 @@ def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
             sources=len(search.genome.sources),
             candidates=store.fact("planned") or settings.candidates,
             objectives=len(search.objective.weights),
+            gram=measured_gram(search.recipe, store, progress),
         ),
     )
     store.write_facts({"state": "running"})

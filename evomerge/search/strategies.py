@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from evomerge.search.differential import DErand1
 from evomerge.search.evolver import Evolver, EvolverMean
 from evomerge.search.genetic import GA
+from evomerge.search.kinship import Kinship
 from evomerge.search.map_elites import CycleQD
 from evomerge.search.nevergrad import ALLOWED, NevergradStrategy
 from evomerge.search.niches import M2N2
@@ -26,8 +27,12 @@ if TYPE_CHECKING:
 BREEDERS: dict[str, Callable[[StrategySettings], Strategy]] = {
     "Evolver": Evolver,
     "EvolverMean": EvolverMean,
+    "Kinship": Kinship,
 }
 """Those whose individuals are models, by their names in recipes."""
+
+BY_KINSHIP = frozenset({"Kinship"})
+"""Those that are told the inner products of the sources' task vectors."""
 
 STRATEGIES: dict[str, Callable[[StrategySettings], Strategy]] = {
     "random": RandomStrategy,
