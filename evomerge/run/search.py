@@ -15,7 +15,7 @@ from evomerge.recipe.search import SearchRecipe
 from evomerge.run.finish import finish_search
 from evomerge.run.folder import RunFolder
 from evomerge.run.loop import Progress, SearchLoop
-from evomerge.run.measure import measured_gram
+from evomerge.run.measure import measured_genome, measured_gram
 from evomerge.run.prepare import PreparedSearch, prepare_search
 from evomerge.run.workers import build_executor, plan_workers
 from evomerge.search.contract import StrategySettings
@@ -132,10 +132,11 @@ def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
             gram=measured_gram(search.recipe, store, progress),
         ),
     )
+    genome = measured_genome(search.genome, search.recipe, store, progress)
     store.write_facts({"state": "running"})
     with closing(build_executor(search, workers, threads)) as executor:
         loop = SearchLoop(
-            genome=search.genome,
+            genome=genome,
             strategy=strategy,
             objective=search.objective,
             executor=executor,
@@ -147,7 +148,7 @@ def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
             settings.candidates, settings.generation, steady=settings.steady, stop=settings.stop
         )
         store.write_facts({"stopped": reason, "stop": stop})
-        finish_search(store, executor, search.objective, progress, search.genome)
+        finish_search(store, executor, search.objective, progress, genome)
 
 
 def _recipe(store: RunStore) -> SearchRecipe:
