@@ -353,6 +353,9 @@ class Silence:
     def compared(self, done: int, total: int) -> None:
         """Say nothing."""
 
+    def measured(self, what: str, done: int, total: int) -> None:
+        """Say nothing."""
+
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

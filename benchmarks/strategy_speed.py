@@ -175,6 +175,9 @@ class Silent:
     def compared(self, *_: object) -> None:
         """Say nothing."""
 
+    def measured(self, *_: object) -> None:
+        """Say nothing."""
+
 
 if __name__ == "__main__":
     main()

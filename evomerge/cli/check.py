@@ -26,6 +26,7 @@ def check(recipe: Path, overrides: tuple[str, ...], *, as_json: bool, as_recipe:
     from evomerge.cli.console import log, out, print_json
     from evomerge.recipe.dump import to_yaml
     from evomerge.run.creation import begin
+    from evomerge.run.measure import will_be_measured
     from evomerge.run.prepare import check_search, describe
     from evomerge.run.search_file import read_search
     from evomerge.run.warm_start import WHERE
@@ -49,5 +50,7 @@ def check(recipe: Path, overrides: tuple[str, ...], *, as_json: bool, as_recipe:
         out().print(to_yaml(search.recipe), end="", markup=False, soft_wrap=True)
     elif not as_json:
         genes = len(search.genome.genes)
-        models = len(search.identities)
+        models = 1 + len(search.recipe.sources)
         out().print(f"{recipe}: can be searched; {genes} genes, {models} models", markup=False)
+        for what in will_be_measured(search.recipe):
+            out().print(f"measured before the search: {what}", markup=False)

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from evomerge.layout import Component
 from evomerge.recipe.calibration import CalibrationSettings
 from evomerge.recipe.merge import Dtype, Sources, Value
+from evomerge.recipe.prior import PriorSettings
 from evomerge.recipe.schema import Flag, Natural, Number, Positive, Strict, Text
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ StrategyName = Literal[
     "Evolver",
     "EvolverMean",
     "EvolverTIES",
+    "Kinship",
     "DErand1",
     "SHADE",
     "GA",
@@ -183,6 +185,7 @@ class GenomeSpace(Strict):
         components: Parts of the model with genes of their own; the others share one.
         ranges: Lowest and highest value of a parameter; the operator's own ranges when absent.
         fixed: Parameters that are not searched.
+        prior: How far weights follow what is measured of the sources before the search.
     """
 
     operator: Text = "task_arithmetic"
@@ -190,6 +193,7 @@ class GenomeSpace(Strict):
     components: tuple[Component, ...] = ()
     ranges: dict[str, Range] = Field(default_factory=dict)
     fixed: dict[str, Value] = Field(default_factory=dict)
+    prior: PriorSettings | None = None
 
     @model_validator(mode="after")
     def _ranges_are_ranges(self) -> Self:
@@ -272,7 +276,7 @@ class SearchRecipe(Strict):
         search: How candidates are proposed.
         executor: Where candidates are merged and scored.
         dtype: What merged models are stored in; `base` keeps each tensor's dtype of the base.
-        calibration: Texts that the models are run on, for operators that measure them.
+        calibration: Texts that the models are run on, for operators and priors that measure them.
     """
 
     version: Literal[1] = 1

@@ -10,7 +10,7 @@ from evomerge.recipe.merge import MAX_DEPTH, MAX_INNER, MergeRecipe, Source
 from evomerge.search.contract import Breeding
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from evomerge.genome.genome import Genome
     from evomerge.search.contract import Proposal
@@ -32,6 +32,7 @@ class Individuals:
         """Make an individual of a proposal, numbered after all others.
 
         A child whose ancestors would be more than a recipe may hold is its first parent again.
+        Averages of averages hold no ancestors: they are averages of the sources.
         """
         if isinstance(proposal, int):
             recipe = self._recipes[proposal]
@@ -56,6 +57,9 @@ class Individuals:
             self._bred(parent) if isinstance(parent, Breeding) else self._recipes[parent]
             for parent in breeding.parents
         ]
+        averages = [_weights(recipe) for recipe in recipes]
+        if breeding.operator == "linear" and not breeding.parameters and all(averages):
+            return self._average(averages)
         inner = [recipe for recipe in recipes if not _is_source(recipe)]
         deep = 1 + max((recipe.depth for recipe in inner), default=0)
         if deep > MAX_DEPTH or sum(recipe.size for recipe in inner) > MAX_INNER:
@@ -68,6 +72,41 @@ class Individuals:
             dtype=self._genome.dtype,
             seed=breeding.seed,
         )
+
+    def _average(self, averages: Sequence[Mapping[str, float]]) -> MergeRecipe:
+        """The average of averages of models, as one average of models.
+
+        So its lineage never grows, nothing is rounded on the way, and the same model has the same
+        digest whatever it was made from.
+        """
+        shares: dict[str, float] = {}
+        for weights in averages:
+            total = sum(weights.values()) * len(averages)
+            for label, weight in weights.items():
+                shares[label] = shares.get(label, 0.0) + weight / total
+        alike = len(set(shares.values())) == 1
+        sources = tuple(
+            source.model_copy(
+                update={"parameters": {} if alike else {"weight": shares[source.label]}}
+            )
+            for source in self._genome.sources
+            if source.label in shares
+        )
+        return MergeRecipe(
+            base=self._genome.base, sources=sources, operator="linear", dtype=self._genome.dtype
+        )
+
+
+def _weights(recipe: MergeRecipe) -> dict[str, float]:
+    """The weights of models by their names, if a recipe averages models; else none."""
+    found = {
+        source.label: source.parameters.get("weight", 1.0)
+        for source in recipe.sources
+        if source.model is not None
+    }
+    plain = {label: each for label, each in found.items() if isinstance(each, float) and each > 0}
+    averages = recipe.operator == "linear" and not recipe.parameters
+    return plain if averages and len(plain) == len(recipe.sources) else {}
 
 
 def _is_source(recipe: MergeRecipe) -> bool:

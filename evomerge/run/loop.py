@@ -14,7 +14,7 @@ from evomerge.evaluation.outcome import Evaluated, Outcome
 from evomerge.run.breeding import Individuals
 from evomerge.run.candidates import fitness_of, job_of, offspring, starting
 from evomerge.run.course import Course
-from evomerge.search.contract import Result
+from evomerge.search.contract import Finished, Result
 from evomerge.store.records import Entry, scores_of_sources
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 class Progress(Protocol):
     """Is told what happens during a search."""
+
+    def measured(self, what: str, done: int, total: int) -> None:
+        """So much of what is measured before the search is done."""
 
     def evaluated(self, entry: Entry, total: int) -> None:
         """A candidate's outcome was stored; `total` candidates are wanted in all."""
@@ -119,7 +122,11 @@ class SearchLoop:
                 break
             wanted = min(told + generation, self._total)
             if asked < wanted and (steady or asked == told):
-                proposals = self._strategy.ask(wanted - asked)
+                try:
+                    proposals = self._strategy.ask(wanted - asked)
+                except Finished as finished:
+                    reason = str(finished)
+                    break
                 new = [
                     offspring(
                         individuals.add(proposal),
@@ -131,7 +138,7 @@ class SearchLoop:
                     for number, proposal in enumerate(proposals, start=asked)
                 ]
                 self._submit(self._agreed(new), course.race(self._racing))
-                asked = wanted
+                asked += len(new)
             until = told + 1 if steady else asked
             self._wait(told, until)
             self._strategy.tell([self._result(number) for number in range(told, until)])

@@ -161,6 +161,11 @@ def _check_strategy(recipe: SearchRecipe) -> None:
             f"{recipe.search.strategy} breeds models from models, and there is one source; give "
             "another, or choose a strategy of coefficients"
         )
+    if recipe.search.strategy in BREEDERS and recipe.genome.prior is not None:
+        raise RecipeError(
+            f"{recipe.search.strategy} breeds models from models, whatever the genome is; leave "
+            "genome.prior out, or choose a strategy of coefficients"
+        )
 
 
 def _warn_of_budget(recipe: SearchRecipe, result: Preparation) -> None:

@@ -13,6 +13,7 @@ from evomerge.run.creation import Beginning, begin, create, notes
 from evomerge.run.finish import finish_search
 from evomerge.run.folder import RunFolder, recipe_of
 from evomerge.run.loop import Progress, SearchLoop
+from evomerge.run.measure import measured_genome, measured_gram
 from evomerge.run.prepare import Preparation, PreparedSearch, describe, prepare_search
 from evomerge.run.strategy import strategy_of
 from evomerge.run.warm_start import WHERE
@@ -98,11 +99,12 @@ def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
         return
     _refuse_changed_models(store, search)
     workers, threads = plan_workers(search.recipe, search.parameters)
-    strategy = strategy_of(store, search)
+    strategy = strategy_of(store, search, measured_gram(search.recipe, store, progress))
+    genome = measured_genome(search.genome, search.recipe, store, progress)
     store.write_facts({"state": "running"})
     with closing(build_executor(search, workers, threads)) as executor:
         loop = SearchLoop(
-            genome=search.genome,
+            genome=genome,
             strategy=strategy,
             objective=search.objective,
             executor=executor,
@@ -114,7 +116,7 @@ def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
             settings.candidates, settings.generation, steady=settings.steady, stop=settings.stop
         )
         store.write_facts({"stopped": reason, "stop": stop})
-        finish_search(store, executor, search.objective, progress, search.genome)
+        finish_search(store, executor, search.objective, progress, genome)
 
 
 def _refuse_other_recipe(store: RunStore, search: PreparedSearch) -> None:

@@ -10,6 +10,7 @@ from evomerge.search.contract import StrategySettings
 from evomerge.search.strategies import build_strategy
 
 if TYPE_CHECKING:
+    from evomerge.run.measure import Gram
     from evomerge.run.prepare import PreparedSearch
     from evomerge.search.contract import Strategy
     from evomerge.store.database import RunStore
@@ -31,8 +32,13 @@ def choice_of(search: PreparedSearch) -> Choice:
     )
 
 
-def strategy_of(store: RunStore, search: PreparedSearch) -> Strategy:
+def strategy_of(store: RunStore, search: PreparedSearch, gram: Gram | None) -> Strategy:
     """Build the strategy of a run, as it was when the run began.
+
+    Args:
+        store: The run's store.
+        search: The search.
+        gram: Inner products of the sources' task vectors, if the strategy asks for them.
 
     Raises:
         VersionError: A package that it needs does not work as installed.
@@ -52,6 +58,7 @@ def strategy_of(store: RunStore, search: PreparedSearch) -> Strategy:
             centre=warm["centre"] and tuple(warm["centre"]),
             candidates=store.fact("planned") or settings.candidates,
             objectives=len(search.objective.weights),
+            gram=gram,
         ),
     )
 

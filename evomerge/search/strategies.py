@@ -10,6 +10,7 @@ from evomerge.search.differential import DErand1
 from evomerge.search.evogm import EvoGM
 from evomerge.search.evolver import Evolver, EvolverMean, EvolverTIES
 from evomerge.search.genetic import GA
+from evomerge.search.kinship import Kinship
 from evomerge.search.ladder import Ladder
 from evomerge.search.map_elites import CycleQD
 from evomerge.search.nevergrad import ALLOWED, NevergradStrategy
@@ -30,8 +31,12 @@ BREEDERS: dict[str, Callable[[StrategySettings], Strategy]] = {
     "Evolver": Evolver,
     "EvolverMean": EvolverMean,
     "EvolverTIES": EvolverTIES,
+    "Kinship": Kinship,
 }
 """Those whose individuals are models, by their names in recipes."""
+
+BY_KINSHIP = frozenset({"Kinship"})
+"""Those that are told the inner products of the sources' task vectors."""
 
 STRATEGIES: dict[str, Callable[[StrategySettings], Strategy]] = {
     AUTO: lambda settings: STRATEGIES[choose(settings).name](settings),
