@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evomerge.errors import RecipeError
-from evomerge.genome.genome import Gene, Genome, build_genome, layer_bounds
+from evomerge.genome.build import build_genome
+from evomerge.genome.genes import Gene
+from evomerge.genome.layers import layer_bounds
 from evomerge.layout import Component, locate
 from evomerge.operators.registry import operators
 from evomerge.recipe.check import check_operator
@@ -21,6 +23,8 @@ from evomerge.recipe.search import GenomeSpace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from evomerge.genome.genome import Genome
 
 LAYERS = 6
 EMBEDDING, FINAL_NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.genome.genome import DECIMALS
+from evomerge.genome.genes import DECIMALS
 from evomerge.search import genetic
 from evomerge.search.contract import Result, StrategySettings
 from evomerge.search.genetic import (
