@@ -178,7 +178,7 @@ def _kind_of_groups(value: object) -> str:
 
 LayerGroups = Annotated[
     Annotated[Positive, Tag("count")]
-    | Annotated[tuple[Positive, ...], Field(min_length=1), Tag("sizes")]
+    | Annotated[tuple[Positive, ...], Tag("sizes")]
     | Annotated[Literal["each"], Tag("word")],
     Discriminator(_kind_of_groups),
 ]
