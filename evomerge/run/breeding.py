@@ -44,13 +44,13 @@ class Individuals:
         return recipe
 
     def parents(self, proposal: Proposal) -> tuple[str, ...]:
-        """Digests of what a proposal is made from: its parents, else all sources."""
+        """Digests of what a proposal is made from: its parents, else the sources it merges."""
         if isinstance(proposal, int):
             return (digest(self._recipes[proposal]),)
         if isinstance(proposal, Breeding):
             found = [self.parents(parent) for parent in proposal.parents]
             return tuple(dict.fromkeys(parent for each in found for parent in each))
-        return self._sources
+        return tuple(self._sources[index] for index in self._genome.taken(proposal))
 
     def _bred(self, breeding: Breeding) -> MergeRecipe:
         recipes = [
