@@ -77,7 +77,7 @@ def transferred(
     _refuse_other_space(earlier, search, run)
     names = {str(source.model): source.label for source in search.recipe.sources}
     renamed = {each.label: names[models[str(each.model)]] for each in earlier.sources}
-    known: dict[tuple[str, ...], float] = {}
+    known: dict[tuple[Any, ...], float] = {}
     for label, coordinate in zip(labels, point, strict=True):
         source = renamed.get(label["source"], label["source"])
         for layer in _layers(label):

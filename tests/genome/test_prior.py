@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 
 from evomerge.errors import RecipeError
 from evomerge.genome.build import build_genome
-from evomerge.genome.genome import Genome
 from evomerge.genome.prior import Prior, by_part, relative_to_mean
 from evomerge.layout import Component, locate
 from evomerge.recipe.calibration import CalibrationSettings
 from evomerge.recipe.digest import digest
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.search import GenomeSpace
+
+if TYPE_CHECKING:
+    from evomerge.genome.genome import Genome
 
 EMBEDDING, UP = "model.embed_tokens.weight", "model.layers.{}.mlp.up_proj.weight"
 QUERY = "model.layers.{}.self_attn.q_proj.weight"
