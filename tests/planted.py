@@ -133,7 +133,9 @@ def planted_search(
     """
     genome = planted_genome()
     if isinstance(strategy, str):
-        settings = StrategySettings(dimension=len(genome.genes), generation=generation, seed=3)
+        settings = StrategySettings(
+            dimension=len(genome.genes), generation=generation, seed=3, candidates=candidates
+        )
         strategy = build_strategy(strategy, settings)
     known = file.exists()
     with closing(RunStore.open_for_writing(file) if known else RunStore.create(file)) as store:

@@ -1,19 +1,22 @@
-"""EvoGM: a pair of maps between losers and winners, and elites that become what is merged.
+"""EvoGM: losers are turned into winners, and elites become what is combined.
 
-"EvoGM", ICML 2026, https://arxiv.org/abs/2605.29295. Every candidate is a combination of a basis;
-the best 30 % of a round's candidates are its winners; a generator learns to turn losers into
-winners, another to turn them back (the cycle); new candidates are losers, turned. In a second
-round the elites of the first are the basis: the basis shift.
+EvoGM, ICML 2026, https://arxiv.org/abs/2605.29295. Candidates are combinations of a basis. The
+best 30 % of those known are winners, the others losers. One generator learns to turn losers into
+winners, and a second one to turn them back, so that losers that differ become winners that do (the
+cycle). New candidates are losers that were turned. In the second round the elites of the first are
+the basis: the basis shift.
 
 What is different here:
 
-- The paper's basis of the first round are whole experts; here it are the coordinates of the cube,
-  so that layers and parts of a model have coefficients of their own.
-- The paper trains two networks of five layers. Here the two maps are affine in each coordinate.
-  Among those that undo each other exactly, the ones that bring losers nearest to the winners' mean
-  and winners nearest to the losers' are known in closed form. The paper as we know it pulls only
-  losers; affine maps would then shrink all to one point, and need the pull both ways.
-- Losers are moved a little before they are turned, as no network makes each look different.
+- The paper's first basis are experts. Here it is the axes of the cube, so that groups of layers
+  have coefficients of their own. The second basis are points of the cube: a combination of them is
+  that of their models where the operator is linear in its weights.
+- The paper's generators are networks. Here they are affine in each coordinate and undo each other
+  exactly; `turn` says which of all such pairs they are. The paper, as far as we know it,
+  draws losers only to the winners' mean. The pair that does this best makes one point of all, so
+  winners are drawn to the losers' mean as well.
+- Losers are moved at random before they are turned: few losers would give few candidates.
+- A round may be longer than the paper's, so that only its newest candidates count.
 """
 
 from __future__ import annotations
@@ -41,12 +44,16 @@ WINNERS = 0.3
 """The paper's share."""
 
 ELITES = 8
-"""Elements of the second round's basis."""
+"""Elements of the second basis."""
 
-FEWEST = 8
-"""Candidates of a round that have to be known before generators are fitted."""
+FEWEST = ELITES
+"""Candidates that have to be known before losers are turned."""
 
-JITTER = 0.25
+HISTORY = 32
+"""Newest candidates that are winners or losers. With all of a long round the search lags behind
+(benchmarks/LOG.md)."""
+
+JITTER = 0.7
 """How far losers are moved, in standard deviations of all losers."""
 
 LEAST_SPREAD = 1e-3
@@ -60,43 +67,16 @@ class Basis:
     Attributes:
         zero: The point where nothing is merged, shape `(D,)`.
         elements: Points of the cube, shape `(K, D)`.
-        centre: Coefficients that the first candidates lie around, shape `(K,)`.
         low: Least coefficient; the greatest is 1.
     """
 
     zero: Array
     elements: Array
-    centre: Array
     low: float
 
     def point(self, coefficients: Array) -> Array:
         """The combination with these coefficients, shape `(K,)`, put back into the cube."""
         return np.clip(self.zero + coefficients @ (self.elements - self.zero), 0.0, 1.0)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Generators:
-    """An affine map from losers to winners, and its inverse.
-
-    Attributes:
-        losers: Mean of the losers, shape `(K,)`, as all.
-        winners: Mean of the winners.
-        scale: What distances from the mean are multiplied by on the way.
-    """
-
-    losers: Array
-    winners: Array
-    scale: Array
-
-    def win(self, loser: Array) -> Array:
-        """Turn a loser into a winner."""
-        turned: Array = self.winners + self.scale * (loser - self.losers)
-        return turned
-
-    def lose(self, winner: Array) -> Array:
-        """Turn a winner into a loser; undoes `win`."""
-        turned: Array = self.losers + (winner - self.winners) / self.scale
-        return turned
 
 
 class EvoGM:
@@ -111,7 +91,8 @@ class EvoGM:
         self._settings = settings
         self._rng = np.random.default_rng(settings.seed)
         self._step = settings.step or default_step(settings.dimension)
-        self._basis = cube(settings)
+        size = settings.dimension
+        self._basis = Basis(zero=np.zeros(size), elements=np.eye(size), low=0.0)
         self._shifted = False
         self._told = 0
         self._asked: deque[tuple[Basis, Array]] = deque()
@@ -120,7 +101,7 @@ class EvoGM:
 
     def ask(self, count: int) -> list[Point]:
         """Propose points."""
-        asked = [self._propose() for _ in range(count)]
+        asked = self._propose(count)
         self._asked += [(self._basis, each) for each in asked]
         return [tuple(self._basis.point(each).tolist()) for each in asked]
 
@@ -129,7 +110,7 @@ class EvoGM:
         for result in results:
             basis, coefficients = self._asked.popleft()
             self._told += 1
-            # What is told late of the first round has no coefficients in the second.
+            # A point of the first round has no coefficients in the second.
             if result.fitness is not None and basis is self._basis:
                 self._coefficients.append(coefficients)
                 self._fitness.append(result.fitness)
@@ -137,34 +118,32 @@ class EvoGM:
         if half and not self._shifted and len(self._fitness) >= ELITES:
             self._shift()
 
-    def _propose(self) -> Array:
-        centre, low = self._basis.centre, self._basis.low
+    def _propose(self, count: int) -> list[Array]:
+        """Coefficients of new candidates, shape `(K,)` each."""
+        size = len(self._basis.elements)
+        noise = self._rng.normal(size=(count, size))
         if len(self._fitness) < FEWEST:
-            proposed = self._rng.normal(centre, self._step)
+            # Only in the first round: the second begins with the elites.
+            proposed = np.array(self._settings.centre or [0.5] * size) + self._step * noise
         else:
-            losers, winners = split(np.array(self._coefficients), np.array(self._fitness))
-            noise = self._rng.normal(0.0, JITTER, len(centre)) * losers.std(axis=0)
-            loser = losers[self._rng.integers(len(losers))] + noise
-            proposed = fit_generators(losers, winners).win(loser)
-        return np.clip(proposed, low, 1.0)
+            newest = slice(-HISTORY, None)
+            losers, winners = split(
+                np.array(self._coefficients[newest]), np.array(self._fitness[newest])
+            )
+            drawn = losers[self._rng.integers(len(losers), size=count)]
+            moved = drawn + JITTER * losers.std(axis=0, ddof=1) * noise
+            proposed = turn(moved, losers, winners)
+        return list(np.clip(proposed, self._basis.low, 1.0))
 
     def _shift(self) -> None:
         order = np.argsort(-np.array(self._fitness), kind="stable")[:ELITES]
         elites = np.array([self._basis.point(self._coefficients[place]) for place in order])
         zero = nothing_merged(self._settings.genes, self._settings.dimension)
-        centre = np.full(ELITES, 1 / ELITES)
-        self._basis = Basis(zero=zero, elements=elites, centre=centre, low=-1.0)
+        self._basis = Basis(zero=zero, elements=elites, low=-1.0)
         # An elite is the combination of itself alone, and what it scored is known.
         self._coefficients = list(np.eye(ELITES))
         self._fitness = [self._fitness[place] for place in order]
         self._shifted = True
-
-
-def cube(settings: StrategySettings) -> Basis:
-    """The basis in which coefficients are the coordinates of the cube."""
-    size = settings.dimension
-    centre = np.array(settings.centre or [0.5] * size)
-    return Basis(zero=np.zeros(size), elements=np.eye(size), centre=centre, low=0.0)
 
 
 def nothing_merged(genes: Sequence[Gene], dimension: int) -> Array:
@@ -187,17 +166,22 @@ def split(coefficients: Array, fitness: Array) -> tuple[Array, Array]:
     return coefficients[order[winners:]], coefficients[order[:winners]]
 
 
-def fit_generators(losers: Array, winners: Array) -> Generators:
-    """The maps that undo each other and bring either side nearest to the other's mean.
+def turn(points: Array, losers: Array, winners: Array) -> Array:
+    """Turn losers into winners; with the sides exchanged, winners into losers.
 
-    In each coordinate, with standard deviations `s` of the losers and `t` of the winners, a map
-    that multiplies by `a` leaves losers a mean squared distance of `a^2 s^2`, and its inverse
-    winners one of `t^2 / a^2`: their sum is least where `a^2 = t / s`.
+    Of all pairs of maps that are affine in each coordinate and undo each other, this one brings
+    either side nearest to the other's mean. With standard deviations `s` of losers and `t` of
+    winners, a map that multiplies distances by `a` brings losers to a mean squared distance of
+    `a^2 s^2` from the winners' mean, and its inverse winners to one of `t^2 / a^2` from the
+    losers'. The sum is least where `a^2 = t / s`.
+
+    Args:
+        points: Shape `(N, K)`.
+        losers: Shape `(L, K)`, two at least, as of winners.
+        winners: Shape `(W, K)`.
     """
-    spreads = (np.maximum(side.std(axis=0), LEAST_SPREAD) for side in (losers, winners))
+    spreads = (np.maximum(side.std(axis=0, ddof=1), LEAST_SPREAD) for side in (losers, winners))
     of_losers, of_winners = spreads
-    return Generators(
-        losers=losers.mean(axis=0),
-        winners=winners.mean(axis=0),
-        scale=np.sqrt(of_winners / of_losers),
-    )
+    scale = np.sqrt(of_winners / of_losers)
+    turned: Array = winners.mean(axis=0) + scale * (points - losers.mean(axis=0))
+    return turned

@@ -1,9 +1,15 @@
 """The granularity ladder: a search of few layer groups that are split on the way.
 
-On the lowest rung all layers of a source, component and parameter share one coordinate. From rung
-to rung every group is split in two, and CMA starts again around the mean of the best points so
-far, which are points of the finer space, too: where layers agree, it does not matter that they are
-free. On the last rung each coordinate of the genome is on its own.
+On the lowest rung all layers of a source, component and parameter share one coordinate, which CMA
+searches. From rung to rung every group is split in two, and CMA starts again around the mean of
+the best points so far, which are points of the finer space, too. On the last rung each coordinate
+of the genome is on its own.
+
+What a split can gain is tried before it is made: each candidate has the halves of its groups moved
+apart a little, at random, so that the best ones show which halves had better differ.
+
+All groups are split, important or not. That a group matters does not say that its halves differ,
+and splits by importance found less (benchmarks/LOG.md).
 """
 
 from __future__ import annotations
@@ -14,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evomerge.search.nevergrad import NevergradStrategy
+from evomerge.search.nevergrad import NevergradStrategy, default_step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +34,9 @@ if TYPE_CHECKING:
 
 CLIMBING = 0.5
 """Part of the planned candidates that all rungs but the last have together, in equal parts."""
+
+GAP = 0.5
+"""How far halves are moved up or down, in first steps."""
 
 ELITES = 8
 """Best points whose mean the next rung starts from."""
@@ -50,14 +59,22 @@ class Rung:
         """The mean of each group's coordinates at the centre, shape `(G,)`."""
         return np.array([self.centre[group].mean() for group in self.groups])
 
-    def point(self, tied: Array) -> Array:
-        """The point at which the groups' means are those given, shape `(G,)`.
+    def point(self, tied: Array, apart: Array) -> Array:
+        """The point with the groups at other means, but for the walls of the cube.
 
-        Differences within a group stay as they are at the centre, but for the walls of the cube.
+        Args:
+            tied: The groups' means, shape `(G,)`; differences within a group stay as they are at
+                the centre.
+            apart: How far the first half of each group is moved up after that, and the second
+                down, shape `(G,)`.
         """
         point = self.centre.copy()
-        for group, shift in zip(self.groups, tied - self.means, strict=True):
+        for group, shift, gap in zip(self.groups, tied - self.means, apart, strict=True):
             point[group] += shift
+            if len(group) > 1:
+                first, second = halves(group)
+                point[first] += gap
+                point[second] -= gap
         return np.clip(point, 0.0, 1.0)
 
 
@@ -72,6 +89,8 @@ class Ladder:
 
     def __init__(self, settings: StrategySettings) -> None:
         self._settings = settings
+        self._rng = np.random.default_rng(settings.seed)
+        self._gap = GAP * (settings.step or default_step(settings.dimension))
         rungs = ladder(series(settings))
         self._rung = Rung(
             groups=rungs[0], centre=np.array(settings.centre or [0.5] * settings.dimension)
@@ -86,7 +105,9 @@ class Ladder:
 
     def ask(self, count: int) -> list[Point]:
         """Propose points."""
-        points = [self._rung.point(np.array(tied)) for tied in self._search.ask(count)]
+        tied = np.array(self._search.ask(count))
+        apart = self._gap * self._rng.choice([-1.0, 1.0], tied.shape)
+        points = [self._rung.point(*each) for each in zip(tied, apart, strict=True)]
         self._asked += [(self._rung, point) for point in points]
         return [tuple(point.tolist()) for point in points]
 

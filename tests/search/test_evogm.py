@@ -13,10 +13,9 @@ from evomerge.search.evogm import (
     ELITES,
     Basis,
     EvoGM,
-    Generators,
-    fit_generators,
     nothing_merged,
     split,
+    turn,
 )
 
 GENERATION, DIMENSION = 8, 20
@@ -41,7 +40,6 @@ def test_a_combination_by_hand() -> None:
     basis = Basis(
         zero=np.array([0.0, 0.5, 0.2]),
         elements=np.array([[0.4, 0.5, 0.0], [0.8, 1.0, 0.8]]),
-        centre=np.zeros(2),
         low=-1.0,
     )
     point = basis.point(np.array([0.5, -0.25]))
@@ -49,37 +47,34 @@ def test_a_combination_by_hand() -> None:
     assert point.tolist() == pytest.approx([0.0, 0.375, 0.0])
 
 
-def test_the_generators_by_hand() -> None:
+def test_a_loser_is_turned_by_hand() -> None:
     losers = np.array([[0.0, 0.4], [2.0, 0.4]])
     winners = np.array([[1.0, 0.3], [1.5, 0.3]])
-    pair = fit_generators(losers, winners)
-    assert pair.losers.tolist() == pytest.approx([1.0, 0.4])
-    assert pair.winners.tolist() == pytest.approx([1.25, 0.3])
-    # Standard deviations 1 and 0.25; where there are none they count as equal.
-    assert pair.scale.tolist() == pytest.approx([0.5, 1.0])
-    assert pair.win(losers[0]).tolist() == pytest.approx([0.75, 0.3])
-    assert pair.lose(winners[1]).tolist() == pytest.approx([1.5, 0.4])
+    # Losers differ by four times as much as winners; where neither do, nothing is scaled.
+    # 1.25 - 0.5 * 1 and 1 + 2 * 0.25; 0.3 - 0.4 + 0.4 and back.
+    assert turn(losers[0], losers, winners).tolist() == pytest.approx([0.75, 0.3])
+    assert turn(winners[1], winners, losers).tolist() == pytest.approx([1.5, 0.4])
+
+
+@given(st.lists(st.floats(-1, 1), min_size=10, max_size=10))
+def test_a_loser_turned_to_and_fro_is_itself(values: list[float]) -> None:
+    losers, winners = np.split(np.array(values).reshape(5, 2), [3])
+    turned = turn(losers, losers, winners)
+    assert turn(turned, winners, losers) == pytest.approx(losers, abs=1e-9)
 
 
 def test_no_other_maps_that_undo_each_other_come_nearer_to_the_means() -> None:
     rng = np.random.default_rng(0)
     losers, winners = rng.normal(0, 3, (20, 1)), rng.normal(1, 0.5, (9, 1))
+    won, lost = turn(losers, losers, winners), turn(winners, winners, losers)
 
-    def loss(pair: Generators) -> float:
-        won, lost = pair.win(losers), pair.lose(winners)
-        return float(((won - pair.winners) ** 2).mean() + ((lost - pair.losers) ** 2).mean())
+    def loss(factor: float) -> float:
+        """Of maps whose distances are so many times those of ours."""
+        return float((factor * won).var(ddof=1) + (lost / factor).var(ddof=1))
 
-    best = fit_generators(losers, winners)
-    means = {"losers": best.losers, "winners": best.winners}
-    others = [Generators(**means, scale=best.scale * factor) for factor in (0.9, 0.99, 1.01, 1.1)]
-    assert loss(best) < min(map(loss, others))
-
-
-@given(st.lists(st.floats(-1, 1), min_size=6, max_size=6))
-def test_a_loser_turned_to_and_fro_is_itself(values: list[float]) -> None:
-    sides = np.array(values).reshape(3, 2)
-    pair = fit_generators(sides[:2], sides[1:])
-    assert pair.lose(pair.win(sides[0])) == pytest.approx(sides[0], abs=1e-9)
+    assert won.mean() == pytest.approx(winners.mean())
+    assert lost.mean() == pytest.approx(losers.mean())
+    assert loss(1.0) < min(loss(factor) for factor in (0.5, 0.99, 1.01, 2.0))
 
 
 def test_three_in_ten_win_and_of_equals_the_older() -> None:
