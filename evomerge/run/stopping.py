@@ -30,7 +30,13 @@ def fruitless(entries: Sequence[Entry], generation: int) -> str | None:
     Raises:
         NoCandidateError: There were only failures.
     """
-    offspring = [entry for entry in entries if entry.candidate.generation > 0]
+    # A strategy may ask for each source by its number first, to hear what it scored.
+    first = {entry.candidate.digest for entry in entries if entry.candidate.generation == 0}
+    offspring = [
+        entry
+        for entry in entries
+        if entry.candidate.generation > 0 and entry.candidate.digest not in first
+    ]
     last = offspring[-max(FRUITLESS_GENERATIONS * generation, FEWEST) :]
     if len(last) < max(FRUITLESS_GENERATIONS * generation, FEWEST):
         return None
@@ -40,7 +46,7 @@ def fruitless(entries: Sequence[Entry], generation: int) -> str | None:
         if any(isinstance(entry.outcome, Evaluated) for entry in offspring):
             return why
         raise NoCandidateError(why)
-    before = {entry.candidate.digest for entry in entries[: -len(last)]}
+    before = {entry.candidate.digest for entry in offspring[: -len(last)]}
     if {entry.candidate.digest for entry in last} <= before:
         return f"the last {len(last)} candidates were no new ones"
     return None
