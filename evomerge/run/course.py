@@ -42,6 +42,7 @@ class Course:
         self._leaders: list[tuple[float, tuple[TaskScore, ...]]] = []
         self._spans: dict[str, tuple[float, float]] = {}
         self._first_told: dict[str, int] = {}
+        self._starting = set[str]()
         self._seconds, self._items = 0.0, 0
         self._any_evaluated = False
         self._last = deque[Entry](maxlen=max(FRUITLESS_GENERATIONS * generation, FEWEST))
@@ -53,10 +54,14 @@ class Course:
 
     def _add(self, entry: Entry) -> None:
         candidate, outcome = entry.candidate, entry.outcome
-        if candidate.generation > 0:
-            self._last.append(entry)
+        if candidate.generation == 0:
+            self._starting.add(candidate.digest)
+        else:
             self._since_leader += 1
-            self._any_evaluated |= isinstance(outcome, Evaluated)
+            # A strategy may ask for each source by its number first, to hear what it scored.
+            if candidate.digest not in self._starting:
+                self._last.append(entry)
+                self._any_evaluated |= isinstance(outcome, Evaluated)
         # The same recipe twice was scored once.
         if self._first_told.setdefault(candidate.digest, self._told) == self._told and isinstance(
             outcome, Evaluated
@@ -130,7 +135,7 @@ class Course:
             if self._any_evaluated:
                 return why
             raise NoCandidateError(why)
-        before = self._told - len(last)
-        if all(self._first_told[entry.candidate.digest] < before for entry in last):
+        # They are numbered in the order in which they are told.
+        if all(self._first_told[e.candidate.digest] < last[0].candidate.number for e in last):
             return f"the last {len(last)} candidates were no new ones"
         return None

@@ -74,19 +74,15 @@ def measured_genome(
         return genome
     found = store.fact("prior")
     if found is None:
+        measured = {s.label: _measured(genome, s, recipe, progress) for s in genome.sources}
         found = {
-            source.label: [
-                [group, component and component.value, value]
-                for (group, component), value in _measured(
-                    genome, source, recipe, progress
-                ).items()
-            ]
-            for source in genome.sources
+            label: [[group, part and part.value, value] for (group, part), value in of.items()]
+            for label, of in measured.items()
         }
         store.write_facts({"prior": found})
     relative = tuple(
-        relative_to_mean({(group, c and Component(c)): value for group, c, value in found[label]})
-        for label in (source.label for source in genome.sources)
+        relative_to_mean({(g, c and Component(c)): value for g, c, value in found[source.label]})
+        for source in genome.sources
     )
     return replace(genome, prior=replace(genome.prior, relative=relative))
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from evomerge.search.contract import Point, Result
+    from evomerge.search.contract import Point, Proposal, Result
     from evomerge.store.records import Entry
 
 CANDIDATES, GENERATION, FIRST = 60, 4, 6
@@ -172,6 +172,25 @@ def test_a_strategy_may_propose_few_and_end_the_search_itself(
         with pytest.raises(Crash):
             search(file, Stop(), crashing, Few(), steady=steady)
         assert search(file, Stop(), strategy=Few(), steady=steady) == expected
+
+
+class Asking:
+    """Hears what the sources scored, many times over, before it proposes anything."""
+
+    def __init__(self) -> None:
+        self._asked = 0
+
+    def ask(self, count: int) -> list[Proposal]:
+        self._asked += count
+        return [0 if self._asked <= 24 else (0.6, 0.6, 0.6, self._asked / 99)] * count
+
+    def tell(self, results: Sequence[Result]) -> None:
+        pass
+
+
+def test_asking_for_sources_is_no_reason_to_stop(tmp_path: Path) -> None:
+    entries, stopped = search(tmp_path / "s", Stop(), strategy=Asking())
+    assert (len(entries), stopped) == (CANDIDATES, None)
 
 
 def test_a_search_that_found_something_ends_with_a_reason_when_all_others_fail(
