@@ -99,7 +99,7 @@ def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
     _refuse_changed_models(store, search)
     workers, threads = plan_workers(search.recipe, search.parameters)
     strategy = strategy_of(store, search)
-    store.write_facts({"state": "running"})
+    store.write_facts({"state": "running", "workers": workers})
     with closing(build_executor(search, workers, threads)) as executor:
         loop = SearchLoop(
             genome=search.genome,
