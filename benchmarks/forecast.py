@@ -3,7 +3,7 @@
     python benchmarks/forecast.py --seeds 8
 
 Searches of our strategies (see `search_courses.py`), racing included, on landscapes that nothing
-was chosen by. At some numbers of candidates the rise of the best score is forecast for so many
+was chosen by. At some numbers of offspring the rise of the best score is forecast for so many
 times as many more, and looked up.
 """
 
@@ -23,8 +23,8 @@ from search_courses import Ours
 from evomerge.reporting.forecast import FARTHEST, LEAST, greatest_rise
 from evomerge.search.strategies import STRATEGIES
 
-SEARCHES = ("CMA", "DiagonalCMA", "GA", "SHADE", "random")
-KNOWN = (LEAST, 64, 100, 200)
+SEARCHES = ("CMA", "DiagonalCMA", "GA", "DE", "SHADE", "NSGA2", "Sobol", "random")
+KNOWN = (LEAST, 48, 100, 200)
 AHEAD = (0.1, 0.25, 0.5, 1, 2, FARTHEST)
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--first-seed", type=int, default=7000)
-    parser.add_argument("--items", type=int, default=30_000)
+    parser.add_argument("--items", type=int, default=20_000)
     parser.add_argument(
         "--only", nargs="+", default=["CMA", "DiagonalCMA", "GA", "SHADE", "random"]
     )
@@ -59,11 +59,12 @@ def main() -> None:
 
 
 def course(name: str, setting: Setting, seed: int, items: int) -> list[float]:
-    """The scores of a search's candidates, minus infinity for those that were stopped."""
+    """The scores of a search's offspring, minus infinity for those that were stopped."""
     landscape, ours = Landscape(setting, seed), Ours()
     strategy = STRATEGIES[name](ours.settings(landscape, seed))
     found = ours.search(landscape, strategy, items + SEARCH_ITEMS)
-    pairs = zip(found.scores, found.whole, strict=True)
+    starts = len(landscape.starting_points())
+    pairs = zip(found.scores[starts:], found.whole[starts:], strict=True)
     return [score if whole else -math.inf for score, whole in pairs]
 
 

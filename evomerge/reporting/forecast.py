@@ -1,8 +1,8 @@
 """What a longer search would likely bring, told from how its best score rose so far.
 
 The best score of a search rises about as much with every doubling of its candidates, or less each
-time. So the rise per doubling since a quarter of the candidates says what to expect of more of
-them; twice that was enough in 86 % of searches of planted landscapes (benchmarks/LOG.md).
+time. So its rise with the last doublings says what to expect of more candidates; see
+benchmarks/LOG.md for how often twice that was enough on planted landscapes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from evomerge.evaluation.objective import Objective
     from evomerge.store.records import Entry
 
-LEAST = 40
-"""Candidates from which on there is something to tell from."""
+LEAST = 32
+"""Offspring from which on there is something to tell from."""
 
 FARTHEST = 4
 """How many times as many candidates can be looked ahead to."""
@@ -44,13 +44,13 @@ def forecast(
     Returns:
         `candidates`, `hours`, `low`, `high` and `text`; None if the search was too short.
     """
-    course = [entry for entry in entries if entry.candidate.number >= 0]
+    # Base, sources and baselines would make the first offspring look like a great rise.
+    offspring = (entry for entry in entries if entry.candidate.kind == "offspring")
+    course = [entry for entry in offspring if entry.candidate.number >= 0]
     times = [e.outcome.timing.total_s for e in course if isinstance(e.outcome, Evaluated)]
-    # What an earlier run has scored took no time here.
-    busy = [time for time in times if time]
-    if len(course) < LEAST or not busy:
+    if len(course) < LEAST or not sum(times):
         return None
-    each_s = sum(busy) / len(busy) / workers
+    each_s = sum(times) / len(times) / workers
     candidates = max(1, min(round(HOUR_S / each_s), FARTHEST * len(course)))
     seconds = candidates * each_s
     scores = [objective.fitness(e.searched) if e.searched else -math.inf for e in course]
@@ -73,14 +73,16 @@ def greatest_rise(scores: Sequence[float], more: int) -> float | None:
     """How much the best score likely rises at most; None if it was not known early enough.
 
     Args:
-        scores: Of each candidate so far, in order; minus infinity where there is none.
-        more: How many more candidates there will be.
+        scores: Of the offspring so far, four at least, in order; minus infinity where there is
+            none.
+        more: How many more there will be.
     """
     best = list(accumulate(scores, max))
-    quarter = best[max(len(best) // 4, 1) - 1]
+    now, half, quarter = best[-1], best[len(best) // 2 - 1], best[len(best) // 4 - 1]
     if not math.isfinite(quarter):
         return None
-    per_doubling = (best[-1] - quarter) / 2
+    # Some searches rise late, so the last doubling alone may count.
+    per_doubling = max(now - half, (now - quarter) / 2)
     return CAUTION * per_doubling * math.log2(1 + more / len(best))
 
 

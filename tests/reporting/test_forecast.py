@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -47,6 +48,11 @@ def test_twice_the_rise_per_doubling_is_the_most_to_expect() -> None:
     assert greatest_rise(rising(64), 32) == pytest.approx(0.2 * math.log2(1.5))
 
 
+def test_a_late_rise_counts_in_full() -> None:
+    # 0.1 since the first half, though nothing between the quarter and that.
+    assert greatest_rise([*[0.5] * 32, *[0.6] * 32], 64) == pytest.approx(0.2)
+
+
 def test_a_search_that_no_longer_rises_brings_nothing() -> None:
     assert greatest_rise([0.1, 0.5, *[0.3] * 62], 64) == 0
 
@@ -84,12 +90,11 @@ def test_slow_candidates_are_at_least_one() -> None:
     assert found["text"].startswith("Another hour (about 1 candidate) would")
 
 
-def test_the_elite_mean_and_what_was_known_before_do_not_count() -> None:
+def test_starting_candidates_and_the_elite_mean_do_not_count() -> None:
     entries = [entry(n, score) for n, score in enumerate(rising(64))]
-    expected = forecast(entries, OBJECTIVE, 1)
-    assert forecast([*entries, entry(-1, 5.0)], OBJECTIVE, 1) == expected
-    known = [entry(n, score, 0.0 if n < 8 else 9.0) for n, score in enumerate(rising(64))]
-    assert forecast(known, OBJECTIVE, 1) == expected
+    start = replace(entries[0], candidate=replace(entries[0].candidate, kind="source"))
+    more = [start, *entries, entry(-1, 5.0)]
+    assert forecast(more, OBJECTIVE, 1) == forecast(entries, OBJECTIVE, 1)
 
 
 def test_a_short_search_says_nothing() -> None:
