@@ -45,6 +45,18 @@ def print_leaderboard(console: Console, document: dict[str, Any], top: int | Non
     console.print(leaderboard_table(document, top))
 
 
+def print_end(console: Console, document: dict[str, Any]) -> None:
+    """Print how a search ended, if it has, and what another hour would bring."""
+    if not document["verdict"]:
+        return
+    console.print()
+    if document["stopped"]:
+        console.print(f"The search ended early: {document['stopped']}.", markup=False)
+    console.print(document["verdict"]["text"], style="bold", markup=False)
+    if document["forecast"]:
+        console.print(document["forecast"]["text"], markup=False)
+
+
 def leaderboard_table(document: dict[str, Any], top: int | None) -> Table:
     """The leaderboard as a table, best first."""
     rows = document["candidates"]

@@ -15,7 +15,7 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def leaderboard(run: Path, top: int | None, *, as_json: bool) -> None:
     """Show every candidate of RUN, best first."""
-    from evomerge.cli.console import out, print_json, print_leaderboard
+    from evomerge.cli.console import out, print_end, print_json, print_leaderboard
 
     document = read_leaderboard(run)
     if as_json:
@@ -24,9 +24,7 @@ def leaderboard(run: Path, top: int | None, *, as_json: bool) -> None:
         return
     console = out()
     print_leaderboard(console, document, top)
-    if document["verdict"]:
-        console.print()
-        console.print(document["verdict"]["text"], style="bold", markup=False)
+    print_end(console, document)
 
 
 def read_leaderboard(run: Path) -> dict[str, Any]:

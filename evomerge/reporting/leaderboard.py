@@ -10,6 +10,7 @@ from evomerge.errors import RunError
 from evomerge.evaluation.objective import Objective
 from evomerge.evaluation.outcome import Evaluated, Failed
 from evomerge.genome.genes import OPERATOR, PRESENCE
+from evomerge.reporting.forecast import forecast
 from evomerge.store.records import scores_of_sources
 
 if TYPE_CHECKING:
@@ -33,10 +34,11 @@ def leaderboard(store: RunStore, run: Path) -> dict[str, Any]:
     a `share` of them for candidates that were stopped; the few candidates that were also scored on
     held-out items have `held_out_score`.
     """
-    objective = read_objective(store)
-    verdict = store.fact("verdict") if store.fact("state") == "finished" else None
+    objective, entries = read_objective(store), store.entries()
+    finished, workers = store.fact("state") == "finished", store.fact("workers")
+    verdict = store.fact("verdict") if finished else None
     genes = store.fact("genes") or []
-    rows = [_row(entry, objective, genes) for entry in _distinct(store.entries())]
+    rows = [_row(entry, objective, genes) for entry in _distinct(entries)]
     ranked = sorted(
         rows, key=lambda row: (row["search_score"] is None, -(row["search_score"] or 0.0))
     )
@@ -56,6 +58,7 @@ def leaderboard(store: RunStore, run: Path) -> dict[str, Any]:
         "stopped": store.fact("stopped"),
         "candidates": ranked,
         "verdict": verdict,
+        "forecast": forecast(entries, objective, workers) if finished and workers else None,
     }
 
 

@@ -101,7 +101,7 @@ def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
     workers, threads = plan_workers(search.recipe, search.parameters)
     strategy = strategy_of(store, search, measured_gram(search.recipe, store, progress))
     genome = measured_genome(search.genome, search.recipe, store, progress)
-    store.write_facts({"state": "running"})
+    store.write_facts({"state": "running", "workers": workers})
     with closing(build_executor(search, workers, threads)) as executor:
         loop = SearchLoop(
             genome=genome,
