@@ -117,7 +117,7 @@ def test_a_lineage_without_counterpart_in_mergekit_is_refused_in_one_line(
         tmp_path / "m.yaml",
     )
     assert done.code == 2
-    assert "mergekit cannot merge a candidate" in done.err
+    assert "mergekit has no operator evolver" in done.err
     assert len(done.err.strip().splitlines()) == 1
 
 
