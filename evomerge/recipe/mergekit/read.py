@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evomerge.operators.registry import find_operator
+from evomerge.recipe.lineage import MAX_DEPTH
 from evomerge.recipe.load import validate
-from evomerge.recipe.merge import MAX_DEPTH, MergeRecipe
+from evomerge.recipe.merge import MergeRecipe
 from evomerge.recipe.mergekit.entries import Entries
 from evomerge.recipe.mergekit.inputs import Inputs
 from evomerge.recipe.mergekit.names import METHODS, Method
