@@ -155,6 +155,9 @@ def planted_search(
 class Silent:
     """A progress that shows nothing."""
 
+    def measured(self, what: str, done: int, total: int) -> None:
+        pass
+
     def evaluated(self, entry: Entry, total: int) -> None:
         pass
 

@@ -36,6 +36,15 @@ def print_json(document: Any) -> None:
     sys.stdout.flush()
 
 
+def print_leaderboard(console: Console, document: dict[str, Any], top: int | None) -> None:
+    """Print the leaderboard, best first, and above it what was chosen for the run."""
+    strategy = document["strategy"]
+    if strategy and strategy["reason"]:
+        line = f"strategy: {strategy['name']}, because {strategy['reason']}"
+        console.print(line, markup=False)
+    console.print(leaderboard_table(document, top))
+
+
 def leaderboard_table(document: dict[str, Any], top: int | None) -> Table:
     """The leaderboard as a table, best first."""
     rows = document["candidates"]
@@ -59,6 +68,24 @@ def leaderboard_table(document: dict[str, Any], top: int | None) -> Table:
             *(_number(row["scores"].get(task)) for task in tasks),
             _number(row["held_out_score"]),
             style=style,
+        )
+    return table
+
+
+def scores_table(rows: list[dict[str, Any]], tasks: list[str]) -> Table:
+    """Candidates and their scores on each task, in the order given."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("candidate", "kind", "name"):
+        table.add_column(heading, no_wrap=heading != "name")
+    for heading in ("search", *_without_common_prefix(tasks)):
+        table.add_column(escape(heading), justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row["candidate"],
+            row["kind"],
+            escape(row["name"] or f"gen {row['generation']}"),
+            _number(row["search_score"]),
+            *(_number(row["scores"][task]) for task in tasks),
         )
     return table
 

@@ -30,6 +30,7 @@ class SearchProgress:
         self._done = self._failed = 0
         self._started = time.monotonic()
         self._last_line = -PLAIN_INTERVAL_S
+        self._measuring: str | None = None
         self._bar = Progress(
             TextColumn("searching"),
             BarColumn(),
@@ -54,6 +55,17 @@ class SearchProgress:
     ) -> None:
         if self._console.is_terminal:
             self._bar.stop()
+
+    def measured(self, what: str, done: int, total: int) -> None:
+        """Show how much of what is measured before the search is done."""
+        if self._console.is_terminal:
+            text = f"not yet, measuring the {what}"
+            self._bar.update(self._task, description=text, completed=done, total=total)
+        elif what != self._measuring:
+            self._console.print(f"measuring the {what}", markup=False)
+        self._measuring = what
+        # The pace is that of candidates.
+        self._started = time.monotonic()
 
     def evaluated(self, entry: Entry, total: int) -> None:
         """Show one more candidate."""

@@ -7,7 +7,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from evomerge.errors import RecipeError
+from evomerge.genome.prior import OF_TRUST, TRUST, Prior, plan_prior
 from evomerge.layout import Component, layer_count, locate
+from evomerge.operators.parameters import OF_BASE, OF_SOURCES
 from evomerge.operators.registry import Operator, find_operator
 from evomerge.recipe.check import check_operator
 from evomerge.recipe.merge import Dtype, MergeRecipe, Rule, Setting, Source
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from evomerge.operators.parameters import Parameter
     from evomerge.recipe.calibration import CalibrationSettings
+    from evomerge.recipe.prior import PriorSettings
     from evomerge.recipe.search import GenomeSpace
 
 DECIMALS = 5
@@ -73,6 +76,7 @@ class Genome:
         dtype: What recipes store.
         seed: Seed of stochastic operators.
         calibration: The recipes' texts, for operators that measure models.
+        prior: What is known of the sources before a search.
     """
 
     base: str
@@ -83,6 +87,7 @@ class Genome:
     dtype: Dtype
     seed: int
     calibration: CalibrationSettings | None = None
+    prior: Prior | None = None
 
     def decode(self, genotype: Sequence[float]) -> MergeRecipe:
         """The merge recipe that a genotype stands for."""
@@ -90,7 +95,9 @@ class Genome:
             (gene.parameter, gene.source, gene.group, gene.component): gene.value(coordinate)
             for gene, coordinate in zip(self.genes, genotype, strict=True)
         }
-        parameters = {gene.parameter for gene in self.genes}
+        if self.prior is not None:
+            values = self.prior.applied(values, DECIMALS)
+        parameters = {parameter for parameter, *_ in values}
         sources = tuple(
             source.model_copy(update={"parameters": self._settings(values, parameters, index)})
             for index, source in enumerate(self.sources)
@@ -110,6 +117,10 @@ class Genome:
         layers = {part: rule.layers for part, rule in self.rules if rule.layers}
         found = []
         for gene in self.genes:
+            if gene.parameter == TRUST:
+                whole = dict.fromkeys(("source", "layers", "component"), "all")
+                found.append({"parameter": TRUST, **whole})
+                continue
             first, end = layers.get((gene.group, gene.component), (0, 0))
             source = "all" if gene.source is None else self.sources[gene.source].label
             found.append(
@@ -198,6 +209,13 @@ def build_genome(
         for component in (*space.components, None)
         if (group, component) in parts
     )
+    prior = None
+    if space.prior is not None:
+        searched = {gene.parameter for gene in genes}
+        prior = plan_prior(space.prior, operator, searched, sources, calibration)
+        genes += _gene_of_trust(space.prior)
+        # The texts are the prior's; a recipe has its result, in numbers.
+        calibration = calibration if operator.takes & (OF_BASE | OF_SOURCES) else None
     if not genes:
         raise RecipeError("genome: every parameter is fixed, so there is nothing to search")
     genome = Genome(
@@ -209,6 +227,7 @@ def build_genome(
         dtype=dtype,
         seed=seed,
         calibration=calibration,
+        prior=prior,
     )
     # What all recipes of a genome have in common, such as the number of sources.
     check_operator(genome.decode([0.5] * len(genes)))
@@ -253,6 +272,15 @@ def _searched(
         elif parameter.per_source or parameter.default is None:
             found.append((parameter, (parameter.search.low, parameter.search.high)))
     return found
+
+
+def _gene_of_trust(settings: PriorSettings) -> tuple[Gene, ...]:
+    low, high = settings.trust
+    parameter, source, group, component = OF_TRUST
+    gene = Gene(
+        parameter=parameter, source=source, group=group, component=component, low=low, high=high
+    )
+    return (gene,) if low < high else ()
 
 
 def _check_space(space: GenomeSpace, layers: int) -> None:

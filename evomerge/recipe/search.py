@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from evomerge.layout import Component
 from evomerge.recipe.calibration import CalibrationSettings
 from evomerge.recipe.merge import Dtype, Sources, Value
+from evomerge.recipe.prior import PriorSettings
 from evomerge.recipe.schema import Flag, Natural, Number, Positive, Strict, Text
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 Range = tuple[Number, Number]
 BackendName = Literal["hf", "vllm"]
 StrategyName = Literal[
+    "auto",
     "random",
     "Sobol",
     "CMA",
@@ -25,8 +27,12 @@ StrategyName = Literal[
     "TwoPointsDE",
     "PSO",
     "OnePlusOne",
+    "Ladder",
+    "EvoGM",
     "Evolver",
     "EvolverMean",
+    "EvolverTIES",
+    "Kinship",
     "DErand1",
     "SHADE",
     "GA",
@@ -179,6 +185,7 @@ class GenomeSpace(Strict):
         components: Parts of the model with genes of their own; the others share one.
         ranges: Lowest and highest value of a parameter; the operator's own ranges when absent.
         fixed: Parameters that are not searched.
+        prior: How far weights follow what is measured of the sources before the search.
     """
 
     operator: Text = "task_arithmetic"
@@ -186,6 +193,7 @@ class GenomeSpace(Strict):
     components: tuple[Component, ...] = ()
     ranges: dict[str, Range] = Field(default_factory=dict)
     fixed: dict[str, Value] = Field(default_factory=dict)
+    prior: PriorSettings | None = None
 
     @model_validator(mode="after")
     def _ranges_are_ranges(self) -> Self:
@@ -217,7 +225,7 @@ class Strategy(Strict):
     """How candidates are proposed, and how many.
 
     Attributes:
-        strategy: Name of the search strategy.
+        strategy: Name of the search strategy; `auto` chooses one by genes and candidates.
         candidates: Most candidates that are evaluated, the starting ones included.
         generation: Candidates under way at a time.
         steady: Propose another candidate whenever one has been told, so that no worker waits for
@@ -225,6 +233,8 @@ class Strategy(Strict):
         step: Real standard deviation of the first proposals, as a fraction of the range, for the
             strategies that have one; chosen by dimension when absent.
         seed: Seeds the strategy and the stochastic operators; below 2^32.
+        warm_start: The folder of an earlier run over the same genes, relative to the recipe; the
+            first proposals lie around the mean of its best offspring, half as far away as usual.
         stop: When the search ends before its candidates are used up.
     """
 
@@ -234,6 +244,7 @@ class Strategy(Strict):
     steady: Flag = False
     step: Annotated[Number, Field(gt=0, le=0.5)] | None = None
     seed: Annotated[Natural, Field(lt=2**32)] = 0
+    warm_start: Text | None = None
     stop: Stop = Stop()
 
 
@@ -265,7 +276,7 @@ class SearchRecipe(Strict):
         search: How candidates are proposed.
         executor: Where candidates are merged and scored.
         dtype: What merged models are stored in; `base` keeps each tensor's dtype of the base.
-        calibration: Texts that the models are run on, for operators that measure them.
+        calibration: Texts that the models are run on, for operators and priors that measure them.
     """
 
     version: Literal[1] = 1

@@ -50,6 +50,7 @@ def leaderboard(store: RunStore, run: Path) -> dict[str, Any]:
         "version": VERSION,
         "run": run.resolve().name,
         "state": store.fact("state"),
+        "strategy": store.fact("strategy"),
         "stopped": store.fact("stopped"),
         "candidates": ranked,
         "verdict": verdict,

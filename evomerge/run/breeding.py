@@ -11,7 +11,7 @@ from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.search.contract import Breeding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from evomerge.genome.genome import Genome
     from evomerge.search.contract import Proposal
@@ -29,11 +29,13 @@ class Individuals:
         # What is bred for one child only may be a parent of the next one's parent.
         self._unnumbered: dict[int, tuple[Breeding, MergeRecipe]] = {}
         self._recipes = [alone(genome.base, each, genome.dtype) for each in genome.sources]
+        self._sources = tuple(map(digest, self._recipes))
 
     def add(self, proposal: Proposal) -> MergeRecipe:
         """Make an individual of a proposal, numbered after all others.
 
         A child whose ancestors would be more than a recipe may hold is its first parent again.
+        Averages of averages hold no ancestors: they are averages of the sources.
         """
         if isinstance(proposal, int):
             recipe = self._recipes[proposal]
@@ -49,10 +51,9 @@ class Individuals:
         if isinstance(proposal, int):
             return (digest(self._recipes[proposal]),)
         if isinstance(proposal, Breeding):
-            return tuple(
-                dict.fromkeys(digest(self._recipes[n]) for n in _numbers(proposal, set()))
-            )
-        return tuple(digest(each) for each in self._recipes[: len(self._genome.sources)])
+            numbers = _numbers(proposal, set())
+            return tuple(dict.fromkeys(digest(self._recipes[number]) for number in numbers))
+        return self._sources
 
     def _parent(self, parent: int | Breeding) -> MergeRecipe:
         if not isinstance(parent, Breeding):
@@ -63,6 +64,9 @@ class Individuals:
 
     def _bred(self, breeding: Breeding) -> MergeRecipe:
         recipes = [self._parent(parent) for parent in breeding.parents]
+        averages = [_weights(recipe) for recipe in recipes]
+        if breeding.operator == "linear" and not breeding.parameters and all(averages):
+            return self._average(averages)
         inner = [recipe for recipe in recipes if not _is_source(recipe)]
         deep = 1 + max((recipe.depth for recipe in inner), default=0)
         distinct = {recipe.digest for recipe in (*inner, *ancestry(inner))}
@@ -76,6 +80,41 @@ class Individuals:
             dtype=self._genome.dtype,
             seed=breeding.seed,
         )
+
+    def _average(self, averages: Sequence[Mapping[str, float]]) -> MergeRecipe:
+        """The average of averages of models, as one average of models.
+
+        So its lineage never grows, nothing is rounded on the way, and the same model has the same
+        digest whatever it was made from.
+        """
+        shares: dict[str, float] = {}
+        for weights in averages:
+            total = sum(weights.values()) * len(averages)
+            for label, weight in weights.items():
+                shares[label] = shares.get(label, 0.0) + weight / total
+        alike = len(set(shares.values())) == 1
+        sources = tuple(
+            source.model_copy(
+                update={"parameters": {} if alike else {"weight": shares[source.label]}}
+            )
+            for source in self._genome.sources
+            if source.label in shares
+        )
+        return MergeRecipe(
+            base=self._genome.base, sources=sources, operator="linear", dtype=self._genome.dtype
+        )
+
+
+def _weights(recipe: MergeRecipe) -> dict[str, float]:
+    """The weights of models by their names, if a recipe averages models; else none."""
+    found = {
+        source.label: source.parameters.get("weight", 1.0)
+        for source in recipe.sources
+        if source.model is not None
+    }
+    plain = {label: each for label, each in found.items() if isinstance(each, float) and each > 0}
+    averages = recipe.operator == "linear" and not recipe.parameters
+    return plain if averages and len(plain) == len(recipe.sources) else {}
 
 
 def _numbers(breeding: Breeding, seen: set[int]) -> Iterator[int]:

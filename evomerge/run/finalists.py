@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from evomerge.evaluation.outcome import Split, TaskScore
     from evomerge.executors.contract import Executor
     from evomerge.genome.genome import Genome
+    from evomerge.search.contract import Point
     from evomerge.store.database import RunStore
     from evomerge.store.records import Entry
 
@@ -83,6 +84,18 @@ def _scores(entry: Entry, split: Split) -> tuple[TaskScore, ...]:
     return entry.confirmed if split == "confirm" else entry.whole
 
 
+def best_points(entries: Sequence[Entry], objective: Objective) -> list[Entry]:
+    """The best offspring that stand for points and were scored on all search items."""
+    asked = [e for e in entries if e.whole and e.candidate.genotype and e.candidate.number >= 0]
+    return ranked(asked, objective)[:FINALISTS]
+
+
+def mean_point(elites: Sequence[Entry]) -> Point:
+    """The mean of candidates' genes."""
+    genes = zip(*(entry.candidate.genotype or () for entry in elites), strict=True)
+    return tuple(sum(gene) / len(elites) for gene in genes)
+
+
 def add_elite_mean(
     store: RunStore, executor: Executor, objective: Objective, genome: Genome
 ) -> None:
@@ -92,12 +105,10 @@ def add_elite_mean(
     the best of them (Hansen, "The CMA Evolution Strategy: A Tutorial", 2016, appendix B).
     """
     entries = store.entries()
-    asked = [e for e in entries if e.whole and e.candidate.genotype and e.candidate.number >= 0]
-    elites = ranked(asked, objective)[:FINALISTS]
+    elites = best_points(entries, objective)
     if len(elites) < 2:
         return
-    genes = zip(*(entry.candidate.genotype or () for entry in elites), strict=True)
-    point = tuple(sum(gene) / len(elites) for gene in genes)
+    point = mean_point(elites)
     # Below 0: the search may be continued, with the number after its last.
     number = min(0, *(entry.candidate.number for entry in entries)) - 1
     mean = offspring(

@@ -51,7 +51,8 @@ def finish_search(
     confirm(store, executor, objective)
     add_elite_mean(store, executor, objective, genome)
     confirmed = confirm(store, executor, objective)
-    winner = _winner(confirmed, objective)
+    merges = _merges(confirmed)
+    winner = _winner(merges, objective)
     rivals = [best(confirmed, ("source",)), *_uniform_average(confirmed, winner)]
     shown = [entry for entry in confirmed if entry.candidate.kind != "offspring"]
     finalists = {e.candidate.number: e for e in (winner, *rivals, *shown)}
@@ -59,8 +60,14 @@ def finish_search(
     _score_held_out(store, executor, missing, progress)
     scored = {entry.candidate.number: entry for entry in store.entries()}
     winner, *rivals = (scored[entry.candidate.number] for entry in (winner, *rivals))
-    verdict = _verdict(winner, rivals, objective, best(confirmed, MERGES))
+    verdict = _verdict(winner, rivals, objective, best(merges, MERGES))
     store.write_facts({"verdict": verdict, "state": "finished"})
+
+
+def _merges(confirmed: Sequence[Entry]) -> list[Entry]:
+    """Those that are merges; a strategy may ask for a source by its number, which is none."""
+    models = {e.candidate.digest for e in confirmed if e.candidate.kind not in MERGES}
+    return [entry for entry in confirmed if entry.candidate.digest not in models]
 
 
 def _winner(confirmed: Sequence[Entry], objective: Objective) -> Entry:

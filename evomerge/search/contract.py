@@ -52,6 +52,10 @@ Proposal = Point | Breeding | int
 """What a strategy asks for; a number is an individual that exists, to hear what it scored."""
 
 
+class Finished(Exception):  # noqa: N818 (it is no error)
+    """Raised by a strategy that has nothing left to propose; its text says why."""
+
+
 class Strategy(Protocol):
     """Proposes points and learns from what became of them.
 
@@ -61,7 +65,13 @@ class Strategy(Protocol):
     """
 
     def ask(self, count: int) -> Sequence[Proposal]:
-        """Propose points; others may not have been told yet."""
+        """Propose points; others may not have been told yet.
+
+        It may propose fewer than `count`, and none while it waits for others to be told.
+
+        Raises:
+            Finished: It has nothing left to propose, whatever it will be told.
+        """
 
     def tell(self, results: Sequence[Result]) -> None:
         """Learn what became of the oldest points that were not told yet, in order of asking."""
@@ -83,6 +93,8 @@ class StrategySettings:
         candidates: How many candidates were planned when the search began, the starting ones
             included.
         objectives: Number of tasks, each of which may be an objective.
+        gram: Inner products of the sources' task vectors, shape `(sources, sources)`; None for
+            strategies that do not need them.
     """
 
     dimension: int
@@ -94,3 +106,4 @@ class StrategySettings:
     centre: Point | None = None
     candidates: int = 200
     objectives: int = 1
+    gram: tuple[tuple[float, ...], ...] | None = None

@@ -7,12 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planted import planted_genome
 
+from evomerge.recipe.check import check_operator
 from evomerge.recipe.digest import digest
 from evomerge.recipe.lineage import MAX_DEPTH, MAX_INNER, ancestry
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.run.breeding import Individuals
 from evomerge.run.candidates import recipe_json
-from evomerge.search.contract import Breeding
+from evomerge.search.contract import Breeding, Result, StrategySettings
+from evomerge.search.strategies import BREEDERS
 
 
 def child(*parents: int | Breeding, seed: int = 0) -> Breeding:
@@ -79,3 +81,49 @@ def test_where_a_lineage_is_full_a_child_is_its_first_parent(generations: int) -
             assert recipe == last
         last = recipe
     assert last.depth == MAX_DEPTH
+
+
+@pytest.mark.parametrize("name", BREEDERS)
+def test_operators_take_what_breeders_ask_for(name: str) -> None:
+    individuals = Individuals(planted_genome())
+    settings = StrategySettings(dimension=4, generation=4, seed=1, sources=2)
+    strategy = BREEDERS[name](settings)
+    for number in range(12):
+        for proposal in strategy.ask(1):
+            check_operator(individuals.add(proposal))
+        strategy.tell([Result(fitness=float(number))])
+
+
+def mean(*parents: int | Breeding) -> Breeding:
+    return Breeding(operator="linear", parents=parents)
+
+
+def shares(recipe: MergeRecipe) -> dict[str, object]:
+    return {each.label: each.parameters.get("weight", "even") for each in recipe.sources}
+
+
+def test_an_average_of_averages_is_one_average_of_the_sources() -> None:
+    individuals = Individuals(planted_genome())
+    half = individuals.add(mean(1, 0))
+    assert shares(half) == {"a": "even", "b": "even"}
+    quarter = individuals.add(mean(2, 0))
+    assert shares(quarter) == {"a": 0.75, "b": 0.25}
+    assert individuals.parents(mean(2, 0)) == (digest(half), digest(individuals.add(0)))
+    assert shares(individuals.add(mean(3, 1))) == {"a": 0.375, "b": 0.625}
+    assert quarter.depth == 1
+
+
+def test_the_same_average_is_the_same_recipe_whatever_it_is_made_from() -> None:
+    individuals = Individuals(planted_genome())
+    half = individuals.add(mean(0, 1))
+    first, second = individuals.add(mean(0, 2)), individuals.add(mean(1, 2))
+    assert digest(first) != digest(second)
+    assert individuals.add(mean(3, 4)) == half
+    assert individuals.add(mean(0, 0)) == individuals.add(0)
+
+
+def test_an_average_of_other_merges_keeps_them_as_they_are() -> None:
+    individuals = Individuals(planted_genome())
+    point = individuals.add((0.5,) * 4)
+    nested = individuals.add(mean(2, 0))
+    assert [source.recipe for source in nested.sources] == [point, None]

@@ -150,7 +150,7 @@ def test_one_source_cannot_breed(family: Path, tmp_path: Path) -> None:
 def test_a_run_that_holds_its_lineages_in_full_goes_on(tmp_path: Path) -> None:
     def search(file: Path, candidates: int) -> list[Entry]:
         return planted_search(
-            file, PlantedExecutor(), "Evolver", candidates=candidates, generation=4
+            file, PlantedExecutor(), "EvolverMean", candidates=candidates, generation=4
         )[0]
 
     file = tmp_path / "run"

@@ -9,6 +9,7 @@ from planted import Crash, PlantedExecutor, planted_search
 
 from evomerge.evaluation.outcome import Evaluated
 from evomerge.recipe.search import Stop
+from evomerge.search.contract import Finished
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,6 +140,38 @@ def test_a_strategy_that_proposes_nothing_new_ends_the_search(tmp_path: Path) ->
     assert stopped == "the last 16 candidates were no new ones"
     assert len(executor.jobs) == FIRST + 1
     assert FIRST + 17 <= len(entries) <= FIRST + 17 + GENERATION
+
+
+class Few:
+    """Proposes two points at a time, waits until both are told, and ends after three times."""
+
+    def __init__(self) -> None:
+        self._asked = self._told = 0
+
+    def ask(self, count: int) -> list[Point]:
+        if self._told == 6:
+            raise Finished("six are enough")
+        # Two more when the last two are known, as many of them as there is room for.
+        room = min(count, 2 + self._told // 2 * 2 - self._asked)
+        self._asked += room
+        return [(0.6, 0.6, 0.6, (self._asked - i) / 10) for i in range(room)]
+
+    def tell(self, results: Sequence[Result]) -> None:
+        self._told += len(results)
+
+
+@pytest.mark.parametrize("steady", [False, True])
+def test_a_strategy_may_propose_few_and_end_the_search_itself(
+    tmp_path: Path, steady: bool
+) -> None:
+    expected = search(tmp_path / "s", Stop(), strategy=Few(), steady=steady)
+    entries, stopped = expected
+    assert (len(entries), stopped) == (FIRST + 6, "six are enough")
+    for crash_after in range(FIRST, len(entries)):
+        file, crashing = tmp_path / str(crash_after), PlantedExecutor(crash_after=crash_after)
+        with pytest.raises(Crash):
+            search(file, Stop(), crashing, Few(), steady=steady)
+        assert search(file, Stop(), strategy=Few(), steady=steady) == expected
 
 
 def test_a_search_that_found_something_ends_with_a_reason_when_all_others_fail(

@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.search.contract import Breeding, Proposal, Result, StrategySettings
-from evomerge.search.evolver import Evolver, EvolverMean
-from evomerge.search.strategies import BREEDERS, build_strategy
+from evomerge.search.contract import Breeding, Result, StrategySettings
+from evomerge.search.evolver import Evolver, EvolverMean, EvolverTIES
 
 SOURCES = 3
 SETTINGS = StrategySettings(dimension=4, generation=SOURCES, seed=7, sources=SOURCES)
 fitnesses = st.lists(st.none() | st.floats(-10, 10), min_size=40, max_size=40)
-every_breeder = pytest.mark.parametrize("name", sorted(BREEDERS))
 
 
 def told(fitness: float | None) -> Result:
     return Result(fitness=fitness)
-
-
-def play(strategy: Any, fitness: list[float | None], at_a_time: int = 4) -> list[Proposal]:
-    found = []
-    for start in range(0, len(fitness), at_a_time):
-        part = fitness[start : start + at_a_time]
-        found += strategy.ask(len(part))
-        strategy.tell([told(each) for each in part])
-    return found
 
 
 def test_the_sources_are_the_first_population() -> None:
@@ -86,27 +74,6 @@ def test_no_place_ever_gets_worse(fitness: list[float | None]) -> None:
         before = now
 
 
-@every_breeder
-@given(fitness=fitnesses)
-def test_a_replay_proposes_the_same(name: Any, fitness: list[float | None]) -> None:
-    first, second = (play(build_strategy(name, SETTINGS), fitness) for _ in range(2))
-    assert first == second
-
-
-@every_breeder
-def test_parents_exist_when_they_are_asked_for(name: Any) -> None:
-    strategy = build_strategy(name, SETTINGS)
-    proposals = play(strategy, [float(number) for number in range(60)])
-    for number, each in enumerate(proposals):
-        assert all(parent < SOURCES + number for parent in individuals(each))
-
-
-def individuals(proposal: Any) -> list[int]:
-    if isinstance(proposal, int):
-        return [proposal]
-    return [number for parent in proposal.parents for number in individuals(parent)]
-
-
 def test_the_mean_of_the_population_is_scored_with_each_child_in_its_place() -> None:
     strategy = EvolverMean(SETTINGS)
     whole, second = strategy.ask(2)
@@ -120,6 +87,17 @@ def test_the_mean_of_the_population_is_scored_with_each_child_in_its_place() -> 
     (third,) = strategy.ask(1)
     assert isinstance(third, Breeding)
     assert third.parents[:2] == (0, grandchild)
+
+
+TIES = {"weight": 1.0, "density": 0.2}
+
+
+def test_ties_may_merge_the_population_instead() -> None:
+    whole, second = EvolverTIES(SETTINGS).ask(2)
+    assert whole == Breeding(operator="ties", parents=(0, 1, 2), parameters=TIES)
+    assert isinstance(second, Breeding)
+    assert second.operator == "ties"
+    assert [getattr(parent, "operator", parent) for parent in second.parents] == [0, "evolver", 2]
 
 
 def test_a_child_that_does_not_better_the_mean_is_forgotten() -> None:

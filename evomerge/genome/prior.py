@@ -1,0 +1,144 @@
+"""What was measured of the sources before a search, and how far their weights follow it.
+
+A source's weight in a layer group and component is that of its gene times `(S / mean S) ** trust`,
+where S is what was measured there per entry and the mean is over the layer groups of the same
+component: tensors of different kinds do not compare, norms have few entries and large gradients.
+That layers to which a source's loss is sensitive should count more is from Sens-Merging, Liu et
+al. 2025, https://arxiv.org/abs/2502.12420; the power is ours, so that a search can find out how
+much of it to believe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from evomerge.errors import RecipeError
+from evomerge.layout import locate
+from evomerge.operators.parameters import Interval
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from evomerge.layout import Component
+    from evomerge.operators.registry import Operator
+    from evomerge.recipe.calibration import CalibrationSettings
+    from evomerge.recipe.merge import Rule, Source
+    from evomerge.recipe.prior import PriorSettings
+
+    Part = tuple[int, Component | None]
+    Key = tuple[str, int | None, int, Component | None]
+
+WEIGHT, TRUST = "weight", "trust"
+"""The parameter that a prior is about, and the name of its gene."""
+
+OF_TRUST: Key = (TRUST, None, 0, None)
+"""What the gene of trust drives."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prior:
+    """What a genome knows of its sources.
+
+    Attributes:
+        trust: How far weights follow it; the value of the gene if there is one.
+        low: Least weight that the operator allows.
+        high: Greatest one.
+        relative: For each source, what was measured of a part over the mean of its component's
+            parts; empty until it is measured, which is as if trust were 0.
+    """
+
+    trust: float
+    low: float
+    high: float
+    relative: tuple[Mapping[Part, float], ...] = ()
+
+    def applied(self, values: Mapping[Key, float], decimals: int) -> dict[Key, float]:
+        """The values of a genotype's parameters, without trust, the weights as it has them."""
+        trust = values.get(OF_TRUST, self.trust)
+        return {
+            key: self._weight(key, value, trust, decimals) if key[0] == WEIGHT else value
+            for key, value in values.items()
+            if key != OF_TRUST
+        }
+
+    def _weight(self, key: Key, value: float, trust: float, decimals: int) -> float:
+        _, source, group, component = key
+        if not self.relative or source is None:
+            return value
+        # What lies outside the layers is measured nowhere.
+        factor: float = self.relative[source].get((group, component), 1.0) ** trust
+        return min(max(round(value * factor, decimals) + 0.0, self.low), self.high)
+
+
+def relative_to_mean(measured: Mapping[Part, float]) -> dict[Part, float]:
+    """What was measured of each part over the mean of its component's parts; 1 if all are 0."""
+    of_component: dict[Component | None, list[float]] = {}
+    for (_, component), value in measured.items():
+        of_component.setdefault(component, []).append(value)
+    means = {component: sum(found) / len(found) for component, found in of_component.items()}
+    return {
+        part: value / means[part[1]] if means[part[1]] else 1.0 for part, value in measured.items()
+    }
+
+
+def by_part(
+    rules: Sequence[tuple[Part, Rule]], measured: Mapping[str, tuple[float, int]]
+) -> dict[Part, float]:
+    """Mean over the entries of each part; tensors outside the layers are left out.
+
+    Args:
+        rules: A genome's rules.
+        measured: Sum over the entries of each tensor, and how many entries it has.
+    """
+    totals: dict[Part, tuple[float, int]] = {}
+    for name, (total, entries) in measured.items():
+        place = locate(name)
+        part = next((part for part, rule in rules if rule.applies(name, place)), None)
+        if part is not None and place.layer is not None:
+            before = totals.get(part, (0.0, 0))
+            totals[part] = before[0] + total, before[1] + entries
+    return {part: total / entries for part, (total, entries) in totals.items()}
+
+
+def plan_prior(
+    settings: PriorSettings,
+    operator: Operator,
+    searched: Collection[str],
+    sources: Sequence[Source],
+    calibration: CalibrationSettings | None,
+) -> Prior:
+    """A prior that is yet to be measured, if it has something to say and texts to say it from.
+
+    Args:
+        settings: The prior's settings.
+        operator: The operator that it is for.
+        searched: Names of the parameters that have genes.
+        sources: The sources.
+        calibration: Their texts.
+
+    Raises:
+        RecipeError: It has not.
+    """
+    weight = operator.parameters.get(WEIGHT)
+    if weight is None or not weight.per_source:
+        raise RecipeError(
+            f"genome.prior: is about the weights of sources, and {operator.name} has none; leave "
+            "it out or choose another operator"
+        )
+    if WEIGHT not in searched:
+        raise RecipeError("genome.prior: is about weights that are searched; weight is fixed")
+    if calibration is None:
+        raise RecipeError(
+            f"genome.prior: the {settings.kind} of the sources is measured on texts, and there "
+            "are none; write calibration: {texts: FILE}"
+        )
+    labels = [source.label for source in sources]
+    for unknown in calibration.unknown(set(labels)):
+        known = ", ".join(labels)
+        raise RecipeError(f"calibration.texts: {unknown!r} is no source; known: {known}")
+    for label in labels:
+        if calibration.file(label) is None:
+            raise RecipeError(f"calibration.texts: has no file for {label}, which is measured")
+    interval = weight.interval or Interval()
+    return Prior(trust=settings.trust[0], low=interval.low, high=interval.high)

@@ -1,0 +1,65 @@
+"""Promise: what fitness depends on is told apart from what chance makes of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from evomerge.search.importance import fit, shares
+
+GENES = 6
+
+
+def sample(count: int, seed: int = 0) -> tuple[np.ndarray, np.random.Generator]:
+    rng = np.random.default_rng(seed)
+    return rng.random((count, GENES)), rng
+
+
+def test_a_sum_of_quadratics_is_found_again() -> None:
+    points, _ = sample(200)
+    explained, parts = fit(points, 3 * points[:, 0] - (points[:, 2] - 0.5) ** 2)
+    assert explained == pytest.approx(1.0, abs=0.01)
+    assert parts.sum() == pytest.approx(explained)
+    variances = 9 * points[:, 0].var(), ((points[:, 2] - 0.5) ** 2).var()
+    assert parts[0] / parts[2] == pytest.approx(variances[0] / variances[1], rel=0.15)
+    assert parts[[1, 3, 4, 5]].max() < 0.002
+
+
+def test_what_matters_is_marked_and_nothing_else() -> None:
+    points, rng = sample(80)
+    fitness = points[:, 1] - 2 * (points[:, 4] - 0.6) ** 2 + rng.normal(0, 0.15, 80)
+    marked = [each.matters for each in shares(points, fitness, {"g": np.eye(GENES)})["g"]]
+    assert marked[1]
+    assert not any(marked[place] for place in (0, 2, 3, 5))
+
+
+def test_of_pure_chance_at_most_one_search_in_ten_marks_anything() -> None:
+    marked = 0
+    for seed in range(30):
+        points, rng = sample(40, seed)
+        found = shares(points, rng.normal(size=40), {"g": np.eye(GENES)}, seed=seed)["g"]
+        marked += any(each.matters for each in found)
+    assert marked <= 3
+
+
+def test_the_share_of_a_group_is_the_sum_of_its_genes() -> None:
+    points, rng = sample(60)
+    fitness = points @ np.arange(GENES) + rng.normal(0, 0.1, 60)
+    members = np.array([[1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1]], dtype=float)
+    found = shares(points, fitness, {"gene": np.eye(GENES), "half": members})
+    values = [each.value for each in found["gene"]]
+    assert found["half"][0].value == pytest.approx(sum(values[:3]))
+    assert found["half"][1].value == pytest.approx(sum(values[3:]))
+
+
+def test_a_gene_that_was_never_varied_has_no_share() -> None:
+    points, _ = sample(50)
+    points[:, 3] = 0.5
+    assert fit(points, points[:, 0])[1][3] == 0
+
+
+def test_equal_scores_everywhere_depend_on_nothing() -> None:
+    points, _ = sample(30)
+    explained, parts = fit(points, np.full(30, 0.4))
+    assert explained == 0
+    assert not parts.any()
