@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from evomerge.genome.genome import Gene
+from evomerge.genome.genes import Gene
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -28,7 +28,7 @@ import numpy as np
 
 from evomerge.evaluation.objective import Objective
 from evomerge.evaluation.outcome import Evaluated, TaskScore, Timing
-from evomerge.genome.genome import build_genome
+from evomerge.genome.build import build_genome
 from evomerge.recipe.merge import Source
 from evomerge.recipe.search import GenomeSpace
 from evomerge.run.loop import SearchLoop

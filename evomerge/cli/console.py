@@ -53,6 +53,10 @@ def leaderboard_table(document: dict[str, Any], top: int | None) -> Table:
     table.add_column("rank", justify="right", no_wrap=True)
     for heading in ("candidate", "kind", "name"):
         table.add_column(heading, no_wrap=heading != "name")
+    # Only where the search chooses anything but numbers.
+    chosen = any(row["choices"] for row in rows)
+    if chosen:
+        table.add_column("choices")
     for heading in ("search", *_without_common_prefix(tasks), "held-out"):
         table.add_column(escape(heading), justify="right", no_wrap=True)
     verdict = document["verdict"] or {}
@@ -64,6 +68,7 @@ def leaderboard_table(document: dict[str, Any], top: int | None) -> Table:
             row["candidate"],
             row["kind"],
             escape(row["name"] or f"gen {row['generation']}"),
+            *([escape(choices_in_words(row["choices"]))] if chosen else []),
             _search_score(row),
             *(_number(row["scores"].get(task)) for task in tasks),
             _number(row["held_out_score"]),
@@ -88,6 +93,14 @@ def scores_table(rows: list[dict[str, Any]], tasks: list[str]) -> Table:
             *(_number(row["scores"][task]) for task in tasks),
         )
     return table
+
+
+def choices_in_words(choices: dict[str, Any]) -> str:
+    """What a candidate's genes chose, such as `ties, without french`."""
+    words = [choices["operator"]] if "operator" in choices else []
+    if choices.get("dropped"):
+        words.append(f"without {' and '.join(choices['dropped'])}")
+    return ", ".join(words) or ("all sources" if choices else "")
 
 
 def _without_common_prefix(tasks: list[str]) -> list[str]:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from evomerge.layout import Component
 from evomerge.recipe.calibration import CalibrationSettings
 from evomerge.recipe.merge import Dtype, Sources, Value
 from evomerge.recipe.prior import PriorSettings
+from evomerge.recipe.ranges import Bounds, Range, bounds_of
 from evomerge.recipe.schema import Flag, Natural, Number, Positive, Strict, Text
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Range = tuple[Number, Number]
 BackendName = Literal["hf", "vllm"]
 StrategyName = Literal[
     "auto",
@@ -176,30 +176,87 @@ class Evaluation(Strict):
     backend: BackendName = "hf"
 
 
+def _kind_of_groups(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        return "sizes"
+    return "word" if isinstance(value, str) else "count"
+
+
+LayerGroups = Annotated[
+    Annotated[Positive, Tag("count")]
+    | Annotated[tuple[Positive, ...], Tag("sizes")]
+    | Annotated[Literal["each"], Tag("word")],
+    Discriminator(_kind_of_groups),
+]
+"""A number of equal runs of layers, the number of layers in each run, or every layer by itself."""
+
+
+def _different_operators(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        raise ValueError("give at least one operator")
+    repeated = [name for index, name in enumerate(names) if name in names[:index]]
+    if repeated:
+        raise ValueError(f"{repeated[0]!r} is listed twice")
+    return names
+
+
+def _one_or_several(value: object) -> str:
+    return "several" if isinstance(value, (list, tuple)) else "one"
+
+
+Operators = Annotated[
+    Annotated[Text, Tag("one")]
+    | Annotated[tuple[Text, ...], AfterValidator(_different_operators), Tag("several")],
+    Discriminator(_one_or_several),
+]
+"""The name of an operator, or names of several that the search chooses from."""
+
+Axis = Literal["sources", "layers", "components"]
+
+
 class GenomeSpace(Strict):
     """Which merges the search can reach.
 
     Attributes:
-        operator: Name of the merge operator.
-        layer_groups: Number of equal runs of layers with genes of their own.
+        operator: Name of the merge operator, or a list of those that the search chooses from.
+        layer_groups: Number of equal runs of layers with genes of their own, a list of the numbers
+            of layers in each run, or `each` for every layer by itself.
         components: Parts of the model with genes of their own; the others share one.
-        ranges: Lowest and highest value of a parameter; the operator's own ranges when absent.
+        ranges: Lowest and highest value of a parameter, as `[low, high]`, or as
+            `{low: 0.01, high: 3, log: true}` for orders of magnitude; the operator's own ranges
+            when absent.
         fixed: Parameters that are not searched.
+        shared: Parameters that have one gene for all `sources`, `layers` or `components`, instead
+            of one for each.
+        drop_sources: Let the search leave sources out, as far as the operator can do without.
         prior: How far weights follow what is measured of the sources before the search.
     """
 
-    operator: Text = "task_arithmetic"
-    layer_groups: Positive = 4
+    operator: Operators = "task_arithmetic"
+    layer_groups: LayerGroups = 4
     components: tuple[Component, ...] = ()
     ranges: dict[str, Range] = Field(default_factory=dict)
     fixed: dict[str, Value] = Field(default_factory=dict)
+    shared: dict[str, tuple[Axis, ...]] = Field(default_factory=dict)
+    drop_sources: Flag = False
     prior: PriorSettings | None = None
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """The operators that the search chooses from, also if it is one only."""
+        return (self.operator,) if isinstance(self.operator, str) else self.operator
+
+    @property
+    def bounds(self) -> dict[str, Bounds]:
+        """The ranges, however they were written."""
+        return {name: bounds_of(given) for name, given in self.ranges.items()}
 
     @model_validator(mode="after")
     def _ranges_are_ranges(self) -> Self:
-        for name, (low, high) in self.ranges.items():
-            if low >= high:
-                raise ValueError(f"ranges.{name}: [{low:g}, {high:g}] is empty or reversed")
+        for name, bounds in self.bounds.items():
+            problem = bounds.problem()
+            if problem:
+                raise ValueError(f"ranges.{name}: {problem}")
             if name in self.fixed:
                 raise ValueError(f"{name} is both in ranges and in fixed; keep one")
         return self

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from evomerge.errors import RunError
 from evomerge.evaluation.objective import Objective
 from evomerge.evaluation.outcome import Evaluated, Failed
+from evomerge.genome.genes import OPERATOR, PRESENCE
 from evomerge.store.records import scores_of_sources
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evomerge.store.database import RunStore
-    from evomerge.store.records import Entry
+    from evomerge.store.records import Candidate, Entry
 
 VERSION = 1
 """Version of the document that `leaderboard` gives. Fields may be added, never changed."""
@@ -34,7 +35,8 @@ def leaderboard(store: RunStore, run: Path) -> dict[str, Any]:
     """
     objective = read_objective(store)
     verdict = store.fact("verdict") if store.fact("state") == "finished" else None
-    rows = [_row(entry, objective) for entry in _distinct(store.entries())]
+    genes = store.fact("genes") or []
+    rows = [_row(entry, objective, genes) for entry in _distinct(store.entries())]
     ranked = sorted(
         rows, key=lambda row: (row["search_score"] is None, -(row["search_score"] or 0.0))
     )
@@ -82,7 +84,7 @@ def _distinct(entries: Sequence[Entry]) -> list[Entry]:
     return list(first.values())
 
 
-def _row(entry: Entry, objective: Objective) -> dict[str, Any]:
+def _row(entry: Entry, objective: Objective, genes: Sequence[dict[str, Any]]) -> dict[str, Any]:
     candidate, outcome = entry.candidate, entry.outcome
     scores = entry.confirmed or (outcome.scores if isinstance(outcome, Evaluated) else ())
     failure = f"{outcome.stage}: {outcome.reason}" if isinstance(outcome, Failed) else None
@@ -99,6 +101,7 @@ def _row(entry: Entry, objective: Objective) -> dict[str, Any]:
         "name": candidate.name,
         "generation": candidate.generation,
         "recipe": json.loads(candidate.recipe),
+        "choices": _choices(candidate, genes) if candidate.genotype else {},
         "search_score": entry.search_score(objective),
         "scores": {score.task: score.score for score in scores},
         "held_out_score": objective.fitness(entry.held_out) if entry.held_out else None,
@@ -107,6 +110,20 @@ def _row(entry: Entry, objective: Objective) -> dict[str, Any]:
         "failure": failure,
         "parents": [short_id(parent) for parent in candidate.parents],
     }
+
+
+def _choices(candidate: Candidate, genes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What a candidate's genes chose: its operator, and the sources that it does without."""
+    recipe = json.loads(candidate.recipe)
+    chosen = [gene for gene in genes if "choices" in gene]
+    optional = [gene["source"] for gene in chosen if gene["parameter"] == PRESENCE]
+    merged = {source["name"] for source in recipe["sources"]} if optional else set()
+    found: dict[str, Any] = {}
+    if any(gene["parameter"] == OPERATOR for gene in chosen):
+        found["operator"] = recipe["operator"]
+    if optional:
+        found["dropped"] = [name for name in optional if name not in merged]
+    return found
 
 
 def find_row(document: dict[str, Any], wanted: str) -> dict[str, Any]:

@@ -47,13 +47,13 @@ class Individuals:
         return recipe
 
     def parents(self, proposal: Proposal) -> tuple[str, ...]:
-        """Digests of what a proposal is made from: its parents, else all sources."""
+        """Digests of what a proposal is made from: its parents, else the sources it merges."""
         if isinstance(proposal, int):
             return (digest(self._recipes[proposal]),)
         if isinstance(proposal, Breeding):
             numbers = _numbers(proposal, set())
             return tuple(dict.fromkeys(digest(self._recipes[number]) for number in numbers))
-        return self._sources
+        return tuple(self._sources[index] for index in self._genome.taken(proposal))
 
     def _parent(self, parent: int | Breeding) -> MergeRecipe:
         if not isinstance(parent, Breeding):

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from evomerge.evaluation.outcome import Split, TaskScore
     from evomerge.executors.contract import Executor
     from evomerge.genome.genome import Genome
-    from evomerge.search.contract import Point
     from evomerge.store.database import RunStore
     from evomerge.store.records import Entry
 
@@ -90,25 +89,19 @@ def best_points(entries: Sequence[Entry], objective: Objective) -> list[Entry]:
     return ranked(asked, objective)[:FINALISTS]
 
 
-def mean_point(elites: Sequence[Entry]) -> Point:
-    """The mean of candidates' genes."""
-    genes = zip(*(entry.candidate.genotype or () for entry in elites), strict=True)
-    return tuple(sum(gene) / len(elites) for gene in genes)
-
-
 def add_elite_mean(
     store: RunStore, executor: Executor, objective: Objective, genome: Genome
 ) -> None:
-    """Evaluate the mean of the best offspring's genes.
+    """Evaluate the mean of the best offspring's genes, and what most of them choose.
 
     Of an optimum that is seen through noise, the mean of the best points is a better estimate than
     the best of them (Hansen, "The CMA Evolution Strategy: A Tutorial", 2016, appendix B).
     """
     entries = store.entries()
-    elites = best_points(entries, objective)
+    elites = _of_one_operator(best_points(entries, objective), genome)
     if len(elites) < 2:
         return
-    point = mean_point(elites)
+    point = genome.mean([entry.candidate.genotype or () for entry in elites])
     # Below 0: the search may be continued, with the number after its last.
     number = min(0, *(entry.candidate.number for entry in entries)) - 1
     mean = offspring(
@@ -128,3 +121,10 @@ def add_elite_mean(
         store.add_candidates([mean])
     for job, outcome in evaluate(executor, [job_of(mean, "search")]):
         store.add_outcome(job.number, outcome, fitness_of(objective, outcome))
+
+
+def _of_one_operator(elites: Sequence[Entry], genome: Genome) -> list[Entry]:
+    """Those with the most frequent operator: coefficients for another one are no coefficients."""
+    operators = [genome.operator(entry.candidate.genotype or ()) for entry in elites]
+    usual = max(operators, key=operators.count, default=None)
+    return [entry for entry, name in zip(elites, operators, strict=True) if name == usual]

@@ -18,7 +18,7 @@ from evomerge.checkpoints.tokenizer import chat_template
 from evomerge.errors import EvomergeError, RecipeError
 from evomerge.evaluation.backend import check_backend
 from evomerge.genome.baselines import starting_candidates
-from evomerge.genome.genome import Genome, build_genome
+from evomerge.genome.build import build_genome
 from evomerge.live_model import choose_device
 from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.paths import absolute
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from evomerge.evaluation.items import TaskItems
     from evomerge.evaluation.objective import Objective
+    from evomerge.genome.genome import Genome
     from evomerge.recipe.merge import Source
     from evomerge.recipe.search import SearchRecipe
     from evomerge.sensitivity.calibration import Prompted

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from evomerge.errors import RecipeError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from evomerge.recipe.search import SearchRecipe
     from evomerge.run.prepare import PreparedSearch
     from evomerge.search.contract import Point
 
-Label = dict[str, str]
+Label: TypeAlias = Mapping[str, Any]
 """What a gene drives, in words; see `Genome.labels`."""
 
 

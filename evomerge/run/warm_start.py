@@ -15,7 +15,7 @@ from evomerge.evaluation.outcome import Evaluated, Timing
 from evomerge.recipe.digest import digest
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.reporting.leaderboard import read_objective
-from evomerge.run.finalists import best_points, mean_point
+from evomerge.run.finalists import best_points
 from evomerge.run.folder import RunFolder, recipe_of
 from evomerge.run.transfer import models_by_content, transferred
 from evomerge.search.nevergrad import default_step
@@ -89,17 +89,21 @@ def read_warm_start(
         best = best_points(store.entries(), read_objective(store))
         if not best:
             raise RunError(f"{run} has no offspring yet that stands for a point")
-        centre = transferred(
-            mean_point(best), store.fact("genes"), earlier, models, search=search, run=run
-        )
+        genes = store.fact("genes")
+        points = [
+            transferred(
+                entry.candidate.genotype or (), genes, earlier, models, search=search, run=run
+            )
+            for entry in best
+        ]
         differs = _differences(store.fact("scored_by"), scored_by)
         outcomes = {} if differs else _outcomes(store, models)
         overlap = {*store.fact("held_out")} & {*search.contents.choosing} - {*choosing}
     settings = search.recipe.search
     return WarmStart(
         run=run,
-        centre=centre,
-        step=settings.step or SHARE_OF_STEP * default_step(len(centre)),
+        centre=search.genome.mean(points),
+        step=settings.step or SHARE_OF_STEP * default_step(len(points[0])),
         outcomes=outcomes,
         choosing=choosing,
         findings=(

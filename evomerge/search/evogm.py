@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from evomerge.genome.genome import Gene
+    from evomerge.genome.genes import Gene
     from evomerge.search.contract import Point, Result, StrategySettings
 
     Array = NDArray[np.float64]

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge.errors import RecipeError
-from evomerge.genome.genome import Genome, build_genome
-from evomerge.genome.prior import OF_TRUST, Prior, by_part, relative_to_mean
+from evomerge.genome.build import build_genome
+from evomerge.genome.genome import Genome
+from evomerge.genome.prior import Prior, by_part, relative_to_mean
 from evomerge.layout import Component, locate
 from evomerge.recipe.calibration import CalibrationSettings
 from evomerge.recipe.digest import digest
@@ -82,19 +83,19 @@ def test_a_weight_is_its_gene_times_the_power_of_what_was_measured() -> None:
     prior = Prior(trust=0.5, low=-math.inf, high=math.inf, relative=(relative,))
     values = {("weight", 0, 0, None): 0.4, ("weight", 0, 1, None): 0.4, ("density", 0, 0, None): 1}
     # 0.4 times the roots of 0.5 and 1.5.
-    assert prior.applied(values, 5) == {
+    assert prior.applied(values, prior.trust) == {
         ("weight", 0, 0, None): 0.28284,
         ("weight", 0, 1, None): 0.4899,
         ("density", 0, 0, None): 1,
     }
-    whole = prior.applied({**values, OF_TRUST: 1.0}, 5)
+    whole = prior.applied(values, 1.0)
     assert list(whole.values()) == [0.2, 0.6, 1]
 
 
 def test_weights_stay_in_the_range_that_the_operator_allows() -> None:
     prior = Prior(trust=1.0, low=0.0, high=1.0, relative=({(0, None): 1.9, (1, None): 0.1},))
     values = {("weight", 0, 0, None): 0.9, ("weight", 0, 1, None): 0.9}
-    assert list(prior.applied(values, 5).values()) == [1.0, 0.09]
+    assert list(prior.applied(values, prior.trust).values()) == [1.0, 0.09]
 
 
 def test_a_recipe_has_the_weights_as_plain_numbers_and_no_texts() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.genome.genome import Gene
+from evomerge.genome.genes import Gene
 from evomerge.search.contract import Result, StrategySettings
 from evomerge.search.evogm import (
     ELITES,
