@@ -152,7 +152,9 @@ class SearchLoop:
         """Store new candidates; of those the store has already, check that they are the same."""
         known = [each for each in candidates if each.number in self._entries]
         for candidate in known:
-            if self._entries[candidate.number].candidate != candidate:
+            # The same recipe may have been written in another way.
+            stored = self._entries[candidate.number].candidate
+            if replace(stored, recipe=candidate.recipe) != candidate:
                 raise RunError(
                     f"candidate {candidate.number}: the strategy proposes another one now than "
                     "when this run was made; use the evomerge that made it, with the package "

@@ -9,8 +9,10 @@ from planted import planted_genome
 
 from evomerge.recipe.check import check_operator
 from evomerge.recipe.digest import digest
-from evomerge.recipe.merge import MAX_DEPTH, MAX_INNER, MergeRecipe
+from evomerge.recipe.lineage import MAX_DEPTH, MAX_INNER, ancestry
+from evomerge.recipe.merge import MergeRecipe
 from evomerge.run.breeding import Individuals
+from evomerge.run.candidates import recipe_json
 from evomerge.search.contract import Breeding, Result, StrategySettings
 from evomerge.search.strategies import BREEDERS
 
@@ -65,11 +67,11 @@ def test_no_lineage_outgrows_what_a_recipe_may_hold(pairs: list[tuple[int, int]]
         known = number + 2
         recipe = individuals.add(child(first % known, second % known, seed=number))
         assert recipe.depth <= MAX_DEPTH
-        assert recipe.size <= MAX_INNER + 1
-        MergeRecipe.model_validate_json(recipe.model_dump_json())
+        assert len(ancestry([recipe])) <= MAX_INNER
+        MergeRecipe.model_validate_json(recipe_json(recipe))
 
 
-@pytest.mark.parametrize("generations", [20])
+@pytest.mark.parametrize("generations", [60])
 def test_where_a_lineage_is_full_a_child_is_its_first_parent(generations: int) -> None:
     individuals = Individuals(planted_genome())
     last = individuals.add(child(0, 1))
