@@ -5,7 +5,8 @@ python benchmarks/choices.py [STRATEGY...]
 One of five operators is the best, the others cost 0.03 to 0.12; three of four sources are right,
 each wrong choice costs 0.04; 16 weights have optima, half of which all operators have in common.
 The search sees scores with noise of 0.02. Printed are the best score without noise, with its
-standard error over 24 seeds, and how often that candidate has the right operator and sources. With `blind` strategies are not told which coordinates are choices.
+standard error over 24 seeds, and how often that candidate has the right operator and sources.
+With `blind` strategies are not told which coordinates are choices.
 """
 
 from __future__ import annotations
