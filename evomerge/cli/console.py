@@ -112,7 +112,11 @@ def choices_in_words(choices: dict[str, Any]) -> str:
     words = [choices["operator"]] if "operator" in choices else []
     if choices.get("dropped"):
         words.append(f"without {' and '.join(choices['dropped'])}")
-    return ", ".join(words) or ("all sources" if choices else "")
+    elif "dropped" in choices and not words:
+        words.append("all sources")
+    if choices.get("post"):
+        words.append(f"then {choices['post']}")
+    return ", ".join(words)
 
 
 def _without_common_prefix(tasks: list[str]) -> list[str]:

@@ -51,9 +51,10 @@ def _lines(document: dict[str, Any]) -> list[str]:
             lines += ["", f"by {gene['parameter']}{of}: candidates, their mean score and the best"]
             lines += [f"  {_scores(each)}  {each['choice']}" for each in gene["choices"]]
     lines += ["", "by gene"]
+    width = max(len("density"), *(len(gene["parameter"]) for gene in document["genes"]))
     for gene in sorted(document["genes"], key=lambda each: -each["share"]):
         where = f"{gene['source']:<12} layers {gene['layers']:<7} {gene['component']:<10}"
-        lines.append(f"  {_share(gene)}  {gene['parameter']:<8} {where}".rstrip())
+        lines.append(f"  {_share(gene)}  {gene['parameter']:<{width}}  {where}".rstrip())
     return lines
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from evomerge.errors import RecipeError
-from evomerge.genome.genes import DROPPED, KEPT, OPERATOR, PRESENCE, TRUST, Gene
+from evomerge.genome.genes import DROPPED, KEPT, NOTHING, OPERATOR, POST, PRESENCE, TRUST, Gene
 from evomerge.genome.genome import Genome
 from evomerge.genome.layers import rules_of_parts
 from evomerge.genome.prior import WEIGHT, plan_prior
-from evomerge.genome.space_checks import check_shared, check_space
-from evomerge.operators.parameters import OF_BASE, OF_SOURCES, Search
-from evomerge.operators.registry import Operator, find_operator
+from evomerge.genome.searched import Searched, parameters_of, searched_parameters
+from evomerge.genome.space_checks import check_space
+from evomerge.operators.parameters import OF_BASE, OF_SOURCES
+from evomerge.operators.registry import find_operator
 from evomerge.recipe.check import check_operator
 from evomerge.recipe.stack import BASE
 
@@ -23,14 +24,6 @@ if TYPE_CHECKING:
     from evomerge.recipe.merge import Dtype, Source
     from evomerge.recipe.prior import PriorSettings
     from evomerge.recipe.search import GenomeSpace
-
-
-class Searched(NamedTuple):
-    """A parameter that is searched; operators that agree on all of it share its genes."""
-
-    name: str
-    per_source: bool
-    range: Search
 
 
 def build_genome(
@@ -49,7 +42,7 @@ def build_genome(
     recipe, gets one gene per layer group and component, and per source where it differs by source,
     unless genes are `shared`. A component gets none in a group where the model has no such tensor:
     a head that is tied to the embedding has no gene. Choices come first: the operator if there are
-    several, and whether each source takes part.
+    several, whether each source takes part, and whether an operator follows.
 
     Args:
         base: The base model.
@@ -64,29 +57,23 @@ def build_genome(
         RecipeError: The space does not fit the operators, the sources or the layers, or there is
             nothing to search.
     """
-    operators = [find_operator(name) for name in space.operators]
+    parameters_of(space)  # an unknown operator is what is said first
     rules = rules_of_parts(space, list(tensors))
-    check_space(space, operators, sources)
-    searched = _searched(space, operators)
-    check_shared(space, {each.name for each in searched})
+    check_space(space, sources)
+    searched = searched_parameters(space)
     genes = (
         *_choices(space, len(sources)),
         *_numbers(space, searched, [part for part, _ in rules], len(sources)),
     )
     prior = None
     if space.prior is not None:
-        names = {each.name for each in searched}
-        prior = plan_prior(
-            space.prior,
-            operators,
-            names,
-            space.shared.get(WEIGHT, ()),
-            sources,
-            calibration,
-        )
+        merging = [find_operator(name) for name in space.operators]
+        names, shared = {each.name for each in searched}, space.shared.get(WEIGHT, ())
+        prior = plan_prior(space.prior, merging, names, shared, sources, calibration)
         genes = (*genes, *_trust(space.prior))
         # The texts are the prior's; a recipe has its result, in numbers.
-        if not any(operator.takes & (OF_BASE | OF_SOURCES) for operator in operators):
+        applied = map(find_operator, parameters_of(space))
+        if not any(operator.takes & (OF_BASE | OF_SOURCES) for operator in applied):
             calibration = None
     if not genes:
         raise RecipeError("genome: every parameter is fixed, so there is nothing to search")
@@ -105,28 +92,6 @@ def build_genome(
     return genome
 
 
-def _searched(
-    space: GenomeSpace, operators: Sequence[Operator]
-) -> Mapping[Searched, tuple[str, ...]]:
-    """The parameters that are searched, and the operators that each is of."""
-    found: dict[Searched, tuple[str, ...]] = {}
-    for operator in operators:
-        for parameter in operator.parameters.values():
-            given = space.bounds.get(parameter.name)
-            if given:
-                bounds = Search(given.low, given.high, log=given.log)
-            elif parameter.search is None or parameter.name in space.fixed:
-                continue
-            # A scale on top of weights would only repeat them: it is searched when asked for.
-            elif parameter.per_source or parameter.default is None:
-                bounds = parameter.search
-            else:
-                continue
-            key = Searched(parameter.name, parameter.per_source, bounds)
-            found[key] = (*found.get(key, ()), operator.name)
-    return found
-
-
 def _choices(space: GenomeSpace, sources: int) -> Iterator[Gene]:
     if len(space.operators) > 1:
         yield Gene(
@@ -139,6 +104,14 @@ def _choices(space: GenomeSpace, sources: int) -> Iterator[Gene]:
             group=None,
             component="all",
             choices=(DROPPED, KEPT),
+        )
+    if space.post is not None:
+        yield Gene(
+            parameter=POST,
+            source=None,
+            group=None,
+            component="all",
+            choices=(NOTHING, space.post),
         )
 
 
@@ -171,7 +144,7 @@ def _numbers(
                     low=parameter.range.low,
                     high=parameter.range.high,
                     log=parameter.range.log,
-                    operators=operators if len(operators) < len(space.operators) else (),
+                    operators=() if operators == space.operators else operators,
                 )
 
 
@@ -188,10 +161,10 @@ def _check_recipes(genome: Genome) -> None:
     if unknown:
         known = ", ".join(sorted({BASE, *labels}))
         raise RecipeError(f"calibration.texts: {unknown[0]!r} is no source; known: {known}")
-    middle = [0.5] * len(genome.genes)
+    post = genome.space.post
+    if post and genome.calibration and not genome.calibration.file(BASE):
+        raise RecipeError(f"calibration.texts: has no file for base, which {post} measures")
     for name in genome.space.operators:
-        point = [
-            gene.middle(name) if gene.parameter == OPERATOR else coordinate
-            for gene, coordinate in zip(genome.genes, middle, strict=True)
-        ]
+        # In the middle nothing is dropped and everything is applied.
+        point = [gene.middle(name) if gene.parameter == OPERATOR else 0.5 for gene in genome.genes]
         check_operator(genome.decode(point))

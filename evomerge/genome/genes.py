@@ -25,8 +25,9 @@ Part = tuple[int, Component | None]
 Reach = Component | Literal["all"] | None
 """The part of the model a gene drives: one, all, or None for those without genes of their own."""
 
-OPERATOR, PRESENCE = "operator", "takes part"
-"""What genes that are no numbers choose: the operator, and whether a source is merged at all."""
+OPERATOR, PRESENCE, POST = "operator", "takes part", "post"
+"""What genes that are no numbers choose: the operator, whether a source is merged at all, and what
+is done to the merge."""
 
 TRUST = "trust"
 """What the gene is called that says how far weights follow the prior."""
@@ -34,13 +35,16 @@ TRUST = "trust"
 DROPPED, KEPT = "no", "yes"
 """The choices of a source's presence."""
 
+NOTHING = "nothing"
+"""The choice to leave the merge as it is."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gene:
     """One coordinate of a genotype and what it drives.
 
     Attributes:
-        parameter: The operator parameter; `OPERATOR` or `PRESENCE` of a gene with
+        parameter: The operator parameter; `OPERATOR`, `PRESENCE` or `POST` of a gene with
             choices; `TRUST` of that of the prior.
         source: Index of the source it is for; None if all sources share it.
         group: Index of the layer group; None if all share it.
@@ -48,7 +52,7 @@ class Gene:
         low: Value at coordinate 0.
         high: Value at coordinate 1.
         log: Whether the value's logarithm follows the coordinate, not the value.
-        operators: The operators that it drives; empty for all there are.
+        operators: The operators that it drives; empty for all that the search merges with.
         choices: What it chooses from, each in a part of [0, 1] as large as any other; empty for a
             number. Coordinates of one part mean the same.
     """

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from evomerge.genome.genes import KEPT, OPERATOR, PRESENCE, TRUST
+from evomerge.genome.genes import DROPPED, KEPT, NOTHING, OPERATOR, POST, PRESENCE, TRUST
+from evomerge.genome.searched import parameters_of
 from evomerge.operators.registry import find_operator
 from evomerge.recipe.merge import Dtype, LayerRange, MergeRecipe, Rule, Setting, Source
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from evomerge.layout import Component
     from evomerge.recipe.calibration import CalibrationSettings
     from evomerge.recipe.search import GenomeSpace
+
+    Values = Mapping[tuple[str, int | None, int, Component | None], float]
+    """Values by parameter, source (None: all), layer group and component."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,36 +55,20 @@ class Genome:
 
     def decode(self, genotype: Sequence[float]) -> MergeRecipe:
         """The merge recipe that a genotype stands for."""
-        operator = self.operator(genotype)
-        parts = list(dict(self.rules))
-        values = {
-            (gene.parameter, gene.source, *part): gene.value(coordinate)
-            for gene, coordinate in zip(self.genes, genotype, strict=True)
-            if not gene.choices and gene.parameter != TRUST
-            if operator in (gene.operators or self.space.operators)
-            for part in gene.drives(parts)
-        }
+        operator, post = self.operator(genotype), self.post(genotype)
+        values = self._values(operator, genotype)
         if self.prior is not None:
             values = self.prior.applied(values, self._trust(genotype, self.prior))
-        parameters = {name for name, *_ in values}
-        taken = self.taken(genotype)
         sources = tuple(
-            self.sources[index].model_copy(
-                update={"parameters": self._settings(values, parameters, index)}
-            )
-            for index in taken
+            self.sources[index].model_copy(update={"parameters": self._settings(values, index)})
+            for index in self.taken(genotype)
         )
-        known = find_operator(operator).parameters
-        fixed = {name: value for name, value in self.space.fixed.items() if name in known}
-        texts = self.calibration
-        return MergeRecipe(
-            base=self.base,
-            sources=sources,
-            operator=operator,
-            parameters={**fixed, **self._settings(values, parameters, None)},
-            dtype=self.dtype,
-            seed=self.seed,
-            calibration=texts and texts.of({source.label for source in sources}),
+        # What is done to a merge is done before it is rounded.
+        merge = self._recipe(operator, values, sources, "float32" if post else self.dtype)
+        if post is None:
+            return merge
+        return self._recipe(
+            post, self._values(post, genotype), (Source(recipe=merge),), self.dtype
         )
 
     def _trust(self, genotype: Sequence[float], prior: Prior) -> float:
@@ -96,6 +83,13 @@ class Genome:
             if gene.choices and gene.parameter == OPERATOR:
                 return gene.choice(coordinate)
         return self.space.operators[0]
+
+    def post(self, genotype: Sequence[float]) -> str | None:
+        """The operator that is applied to the merge of a genotype, if one is."""
+        for gene, coordinate in zip(self.genes, genotype, strict=True):
+            if gene.parameter == POST and gene.choice(coordinate) != NOTHING:
+                return self.space.post
+        return None
 
     def taken(self, genotype: Sequence[float]) -> tuple[int, ...]:
         """Indices of the sources that the recipe of a genotype merges, in order.
@@ -118,11 +112,12 @@ class Genome:
 
     def active(self, genotype: Sequence[float]) -> list[bool]:
         """Which genes the recipe of a genotype depends on; choices always count."""
-        operator, taken = self.operator(genotype), self.taken(genotype)
+        applied = {self.operator(genotype), self.post(genotype)}
+        taken = self.taken(genotype)
         return [
             bool(gene.choices)
             or (
-                operator in (gene.operators or self.space.operators)
+                not applied.isdisjoint(gene.operators or self.space.operators)
                 and (gene.source is None or gene.source in taken)
             )
             for gene in self.genes
@@ -132,15 +127,20 @@ class Genome:
         """The middle of some genotypes.
 
         Choices are those that most of them make, of equally frequent ones that of the earlier
-        genotype. Numbers are means over the genotypes on whose recipes they have a say.
+        genotype; sources take part if they do in most recipes. Numbers are means over the
+        genotypes on whose recipes they have a say.
         """
         active = [self.active(each) for each in genotypes]
+        taken = [self.taken(each) for each in genotypes]
         found = []
         for index, gene in enumerate(self.genes):
             coordinates = [each[index] for each in genotypes]
-            if gene.choices:
-                (choice, _), *_ = Counter(map(gene.choice, coordinates)).most_common()
-                found.append(gene.middle(choice))
+            if gene.parameter == PRESENCE:
+                made = [KEPT if gene.source in of else DROPPED for of in taken]
+            else:
+                made = [gene.choice(c) for c in coordinates if gene.choices]
+            if made:
+                found.append(gene.middle(max(made, key=made.count)))
             else:
                 used = [c for c, of in zip(coordinates, active, strict=True) if of[index]]
                 used = used or coordinates
@@ -169,15 +169,37 @@ class Genome:
         rivals = {other.operators for other in self.genes if other.parameter == gene.parameter}
         return gene.parameter + (f" of {', '.join(gene.operators)}" if len(rivals) > 1 else "")
 
-    def _settings(
-        self,
-        values: Mapping[tuple[str, int | None, int, Component | None], float],
-        parameters: set[str],
-        source: int | None,
-    ) -> dict[str, Setting]:
+    def _values(self, operator: str, genotype: Sequence[float]) -> Values:
+        """The values of an operator's genes, for each part of the model."""
+        parts = list(dict(self.rules))
+        return {
+            (gene.parameter, gene.source, *part): gene.value(coordinate)
+            for gene, coordinate in zip(self.genes, genotype, strict=True)
+            if not gene.choices and gene.parameter != TRUST
+            if operator in (gene.operators or self.space.operators)
+            for part in gene.drives(parts)
+        }
+
+    def _recipe(
+        self, operator: str, values: Values, sources: tuple[Source, ...], dtype: Dtype
+    ) -> MergeRecipe:
+        known = parameters_of(self.space)[operator]
+        fixed = {name: value for name, value in self.space.fixed.items() if name in known}
+        labels = {source.label for source in sources}
+        return MergeRecipe(
+            base=self.base,
+            sources=sources,
+            operator=operator,
+            parameters={**fixed, **self._settings(values, None)},
+            dtype=dtype,
+            seed=self.seed,
+            calibration=self.calibration and self.calibration.of(labels),
+        )
+
+    def _settings(self, values: Values, source: int | None) -> dict[str, Setting]:
         """The parameters of one source (None: of all) as rules."""
         settings: dict[str, Setting] = {}
-        for parameter in sorted(parameters):
+        for parameter in sorted({name for name, *_ in values}):
             mine = {
                 (group, component): value
                 for (name, of, group, component), value in values.items()

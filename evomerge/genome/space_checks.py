@@ -6,21 +6,20 @@ from typing import TYPE_CHECKING
 
 from evomerge.errors import RecipeError
 from evomerge.genome.genes import DECIMALS, DIGITS
+from evomerge.genome.searched import parameters_of, searched_parameters
+from evomerge.operators.registry import find_operator
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from evomerge.operators.parameters import Parameter
-    from evomerge.operators.registry import Operator
     from evomerge.recipe.merge import Source
     from evomerge.recipe.ranges import Bounds
     from evomerge.recipe.search import GenomeSpace
 
 
-def check_space(
-    space: GenomeSpace, operators: Sequence[Operator], sources: Sequence[Source]
-) -> None:
-    """Check what a search space says of components, ranges, fixed parameters and sources.
+def check_space(space: GenomeSpace, sources: Sequence[Source]) -> None:
+    """Check what a search space says of components, parameters and sources.
 
     Raises:
         RecipeError: Something does not fit the operators or the sources.
@@ -28,25 +27,26 @@ def check_space(
     for index, component in enumerate(space.components):
         if component in space.components[:index]:
             raise RecipeError(f"genome.components: {component.value} is listed twice")
+    _check_parameters(space)
+    _check_shared(space)
+    _check_sources(space, sources)
+
+
+def _check_parameters(space: GenomeSpace) -> None:
     for name, bounds in space.bounds.items():
-        for said, parameter in _having(operators, name, "ranges"):
+        for said, parameter in _having(space, name, "ranges"):
             problem = _problem_with_range(parameter, bounds)
             if problem:
                 raise RecipeError(f"genome.ranges.{name}: {said}{problem}")
     for name, fixed in space.fixed.items():
-        for said, parameter in _having(operators, name, "fixed"):
+        for said, parameter in _having(space, name, "fixed"):
             problem = parameter.problem_with(fixed)
             if problem:
                 raise RecipeError(f"genome.fixed.{name}: {said}{problem}")
-    _check_sources(space, operators, sources)
 
 
-def check_shared(space: GenomeSpace, searched: Collection[str]) -> None:
-    """Check that only parameters with genes share them.
-
-    Raises:
-        RecipeError: Another one is named.
-    """
+def _check_shared(space: GenomeSpace) -> None:
+    searched = {each.name for each in searched_parameters(space)}
     for name in space.shared:
         if name not in searched:
             known = ", ".join(sorted(searched)) or "none"
@@ -56,18 +56,15 @@ def check_shared(space: GenomeSpace, searched: Collection[str]) -> None:
             )
 
 
-def _having(
-    operators: Sequence[Operator], name: str, where: str
-) -> Iterator[tuple[str, Parameter]]:
+def _having(space: GenomeSpace, name: str, where: str) -> Iterator[tuple[str, Parameter]]:
     """A parameter of each operator that has it, and how a message begins about it."""
-    having = [each for each in operators if name in each.parameters]
+    operators = parameters_of(space)
+    having = {operator: known for operator, known in operators.items() if name in known}
     if not having:
-        known = "; ".join(
-            f"{each.name} has only: {', '.join(each.parameters)}" for each in operators
-        )
+        known = "; ".join(f"{each} has only: {', '.join(of)}" for each, of in operators.items())
         raise RecipeError(f"genome.{where}.{name}: {known}")
-    for each in having:
-        yield f"{each.name}: " if len(operators) > 1 else "", each.parameters[name]
+    for operator, parameters in having.items():
+        yield f"{operator}: " if len(operators) > 1 else "", parameters[name]
 
 
 def _problem_with_range(parameter: Parameter, bounds: Bounds) -> str | None:
@@ -83,9 +80,7 @@ def _problem_with_range(parameter: Parameter, bounds: Bounds) -> str | None:
     return None
 
 
-def _check_sources(
-    space: GenomeSpace, operators: Sequence[Operator], sources: Sequence[Source]
-) -> None:
+def _check_sources(space: GenomeSpace, sources: Sequence[Source]) -> None:
     for index, source in enumerate(sources):
         if source.parameters:
             given = ", ".join(source.parameters)
@@ -93,8 +88,9 @@ def _check_sources(
                 f"sources.{index}.parameters: gives {given}, which a search sets by itself; "
                 "use genome.ranges or genome.fixed"
             )
-    if space.drop_sources and all(each.sources[0] >= len(sources) for each in operators):
-        names = " and ".join(each.name for each in operators)
+    fewest = min(find_operator(name).sources[0] for name in space.operators)
+    if space.drop_sources and fewest >= len(sources):
+        names = " and ".join(space.operators)
         raise RecipeError(
             f"genome.drop_sources: there are {len(sources)} sources, none of which {names} can do "
             "without"

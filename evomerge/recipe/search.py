@@ -229,6 +229,8 @@ class GenomeSpace(Strict):
         shared: Parameters that have one gene for all `sources`, `layers` or `components`, instead
             of one for each.
         drop_sources: Let the search leave sources out, as far as the operator can do without.
+        post: An operator that the search may apply to the merge, as it sees fit. Ranges and fixed
+            values of parameters that only this operator has are its own.
         prior: How far weights follow what is measured of the sources before the search.
     """
 
@@ -239,6 +241,7 @@ class GenomeSpace(Strict):
     fixed: dict[str, Value] = Field(default_factory=dict)
     shared: dict[str, tuple[Axis, ...]] = Field(default_factory=dict)
     drop_sources: Flag = False
+    post: Literal["aim"] | None = None
     prior: PriorSettings | None = None
 
     @property
@@ -259,6 +262,8 @@ class GenomeSpace(Strict):
                 raise ValueError(f"ranges.{name}: {problem}")
             if name in self.fixed:
                 raise ValueError(f"{name} is both in ranges and in fixed; keep one")
+        if self.post in self.operators:
+            raise ValueError(f"{self.post} is both the operator and what follows it; keep one")
         return self
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from evomerge.errors import RunError
 from evomerge.evaluation.objective import Objective
 from evomerge.evaluation.outcome import Evaluated, Failed
-from evomerge.genome.genes import OPERATOR, PRESENCE
+from evomerge.genome.genes import OPERATOR, POST, PRESENCE
 from evomerge.reporting.forecast import forecast
 from evomerge.store.records import scores_of_sources
 
@@ -116,12 +116,17 @@ def _row(entry: Entry, objective: Objective, genes: Sequence[dict[str, Any]]) ->
 
 
 def _choices(candidate: Candidate, genes: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What a candidate's genes chose: its operator, and the sources that it does without."""
+    """What a candidate's genes chose: its operator, the sources it does without, what follows."""
     recipe = json.loads(candidate.recipe)
     chosen = [gene for gene in genes if "choices" in gene]
+    found: dict[str, Any] = {}
+    for gene in chosen:
+        if gene["parameter"] == POST:
+            applied = recipe["operator"] in gene["choices"]
+            found["post"] = recipe["operator"] if applied else None
+            recipe = recipe["sources"][0]["recipe"] if applied else recipe
     optional = [gene["source"] for gene in chosen if gene["parameter"] == PRESENCE]
     merged = {source["name"] for source in recipe["sources"]} if optional else set()
-    found: dict[str, Any] = {}
     if any(gene["parameter"] == OPERATOR for gene in chosen):
         found["operator"] = recipe["operator"]
     if optional:

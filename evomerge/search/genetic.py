@@ -91,7 +91,7 @@ class GA:
     def __init__(self, settings: StrategySettings) -> None:
         self._rng = np.random.default_rng(settings.seed)
         self._dimension = settings.dimension
-        self._choices = np.array(settings.choices)
+        self._genes, self._choices = settings.genes, np.array(settings.choices)
         self._crossovers = crossovers(settings)
         self._size = max(settings.generation, SMALLEST)
         self._founders = deque(first_points(self._size, settings, self._rng))
@@ -124,9 +124,13 @@ class GA:
         """The mean of many parents, with noise of the population's spread."""
         parents = [tournament(self._population, self._rng).point for _ in range(PARENTS)]
         noise = self._deviations() * self._rng.normal(size=self._dimension)
-        # The first parent is as good as any, and the mean of choices would be another one.
-        mean = np.where(self._choices, parents[0], np.mean(parents, axis=0) + noise)
-        return Offspring(self._unseen(np.clip(mean, 0.0, 1.0)))
+        child = np.clip(np.mean(parents, axis=0) + noise, 0.0, 1.0)
+        for place in np.flatnonzero(self._choices):
+            # The mean of two choices may be a third one; what they share is what most make.
+            gene, found = self._genes[place], [float(parent[place]) for parent in parents]
+            made = [gene.choice(coordinate) for coordinate in found]
+            child[place] = found[made.index(max(made, key=made.count))]
+        return Offspring(self._unseen(child))
 
     def _cross(self) -> Offspring:
         """Two parents, crossed by structure and mutated."""

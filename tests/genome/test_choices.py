@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from spaces import genome_of
 
 from evomerge.errors import RecipeError
-from evomerge.genome.genes import KEPT, OPERATOR, PRESENCE, Gene
+from evomerge.genome.genes import KEPT, NOTHING, OPERATOR, POST, PRESENCE, Gene
 from evomerge.layout import Component
 from evomerge.operators.registry import find_operator
 from evomerge.recipe.calibration import CalibrationSettings
@@ -54,6 +54,20 @@ GENOMES = {
         sources=4,
         layer_groups=2,
     ),
+    "an operator on the merge": genome_of(
+        operator=("slerp", "linear"),
+        drop_sources=True,
+        post="aim",
+        ranges={"omega": (0.2, 0.6)},
+        calibration=CalibrationSettings(texts="texts.txt"),
+        sources=3,
+    ),
+    "an operator on one that is measured": genome_of(
+        operator="fisher",
+        post="aim",
+        layer_groups=1,
+        calibration=CalibrationSettings(texts={"m0": "0", "m1": "1", "base": "b"}),
+    ),
 }
 every_genome = pytest.mark.parametrize("genome", GENOMES.values(), ids=GENOMES)
 
@@ -69,6 +83,8 @@ def point_with(genome: Genome, operator: str | None, kept: set[int]) -> list[flo
     def coordinate(gene: Gene) -> float:
         if gene.parameter == OPERATOR:
             return gene.middle(operator or "")
+        if gene.parameter == POST:
+            return 0.0
         if gene.parameter == PRESENCE:
             return 0.75 if gene.source in kept else 0.25
         return 0.5
@@ -86,8 +102,10 @@ def merged(recipe: MergeRecipe) -> list[str]:
 def test_every_point_is_a_valid_recipe(genome: Genome, data: st.DataObject) -> None:
     point = data.draw(points_of(genome))
     recipe = genome.decode(point)
-    assert check_operator(recipe).name in genome.space.operators
+    assert check_operator(recipe).name in {*genome.space.operators, genome.space.post}
     assert MergeRecipe.model_validate_json(recipe.model_dump_json()) == recipe
+    recipe = recipe.sources[0].recipe or recipe
+    assert recipe.operator in genome.space.operators
     assert merged(recipe) == [f"m{index}" for index in genome.taken(point)]
 
 
@@ -221,6 +239,36 @@ def test_as_many_sources_stay_as_the_operator_takes(
     assert merged(genome.decode([*coordinates, 0.5])) == kept
 
 
+def test_what_is_done_to_a_merge_is_a_recipe_around_it() -> None:
+    genome = GENOMES["an operator on one that is measured"]
+    off, on = (genome.decode((choice, 0.5, 0.75)) for choice in (0.25, 0.75))
+    assert (off.operator, on.operator) == ("fisher", "aim")
+    assert on.sources[0].recipe == off.model_copy(update={"dtype": "float32"})
+    assert on.calibration == CalibrationSettings(texts={"base": "b"})
+    assert on.dtype == off.dtype == "base"
+    assert genome.labels()[0]["choices"] == [NOTHING, "aim"]
+
+
+def test_parameters_that_only_the_last_operator_has_are_its_own() -> None:
+    genome = genome_of(
+        operator="linear",
+        post="aim",
+        ranges={"omega": (0.2, 0.6)},
+        fixed={"weight": 0.5, "scale": 0.9},
+        calibration=CalibrationSettings(texts="texts.txt"),
+        layer_groups=1,
+    )
+    assert [(gene.parameter, gene.operators) for gene in genome.genes] == [
+        (POST, ()),
+        ("omega", ("aim",)),
+    ]
+    recipe = genome.decode((0.75, 0.5))
+    assert recipe.parameters == {"scale": 0.9, "omega": 0.4}
+    assert recipe.sources[0].recipe is not None
+    assert recipe.sources[0].recipe.parameters == {"weight": 0.5}
+    assert genome.active((0.25, 0.5)) == [True, False]
+
+
 def test_texts_of_dropped_sources_are_no_part_of_the_recipe() -> None:
     genome = GENOMES["measured operators"]
     recipe = genome.decode(point_with(genome, "fisher", {1, 3}))
@@ -259,6 +307,22 @@ def test_texts_of_dropped_sources_are_no_part_of_the_recipe() -> None:
             r"genome\.drop_sources: there are 1 sources",
         ),
         (
+            {"post": "aim"},
+            r"^calibration: is missing; aim needs the activation",
+        ),
+        (
+            {
+                "operator": "fisher",
+                "post": "aim",
+                "calibration": CalibrationSettings(texts={"m0": "0", "m1": "1"}),
+            },
+            r"^calibration\.texts: has no file for base, which aim measures$",
+        ),
+        (
+            {"post": "aim", "ranges": {"omga": (0, 1)}},
+            r"^genome\.ranges\.omga: task_arithmetic has only: .*; aim has only: omega$",
+        ),
+        (
             {"operator": "fisher", "calibration": CalibrationSettings(texts={"mo": "x.txt"})},
             r"^calibration\.texts: 'mo' is no source; known: base, m0, m1$",
         ),
@@ -273,6 +337,13 @@ def test_the_mean_is_what_most_choose_and_counts_only_genes_that_had_a_say() -> 
     genome = genome_of(sources=2, drop_sources=True, layer_groups=1)
     points = [(0.9, 0.1, 0.2, 0.7), (0.6, 0.9, 0.4, 0.5), (0.8, 0.2, 0.6, 0.9)]
     assert genome.mean(points) == (0.75, 0.25, pytest.approx(0.4), 0.5)
+
+
+def test_the_mean_keeps_the_sources_that_the_recipes_merge_whatever_was_asked_for() -> None:
+    genome = genome_of(operator="slerp", sources=3, drop_sources=True, layer_groups=1)
+    points = [(0.6, 0.9, 0.7, 0.5), (0.1, 0.2, 0.3, 0.5), (0.9, 0.8, 0.7, 0.5)]
+    assert [genome.taken(point) for point in points] == [(1, 2), (1, 2), (0, 1)]
+    assert genome.taken(genome.mean(points)) == (1, 2)
 
 
 def test_of_equally_frequent_choices_the_mean_makes_that_of_the_first_point() -> None:

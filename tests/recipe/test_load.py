@@ -203,6 +203,10 @@ def test_a_recipe_must_have_keys(text):
         ("genome: {operator: []}", "r.yaml:5: genome.operator: give at least one operator"),
         ("genome: {operator: [ties, ties]}", "genome.operator: 'ties' is listed twice"),
         (
+            "genome: {operator: [ties, aim], post: aim}",
+            "aim is both the operator and what",
+        ),
+        (
             "genome: {shared: {density: [layer]}}",
             (
                 "genome.shared.density.0: expected 'sources', 'layers' or 'components', found "

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from command_line import run_cli, write_recipe
+from tiny_family import load_tensors
 
+from evomerge.cli.console import choices_in_words
 from evomerge.merging.export import export_checkpoint
 from evomerge.merging.sources import SourceLibrary
 from evomerge.operators.registry import find_operator
@@ -43,6 +45,7 @@ def test_candidates_are_merged_with_what_is_measured(recipe: Path, tmp_path: Pat
     assert len(list((tmp_path / "cache" / "statistics").glob("fisher-*"))) >= 3
 
 
+@pytest.mark.slow
 def test_temperatures_of_sens_merging_are_searched_by_orders_of_magnitude(
     recipe: Path, tmp_path: Path
 ) -> None:
@@ -64,6 +67,39 @@ def test_temperatures_of_sens_merging_are_searched_by_orders_of_magnitude(
     wanted = ("export", tmp_path / "run", bred[0]["candidate"], "--to", "recipe", "--out", out)
     assert run_cli(*wanted).code == 0
     assert find_operator(load(MergeRecipe, out).operator).name == "sens_merging"
+
+
+@pytest.mark.slow
+def test_a_space_of_choices_is_searched_shown_and_exported(recipe: Path, tmp_path: Path) -> None:
+    text = recipe.read_text().replace(
+        "genome: {operator: fisher, layer_groups: 2,",
+        "genome: {operator: [ties, dare_linear, fisher], drop_sources: true, post: aim, "
+        "layer_groups: each, shared: {density: [sources, layers]}, ranges: {omega: [0.2, 0.6]},",
+    )
+    recipe.write_text(text)
+    run = tmp_path / "run"
+    wanted = {"search.candidates": 36, "search.strategy": "GA"}
+    settings = [part for key, value in wanted.items() for part in ("--set", f"{key}={value}")]
+    done = run_cli("search", recipe, "--run", run, *settings)
+    assert done.code == 0, done.err
+    rows = json.loads(run_cli("leaderboard", run, "--json").out)["candidates"]
+    assert {row["status"] for row in rows} <= {"evaluated", "stopped"}
+    bred = [row for row in rows if row["choices"]]
+    assert {row["choices"]["operator"] for row in bred} == {"ties", "dare_linear", "fisher"}
+    assert {row["choices"]["post"] for row in bred} == {None, "aim"}
+    (row, *_) = [r for r in bred if r["choices"]["dropped"] and r["choices"]["post"]]
+    words = choices_in_words(row["choices"])
+    assert f"choices     {words}\n" in run_cli("show", run, row["candidate"]).out
+    assert words in run_cli("leaderboard", run).out
+    assert "by operator: candidates, their mean score and the best" in (
+        run_cli("importance", run).out
+    )
+    for kind, out in (("recipe", tmp_path / "one.yaml"), ("checkpoint", tmp_path / "one")):
+        exported = run_cli("export", run, row["candidate"], "--to", kind, "--out", out)
+        assert exported.code == 0, exported.err
+    assert run_cli("merge", tmp_path / "one.yaml", tmp_path / "again").code == 0
+    first, second = (load_tensors(tmp_path / name) for name in ("one", "again"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,8 @@ def test_importance_tells_choices_apart_in_words(searched: RunStore) -> None:
         ({"operator": "ties", "dropped": ["b"]}, "ties, without b"),
         ({"dropped": ["b", "c"]}, "without b and c"),
         ({"dropped": []}, "all sources"),
+        ({"dropped": [], "post": None}, "all sources"),
+        ({"operator": "ties", "dropped": ["b"], "post": "aim"}, "ties, without b, then aim"),
     ],
 )
 def test_choices_in_words(choices: dict[str, object], words: str) -> None:
