@@ -75,7 +75,8 @@ class Rung:
                 first, second = halves(group)
                 point[first] += gap
                 point[second] -= gap
-        return np.clip(point, 0.0, 1.0)
+        inside: Array = np.clip(point, 0.0, 1.0)
+        return inside
 
 
 class Ladder:
