@@ -75,7 +75,8 @@ class Rung:
                 first, second = halves(group)
                 point[first] += gap
                 point[second] -= gap
-        return np.clip(point, 0.0, 1.0)
+        inside: Array = np.clip(point, 0.0, 1.0)
+        return inside
 
 
 class Ladder:
@@ -154,7 +155,8 @@ def series(settings: StrategySettings) -> tuple[Group, ...]:
         return (np.arange(settings.dimension),)
     found = defaultdict(list)
     for index, gene in enumerate(settings.genes):
-        found[gene.parameter, gene.source, gene.component].append((gene.group, index))
+        key = gene.parameter, gene.source, gene.component, gene.operators
+        found[key].append((gene.group, index))
     return tuple(np.array([index for _, index in sorted(each)]) for each in found.values())
 
 
