@@ -10,6 +10,7 @@ from evomerge.errors import RunError
 from evomerge.evaluation.objective import Objective
 from evomerge.evaluation.outcome import Evaluated, Failed
 from evomerge.genome.genes import OPERATOR, POST, PRESENCE
+from evomerge.recipe.merge import MergeRecipe
 from evomerge.reporting.forecast import forecast
 from evomerge.store.records import scores_of_sources
 
@@ -117,19 +118,20 @@ def _row(entry: Entry, objective: Objective, genes: Sequence[dict[str, Any]]) ->
 
 def _choices(candidate: Candidate, genes: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What a candidate's genes chose: its operator, the sources it does without, what follows."""
-    recipe = json.loads(candidate.recipe)
     chosen = [gene for gene in genes if "choices" in gene]
     found: dict[str, Any] = {}
-    for gene in chosen:
-        if gene["parameter"] == POST:
-            applied = recipe["operator"] in gene["choices"]
-            found["post"] = recipe["operator"] if applied else None
-            recipe = recipe["sources"][0]["recipe"] if applied else recipe
-    optional = [gene["source"] for gene in chosen if gene["parameter"] == PRESENCE]
-    merged = {source["name"] for source in recipe["sources"]} if optional else set()
+    if not chosen:
+        return found
+    recipe = MergeRecipe.model_validate_json(candidate.recipe)
+    if any(gene["parameter"] == POST for gene in chosen):
+        inner = recipe.sources[0].recipe
+        found["post"] = recipe.operator if inner else None
+        recipe = inner or recipe
     if any(gene["parameter"] == OPERATOR for gene in chosen):
-        found["operator"] = recipe["operator"]
+        found["operator"] = recipe.operator
+    optional = [gene["source"] for gene in chosen if gene["parameter"] == PRESENCE]
     if optional:
+        merged = {source.label for source in recipe.sources}
         found["dropped"] = [name for name in optional if name not in merged]
     return found
 
