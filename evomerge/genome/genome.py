@@ -157,7 +157,7 @@ class Genome:
             {
                 "parameter": self._parameter(gene),
                 "source": "all" if gene.source is None else self.sources[gene.source].label,
-                "layers": _in_words([layers.get(p) for p in gene.drives(list(layers))]),
+                "layers": _in_words(gene, layers),
                 "component": getattr(gene.component, "value", gene.component) or "others",
                 **({"choices": list(gene.choices)} if gene.choices else {}),
             }
@@ -215,8 +215,9 @@ class Genome:
         return tuple(rule.model_copy(update={"value": values[p]}) for p, rule in self.rules)
 
 
-def _in_words(layers: Sequence[LayerRange | None]) -> str:
-    ranges = {each for each in layers if each}
-    if len(ranges) > 1:
+def _in_words(gene: Gene, layers: Mapping[Part, LayerRange]) -> str:
+    """The layers that a gene drives."""
+    found = [layers[part] for part in gene.drives(list(layers)) if part in layers]
+    if found and gene.group is None:
         return "all"
-    return next((f"{first}-{end - 1}" for first, end in ranges), "none")
+    return next((f"{first}-{end - 1}" for first, end in found), "none")

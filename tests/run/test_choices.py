@@ -11,8 +11,9 @@ from planted import OBJECTIVE, TENSOR, Crash, PlantedExecutor, Silent, evaluated
 
 from evomerge.cli.console import choices_in_words
 from evomerge.genome.build import build_genome
-from evomerge.genome.genes import OPERATOR, PRESENCE
+from evomerge.genome.genes import OPERATOR
 from evomerge.layout import Place
+from evomerge.recipe.calibration import CalibrationSettings
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.search import GenomeSpace, StrategyName
 from evomerge.reporting.importance import importance
@@ -38,15 +39,21 @@ GENOME = build_genome(
         operator=("task_arithmetic", "ties", "dare_ties", "slerp"),
         layer_groups=1,
         drop_sources=True,
+        post="aim",
     ),
+    calibration=CalibrationSettings(texts="texts.txt"),
     tensors=[TENSOR.format(layer) for layer in range(4)],
     dtype="base",
     seed=0,
 )
 
+RIGHT = {"operator": "ties", "dropped": ["b"], "post": None}
+
 
 def score(recipe: MergeRecipe) -> float:
-    """Best is ties of a and c, with weights of 0.7."""
+    """Best is ties of a and c, with weights of 0.7 and nothing done to it."""
+    cost = 0.1 if recipe.sources[0].recipe else 0.0
+    recipe = recipe.sources[0].recipe or recipe
     weights = [
         recipe.setting("weight", TENSOR.format(0), Place(0, "mlp"), source)  # type: ignore[arg-type]
         for source in recipe.sources
@@ -54,7 +61,7 @@ def score(recipe: MergeRecipe) -> float:
     away = sum((w - 0.7) ** 2 for w in weights if w is not None) / len(weights)
     names = [source.label for source in recipe.sources]
     wrong = len({"a", "c"} ^ {*names})
-    return 1 - 0.2 * (recipe.operator != "ties") - 0.1 * wrong - away
+    return 1 - cost - 0.2 * (recipe.operator != "ties") - 0.1 * wrong - away
 
 
 @dataclass
@@ -106,21 +113,21 @@ def test_the_best_candidates_have_the_right_operator_and_sources(
     searched: RunStore, tmp_path: Path
 ) -> None:
     rows = leaderboard(searched, tmp_path)["candidates"]
-    assert [row["choices"] for row in rows[:3]] == [{"operator": "ties", "dropped": ["b"]}] * 3
+    assert [row["choices"] for row in rows[:3]] == [RIGHT] * 3
     assert rows[0]["search_score"] > 0.99
 
 
 def test_the_elite_mean_chooses_what_the_elites_do(searched: RunStore, tmp_path: Path) -> None:
     rows = leaderboard(searched, tmp_path)["candidates"]
     (mean,) = [row for row in rows if row["name"] == ELITE_MEAN]
-    assert mean["choices"] == {"operator": "ties", "dropped": ["b"]}
+    assert mean["choices"] == RIGHT
     (entry,) = [e for e in searched.entries() if e.candidate.name == ELITE_MEAN]
     chosen = [
         coordinate
         for gene, coordinate in zip(GENOME.genes, entry.candidate.genotype or (), strict=True)
         if gene.choices
     ]
-    assert chosen == [0.375, 0.75, 0.25, 0.75]
+    assert chosen == [0.375, 0.75, 0.25, 0.75, 0.25]
 
 
 def test_parents_are_the_sources_that_take_part(searched: RunStore, tmp_path: Path) -> None:
@@ -129,14 +136,15 @@ def test_parents_are_the_sources_that_take_part(searched: RunStore, tmp_path: Pa
     assert len(ids) == 3
     for row in rows:
         if row["kind"] == "offspring" and row["name"] is None:
-            left = [ids[source["name"]] for source in row["recipe"]["sources"]]
-            assert row["parents"] == left
+            kept = [name for name in ids if name not in row["choices"]["dropped"]]
+            assert row["parents"] == [ids[name] for name in kept]
 
 
 def test_importance_tells_choices_apart_in_words(searched: RunStore) -> None:
     document = importance(searched)
     assert document["groups"]["parameter"]["operator"]["matters"]
-    operator, *presences = [gene for gene in document["genes"] if "choices" in gene]
+    operator, *presences, post = [gene for gene in document["genes"] if "choices" in gene]
+    assert [choice["choice"] for choice in post["choices"]] == ["nothing", "aim"]
     assert operator["parameter"] == OPERATOR
     best = max(operator["choices"], key=lambda choice: choice["best"])
     assert best["choice"] == "ties"
@@ -173,10 +181,7 @@ def test_every_strategy_searches_a_space_of_choices_and_resumes(
         search(tmp_path / "cut", name, 64, crash_after=23).close()
     with closing(search(tmp_path / "cut", name, 64)) as store:
         assert store.entries() == expected
-    chosen = {
-        MergeRecipe.model_validate_json(e.candidate.recipe).operator
-        for e in expected
-        if e.candidate.kind == "offspring"
-    }
-    assert len(chosen) > 1
-    assert {gene.parameter for gene in GENOME.genes} >= {OPERATOR, PRESENCE}
+    points = [e.candidate.genotype for e in expected if e.candidate.genotype]
+    assert len({GENOME.operator(point) for point in points}) > 1
+    assert len({GENOME.taken(point) for point in points}) > 1
+    assert {GENOME.post(point) for point in points} == {None, "aim"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -50,3 +52,8 @@ def test_first_points_spread_choices_evenly_over_what_there_is_to_choose() -> No
     chosen = [choice.choice(coordinate) for coordinate in points[:, 0].tolist()]
     assert [chosen.count(each) for each in choice.choices] == [8] * 4
     assert points[:, 1].std() == pytest.approx(0.14, rel=0.15)
+    around = first_points(
+        32, dataclasses.replace(settings, centre=(0.9, 0.3)), np.random.default_rng(0)
+    )
+    chosen = [choice.choice(coordinate) for coordinate in around[:, 0].tolist()]
+    assert [chosen.count(each) for each in choice.choices] == [4, 4, 4, 20]
