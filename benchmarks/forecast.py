@@ -14,7 +14,6 @@ import os
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import argparse
-import math
 
 import numpy as np
 from landscape import SEARCH_ITEMS, SETTINGS, Landscape, Setting
@@ -24,7 +23,7 @@ from evomerge.reporting.forecast import FARTHEST, LEAST, greatest_rise
 from evomerge.search.strategies import STRATEGIES
 
 SEARCHES = ("CMA", "DiagonalCMA", "GA", "DE", "SHADE", "NSGA2", "Sobol", "random")
-KNOWN = (LEAST, 48, 100, 200)
+KNOWN = (LEAST, 64, 100, 200)
 AHEAD = (0.1, 0.25, 0.5, 1, 2, FARTHEST)
 
 
@@ -59,20 +58,20 @@ def main() -> None:
 
 
 def course(name: str, setting: Setting, seed: int, items: int) -> list[float]:
-    """The scores of a search's offspring, minus infinity for those that were stopped."""
+    """The scores of a search's offspring, the best start's for those that were stopped."""
     landscape, ours = Landscape(setting, seed), Ours()
     strategy = STRATEGIES[name](ours.settings(landscape, seed))
     found = ours.search(landscape, strategy, items + SEARCH_ITEMS)
     starts = len(landscape.starting_points())
+    least = max(found.scores[:starts])
     pairs = zip(found.scores[starts:], found.whole[starts:], strict=True)
-    return [score if whole else -math.inf for score, whole in pairs]
+    return [max(score, least) if whole else least for score, whole in pairs]
 
 
 def is_covered(scores: list[float], known: int, more: int) -> bool:
     """Whether the best of some scores rose by no more than the first of them let expect."""
-    most = greatest_rise(scores[:known], more)
     rise = max(scores[: known + more]) - max(scores[:known])
-    return most is not None and rise <= most + 1e-9
+    return rise <= greatest_rise(scores[:known], more) + 1e-9
 
 
 if __name__ == "__main__":

@@ -296,7 +296,7 @@ class Strategy(Strict):
             strategies that have one; chosen by dimension when absent.
         seed: Seeds the strategy and the stochastic operators; below 2^32.
         warm_start: The folder of an earlier run over the same genes, relative to the recipe; the
-            first proposals lie around the mean of its best offspring, half as far away as usual.
+            first proposals lie around the mean of its best offspring.
         stop: When the search ends before its candidates are used up.
     """
 

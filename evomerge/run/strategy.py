@@ -44,7 +44,7 @@ def strategy_of(store: RunStore, search: PreparedSearch, gram: Gram | None) -> S
         VersionError: A package that it needs does not work as installed.
     """
     settings, chosen = search.recipe.search, store.fact("strategy")
-    warm = store.fact("warm_start") or {"centre": None, "step": settings.step}
+    warm = store.fact("warm_start")
     return build_strategy(
         # Runs of versions that did not choose have the strategy of their recipe.
         chosen["name"] if chosen else settings.strategy,
@@ -52,10 +52,10 @@ def strategy_of(store: RunStore, search: PreparedSearch, gram: Gram | None) -> S
             dimension=len(search.genome.genes),
             generation=settings.generation,
             seed=settings.seed,
-            step=warm["step"],
+            step=settings.step,
             genes=search.genome.genes,
             sources=len(search.genome.sources),
-            centre=warm["centre"] and tuple(warm["centre"]),
+            centre=tuple(warm["centre"]) if warm else None,
             candidates=store.fact("planned") or settings.candidates,
             objectives=len(search.objective.weights),
             gram=gram,

@@ -18,7 +18,6 @@ from evomerge.reporting.leaderboard import read_objective
 from evomerge.run.finalists import best_points
 from evomerge.run.folder import RunFolder, recipe_of
 from evomerge.run.transfer import models_by_content, transferred
-from evomerge.search.nevergrad import default_step
 from evomerge.search.strategies import WITHOUT_CENTRE
 from evomerge.store.database import RunStore
 
@@ -31,9 +30,6 @@ if TYPE_CHECKING:
 
 WHERE = "search.warm_start"
 
-SHARE_OF_STEP = 0.5
-"""First step around a point that was found, in terms of that around the middle of the cube."""
-
 UNTIMED = Timing(merge_s=0.0, forward_s=0.0, total_s=0.0)
 
 
@@ -43,8 +39,8 @@ class WarmStart:
 
     Attributes:
         run: Folder of the earlier run.
-        centre: Mean of its best offspring, as a point of the new search.
-        step: First step of the new search.
+        centre: Mean of its best offspring, as a point of the new search. The first step is that
+            of any search: on planted landscapes half of it found less (benchmarks/LOG.md).
         outcomes: What is known of the starting candidates, by the digests of their recipes here.
         choosing: Documents that decided something in the earlier run, or in one that it began
             from.
@@ -53,7 +49,6 @@ class WarmStart:
 
     run: str
     centre: Point
-    step: float
     outcomes: Mapping[str, Evaluated]
     choosing: tuple[str, ...]
     findings: tuple[Finding, ...]
@@ -61,7 +56,7 @@ class WarmStart:
     @property
     def facts(self) -> dict[str, Any]:
         """What the new run remembers, so that the earlier one may be deleted."""
-        return {"run": self.run, "centre": self.centre, "step": self.step}
+        return {"run": self.run, "centre": self.centre}
 
 
 def read_warm_start(
@@ -99,11 +94,9 @@ def read_warm_start(
         differs = _differences(store.fact("scored_by"), scored_by)
         outcomes = {} if differs else _outcomes(store, models)
         overlap = {*store.fact("held_out")} & {*search.contents.choosing} - {*choosing}
-    settings = search.recipe.search
     return WarmStart(
         run=run,
         centre=search.genome.mean(points),
-        step=settings.step or SHARE_OF_STEP * default_step(len(points[0])),
         outcomes=outcomes,
         choosing=choosing,
         findings=(

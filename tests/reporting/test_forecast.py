@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,66 +42,72 @@ def rising(candidates: int) -> list[float]:
     return [0.1 * math.log2(n) if n % 2 == 0 or n == 1 else -1.0 for n in range(1, candidates + 1)]
 
 
-def test_twice_the_rise_per_doubling_is_the_most_to_expect() -> None:
+def test_some_times_the_rise_per_doubling_is_the_most_to_expect() -> None:
     # 64 candidates rose by 0.2 since the first 16; as many again are one doubling.
-    assert greatest_rise(rising(64), 64) == pytest.approx(0.2)
-    assert greatest_rise(rising(64), 192) == pytest.approx(0.4)
-    assert greatest_rise(rising(64), 32) == pytest.approx(0.2 * math.log2(1.5))
+    assert greatest_rise(rising(64), 64) == pytest.approx(0.25)
+    assert greatest_rise(rising(64), 192) == pytest.approx(0.5)
+    assert greatest_rise(rising(64), 32) == pytest.approx(0.25 * math.log2(1.5))
 
 
 def test_a_late_rise_counts_in_full() -> None:
     # 0.1 since the first half, though nothing between the quarter and that.
-    assert greatest_rise([*[0.5] * 32, *[0.6] * 32], 64) == pytest.approx(0.2)
+    assert greatest_rise([*[0.5] * 32, *[0.6] * 32], 64) == pytest.approx(0.25)
 
 
 def test_a_search_that_no_longer_rises_brings_nothing() -> None:
     assert greatest_rise([0.1, 0.5, *[0.3] * 62], 64) == 0
 
 
-def test_without_scores_early_on_nothing_can_be_told() -> None:
-    assert greatest_rise([-math.inf] * 20 + [0.5] * 44, 10) is None
-    entries = [entry(n, None if n < 20 else 0.5) for n in range(64)]
-    assert forecast(entries, OBJECTIVE, 1) is None
+def course(seconds: float, count: int = 64) -> list[Entry]:
+    """A source that solves nothing, and offspring that rise."""
+    source = entry(0, 0.0)
+    offspring = [entry(n, score, seconds) for n, score in enumerate(rising(count), start=1)]
+    return [replace(source, candidate=replace(source.candidate, kind="source")), *offspring]
+
+
+def told(entries: list[Entry], workers: int = 1) -> dict[str, Any]:
+    found = forecast(entries, OBJECTIVE, workers)
+    assert found is not None
+    return found
 
 
 def test_an_hour_is_what_the_workers_do_in_it() -> None:
-    entries = [entry(n, score, seconds=72.0) for n, score in enumerate(rising(64))]
-    found = forecast(entries, OBJECTIVE, workers=2)
-    assert found is not None
+    found = told(course(seconds=72.0), workers=2)
     assert (found["candidates"], found["hours"]) == (100, 1)
-    assert found["high"] == pytest.approx(0.2 * math.log2(1 + 100 / 64))
+    assert found["high"] == pytest.approx(0.25 * math.log2(1 + 100 / 64))
     assert found["text"] == (
         "Another hour (about 100 candidates) would likely bring the best candidate +0.000 to "
-        "+0.272 on the search items."
+        "+0.339 on the search items."
     )
 
 
 def test_nobody_looks_farther_ahead_than_four_times_what_was_seen() -> None:
-    entries = [entry(n, score, seconds=1.5) for n, score in enumerate(rising(64))]
-    found = forecast(entries, OBJECTIVE, workers=1)
-    assert found is not None
+    found = told(course(seconds=1.5))
     assert found["candidates"] == FARTHEST * 64
     assert found["text"].startswith("Another 6 minutes (about 260 candidates) would")
 
 
 def test_slow_candidates_are_at_least_one() -> None:
-    entries = [entry(n, score, seconds=9e3) for n, score in enumerate(rising(64))]
-    found = forecast(entries, OBJECTIVE, workers=1)
-    assert found is not None
-    assert found["text"].startswith("Another hour (about 1 candidate) would")
+    assert told(course(seconds=9e3))["text"].startswith("Another hour (about 1 candidate) would")
 
 
-def test_starting_candidates_and_the_elite_mean_do_not_count() -> None:
-    entries = [entry(n, score) for n, score in enumerate(rising(64))]
-    start = replace(entries[0], candidate=replace(entries[0].candidate, kind="source"))
-    more = [start, *entries, entry(-1, 5.0)]
-    assert forecast(more, OBJECTIVE, 1) == forecast(entries, OBJECTIVE, 1)
+def test_what_was_not_scored_in_full_is_no_better_than_the_sources() -> None:
+    failed = [entry(number, None) for number in range(1, 33)]
+    better = [entry(number, 0.1) for number in range(33, 65)]
+    source = course(seconds=1.5)[0]
+    # All of the rise came with the last doubling; 256 more are 2.3 of them.
+    assert told([source, *failed, *better])["high"] == pytest.approx(0.25 * math.log2(5))
 
 
-def test_a_short_search_says_nothing() -> None:
-    entries = [entry(n, score) for n, score in enumerate(rising(LEAST))]
-    assert forecast(entries, OBJECTIVE, 1) is not None
-    assert forecast(entries[1:], OBJECTIVE, 1) is None
+def test_the_elite_mean_does_not_count() -> None:
+    entries = course(seconds=9.0)
+    assert told([*entries, entry(-1, 5.0)]) == told(entries)
+
+
+def test_a_search_that_is_short_or_without_a_source_says_nothing() -> None:
+    assert forecast(course(9.0, LEAST), OBJECTIVE, 1) is not None
+    assert forecast(course(9.0, LEAST - 1), OBJECTIVE, 1) is None
+    assert forecast(course(9.0)[1:], OBJECTIVE, 1) is None
 
 
 @pytest.mark.slow
@@ -108,11 +115,10 @@ def test_searches_seldom_rise_by_more() -> None:
     """Twenty searches of 48 candidates go on to twice and four times as many."""
     covered = []
     for seed in range(20):
-        course = searched(seed, 192)
+        scores = searched(seed, 192)
         for more in (48, 144):
-            most = greatest_rise(course[:48], more)
-            assert most is not None
-            covered.append(max(course[: 48 + more]) - max(course[:48]) <= most)
+            most = greatest_rise(scores[:48], more)
+            covered.append(max(scores[: 48 + more]) - max(scores[:48]) <= most)
     assert sum(covered) / len(covered) >= 0.8
 
 

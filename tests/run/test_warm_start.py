@@ -16,7 +16,6 @@ from evomerge.run.candidates import offspring, starting
 from evomerge.run.creation import Beginning, begin, create, notes
 from evomerge.run.prepare import PreparedSearch, prepare_search
 from evomerge.run.search_file import read_search
-from evomerge.search.nevergrad import default_step
 from evomerge.store.database import RunStore
 
 if TYPE_CHECKING:
@@ -79,17 +78,10 @@ def told(beginning: Beginning) -> str:
     return "\n".join(f"{each.severity}: {each.message}" for each in beginning.findings)
 
 
-def test_it_starts_around_the_mean_of_the_best_with_half_the_step(recipe: Path, run: Path) -> None:
+def test_it_starts_around_the_mean_of_the_best(recipe: Path, run: Path) -> None:
     warm = begun(recipe, run).warm_start
     assert warm is not None
     assert warm.centre == pytest.approx([0.1, 0.2, 0.3] * 4)
-    assert warm.step == default_step(12) / 2
-
-
-def test_a_step_that_is_given_is_kept(recipe: Path, run: Path) -> None:
-    warm = begun(recipe, run, "search.step=0.2").warm_start
-    assert warm is not None
-    assert warm.step == 0.2
 
 
 def test_layers_that_share_a_gene_now_take_the_mean(recipe: Path, run: Path) -> None:
@@ -273,7 +265,7 @@ def test_a_run_that_began_from_another_needs_it_no_more(recipe: Path, run: Path)
         points = [e.candidate.genotype for e in store.entries() if e.candidate.genotype]
         assert [each.severity for each in notes(store)] == ["note"]
     middle = [sum(gene) / len(gene) for gene in zip(*points, strict=True)]
-    assert middle == pytest.approx([0.1, 0.2, 0.3] * 4, abs=0.1)
+    assert middle == pytest.approx([0.1, 0.2, 0.3] * 4, abs=0.15)
     document = json.loads(run_cli("leaderboard", new, "--json").out)
     scores: dict[str, Any] = {row["name"]: row["search_score"] for row in document["candidates"]}
     assert scores["base"] == 0.0
