@@ -130,7 +130,9 @@ class Ladder:
         self._splits.popleft()
         # Sorting is stable: of equals the older ones are elites.
         elites = sorted(self._known, key=lambda known: -known[0])[:ELITES]
-        centre = np.mean([point for _, point in elites], axis=0)
+        mean = np.mean([point for _, point in elites], axis=0)
+        # Between two choices there may lie a third one, which is not their mean.
+        centre = np.where(self._settings.choices, elites[0][1], mean)
         self._rung = Rung(groups=self._finer.popleft(), centre=centre)
         self._search = self._start()
 

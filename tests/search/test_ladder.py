@@ -105,6 +105,19 @@ def test_the_next_rung_starts_from_the_mean_of_the_best() -> None:
     assert strategy._rung.centre.tolist() == pytest.approx(np.mean(points[ELITES:], axis=0))
 
 
+def test_of_choices_the_next_rung_takes_those_of_the_best_point() -> None:
+    genes = tuple(
+        Gene(parameter="operator", source=None, group=group, component=None, choices=("a", "b"))
+        for group in range(4)
+    )
+    strategy = Ladder(
+        StrategySettings(dimension=4, genes=genes, generation=8, seed=0, candidates=8)
+    )
+    points = strategy.ask(8)
+    tell(strategy, *range(8))
+    assert strategy._rung.centre.tolist() == list(points[-1])
+
+
 def test_what_is_told_late_of_a_lower_rung_still_is_among_the_best() -> None:
     strategy = Ladder(settings_of(candidates=4 * GENERATION))
     points = strategy.ask(2 * GENERATION)
