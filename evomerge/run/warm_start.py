@@ -115,6 +115,8 @@ def start_note(run: str, strategy: str) -> Finding:
 
 
 def _recipe(store: RunStore, run: str) -> SearchRecipe:
+    if store.fact("recipe") is None:
+        raise RunError(f"{run} was stopped before it began")
     try:
         return recipe_of(store)
     except ValidationError as error:

@@ -238,6 +238,9 @@ def test_runs_with_nothing_to_start_from_are_refused(recipe: Path, tmp_path: Pat
     with closing(RunStore.open_for_writing(empty / "run.sqlite")) as store:
         store.write_facts({"choosing": None})
     assert "was made by an older evomerge" in refusal(recipe, empty)
+    (tmp_path / "new").mkdir()
+    RunStore.create(tmp_path / "new" / "run.sqlite").close()
+    assert refusal(recipe, tmp_path / "new") == f"{tmp_path}/new was stopped before it began"
 
 
 def test_a_strategy_without_a_centre_is_worth_a_note(recipe: Path, run: Path) -> None:
