@@ -32,7 +32,7 @@ def choice_of(search: PreparedSearch) -> Choice:
     )
 
 
-def strategy_of(store: RunStore, search: PreparedSearch, gram: Gram | None) -> Strategy:
+def strategy_of(store: RunStore, search: PreparedSearch, gram: Gram | None = None) -> Strategy:
     """Build the strategy of a run, as it was when the run began.
 
     Args:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +15,7 @@ from evomerge.recipe.lineage import MAX_DEPTH, MAX_INNER, ancestry
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.run.breeding import Individuals
 from evomerge.run.candidates import recipe_json
-from evomerge.search.contract import Breeding, Result, StrategySettings
+from evomerge.search.contract import Breeding, Finished, Result, StrategySettings
 from evomerge.search.strategies import BREEDERS
 
 
@@ -88,10 +90,11 @@ def test_operators_take_what_breeders_ask_for(name: str) -> None:
     individuals = Individuals(planted_genome())
     settings = StrategySettings(dimension=4, generation=4, seed=1, sources=2)
     strategy = BREEDERS[name](settings)
-    for number in range(12):
-        for proposal in strategy.ask(1):
-            check_operator(individuals.add(proposal))
-        strategy.tell([Result(fitness=float(number))])
+    with suppress(Finished):
+        for number in range(12):
+            for proposal in strategy.ask(1):
+                check_operator(individuals.add(proposal))
+            strategy.tell([Result(fitness=float(number))])
 
 
 def mean(*parents: int | Breeding) -> Breeding:
