@@ -96,11 +96,12 @@ def _try_out(name: str) -> None:
 
 
 def _build(name: str, settings: StrategySettings) -> Any:
-    # Both take seconds to import; cma warns that it has no matplotlib, which nobody asked for.
+    # Both take seconds to import, and nevergrad would import cma in the middle of a search. It
+    # warns that it has no matplotlib, which nobody asked for.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import cma  # noqa: F401 (nevergrad imports it in the middle of a search)
         import nevergrad as ng
+        from cma.sigma_adaptation import CMAAdaptSigmaCSA
 
     step = settings.step or default_step(settings.dimension)
     dimension = max(settings.dimension, LEAST_DIMENSION)
@@ -114,9 +115,12 @@ def _build(name: str, settings: StrategySettings) -> Any:
     generation = settings.generation
     match name:
         case "CMA" | "DiagonalCMA":
+            # From 300 dimensions on cma would adapt the step in a way that cannot go on after a
+            # generation that was cut short, as the last one of a search is.
+            options = {**MIRRORED, "AdaptSigma": CMAAdaptSigmaCSA}
             # A population that the batch does not divide wastes evaluations, silently.
             family = ng.families.ParametrizedCMA(
-                popsize=max(generation, 4), diagonal=name == "DiagonalCMA", inopts=MIRRORED
+                popsize=max(generation, 4), diagonal=name == "DiagonalCMA", inopts=options
             )
         case "DE" | "TwoPointsDE":
             crossover = "twopoints" if name == "TwoPointsDE" else 0.5

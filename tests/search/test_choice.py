@@ -17,8 +17,8 @@ def _settings(dimension: int, **others: int) -> StrategySettings:
     ("dimension", "name", "reason"),
     [
         (1, "CMA", "nothing that we measured finds more with 1 gene"),
-        (WIDE - 1, "CMA", "nothing that we measured finds more with 59 genes"),
-        (WIDE, "DiagonalCMA", "how 60 genes interact cannot be learnt from 48 candidates"),
+        (WIDE - 1, "CMA", "nothing that we measured finds more with 95 genes"),
+        (WIDE, "DiagonalCMA", "how 96 genes interact cannot be learnt from 48 candidates"),
     ],
 )
 def test_the_number_of_genes_decides(dimension: int, name: str, reason: str) -> None:

@@ -159,6 +159,14 @@ def test_a_last_generation_may_be_cut_short(name: StrategyName) -> None:
     assert _in_cube(points, 5)
 
 
+@pytest.mark.parametrize("name", ["CMA", "DiagonalCMA", "SHADE", "GA"])
+def test_a_search_over_hundreds_of_genes_goes_on_after_a_generation_that_was_cut(
+    name: StrategyName,
+) -> None:
+    points = _play(_strategy(name, dimension=320), [GENERATION, GENERATION, 3, GENERATION, 5, 8])
+    assert _in_cube(points, 320)
+
+
 @every_strategy
 @pytest.mark.parametrize("generation", [1, 2, 3, 5, 32])
 def test_a_generation_of_any_size_works(name: StrategyName, generation: int) -> None:
