@@ -5,8 +5,8 @@ where S is what was measured there per entry and the mean is over the layer grou
 component: tensors of different kinds do not compare, norms have few entries and large gradients.
 That layers to which a source's loss is sensitive should count more is from Sens-Merging, Liu et
 al. 2025, https://arxiv.org/abs/2502.12420; that merges should be careful with important layers,
-which is trust below 0, from FIM-Merging, 2026, https://arxiv.org/abs/2603.21705. The power is ours,
-so that a search can find out how much of which to believe.
+which is trust below 0, from FIM-Merging, 2026, https://arxiv.org/abs/2603.21705. The power is
+ours, so that a search can find out how much of which to believe.
 """
 
 from __future__ import annotations
