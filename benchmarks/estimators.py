@@ -32,7 +32,7 @@ from evomerge.evaluation.item_response import (
 from evomerge.evaluation.racing import estimate
 from evomerge.recipe.search import Racing
 from evomerge.reporting.leaderboard import read_objective
-from evomerge.run.incumbents import race_against
+from evomerge.run.course import Course
 from evomerge.store.database import RunStore
 
 if TYPE_CHECKING:
@@ -121,7 +121,9 @@ def knowledge(
     found = {}
     for generation in sorted({entry.candidate.generation for entry in entries})[1:]:
         earlier = [e for e in entries if e.candidate.generation < generation]
-        race = race_against(earlier, objective, Racing())
+        course = Course(objective, generation=1)
+        course.tell(earlier)
+        race = course.race(Racing())
         if race is None:
             raise SystemExit("a run without candidates in its first generation")
         answers = np.array([np.concatenate([s.items for s in e.whole]) for e in earlier])

@@ -12,13 +12,14 @@ is their uniform average, so that all searches start from the same point.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from evomerge.genome.genome import Gene
+from evomerge.genome.genes import Gene
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +39,8 @@ START, OPTIMUM = -0.409, 0.502
 """Abilities at which 36 % and 67 % of many items are solved."""
 DECAY = 1.2
 """Exponent of the power law of the curvatures."""
+REACH = 0.25
+"""Part of the depth over which smooth optima change: the length of a Gaussian kernel."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,18 +51,23 @@ class Setting:
         dimension: Number of weights.
         rotated: Whether mixtures of weights matter, instead of weights.
         sources: Number of sources; it divides the dimension.
+        smooth: Whether a source's best weights vary smoothly with depth, instead of independently.
     """
 
     dimension: int
     rotated: bool = False
     sources: int = 2
+    smooth: bool = False
 
     def __str__(self) -> str:
-        name = f"{self.dimension}{' rotated' if self.rotated else ''}"
+        kinds = [" rotated"] * self.rotated + [" smooth"] * self.smooth
+        name = f"{self.dimension}{''.join(kinds)}"
         return name if self.sources == 2 else f"{name}, {self.sources} sources"
 
 
 SETTINGS = tuple(Setting(dimension=d, rotated=r) for r in (False, True) for d in (8, 24, 96))
+SMOOTH = tuple(replace(each, smooth=True) for each in SETTINGS if each.dimension > 8)
+"""Settings that are searched only when they are named."""
 
 
 class Landscape:
@@ -73,7 +81,7 @@ class Landscape:
     def __init__(self, setting: Setting, seed: int) -> None:
         self.setting, dimension = setting, setting.dimension
         rng = np.random.default_rng([dimension, setting.rotated, setting.sources, seed])
-        self._optimum = rng.uniform(size=dimension)
+        self._optimum = _smooth(setting, rng) if setting.smooth else rng.uniform(size=dimension)
         curvature = rng.permutation(np.arange(1, dimension + 1) ** -DECAY)
         axes = np.eye(dimension)
         if setting.rotated:
@@ -128,3 +136,14 @@ class Landscape:
         own = self._amplitude[items] * np.cos(angles + self._phases[items]).sum(axis=2)
         solved = self.ability(points)[:, None] + own > self._difficulty[items]
         return solved.astype(np.float64)
+
+
+def _smooth(setting: Setting, rng: np.random.Generator) -> Array:
+    """Best weights that vary smoothly with depth, each evenly distributed on [0, 1]."""
+    groups = setting.dimension // setting.sources
+    depth = np.arange(groups) / groups
+    kernel = np.exp(-0.5 * ((depth[:, None] - depth) / REACH) ** 2)
+    # The jitter makes positive definite what rounding does not leave so.
+    root = np.linalg.cholesky(kernel + 1e-9 * np.eye(groups))
+    draws = rng.normal(size=(setting.sources, groups)) @ root.T
+    return np.array([NormalDist().cdf(draw) for draw in draws.ravel()])

@@ -24,7 +24,7 @@ import numpy as np
 from evomerge.evaluation.outcome import Evaluated, TaskScore
 from evomerge.recipe.search import Racing
 from evomerge.reporting.leaderboard import read_objective
-from evomerge.run.incumbents import race_against
+from evomerge.run.course import Course
 from evomerge.store.database import RunStore
 from evomerge.store.records import Entry
 
@@ -51,8 +51,9 @@ def replay(entries: list[Entry], objective: Objective, racing: Racing) -> str:
     """One line about a run whose candidates were all scored on all items."""
     shares, ratios, wrongly, known = [], [], 0, list[Entry]()
     generations = sorted({entry.candidate.generation for entry in entries})
+    course = Course(objective, generation=1)
     for generation in generations:
-        race = race_against(known, objective, racing)
+        race, told = course.race(racing), len(known)
         for entry in [e for e in entries if e.candidate.generation == generation and e.whole]:
             share = lost_after(entry, race, racing) if race else 1.0
             if race:
@@ -63,6 +64,7 @@ def replay(entries: list[Entry], objective: Objective, racing: Racing) -> str:
                 known.append(entry)
             elif isinstance(entry.outcome, Evaluated):
                 known.append(replace(entry, outcome=replace(entry.outcome, share=share)))
+        course.tell(known[told:])
     finalists = [e for e in known if e.whole]
     winner = max(finalists, key=lambda e: objective.fitness(e.whole)).candidate.number
     best = max((e for e in entries if e.whole), key=lambda e: objective.fitness(e.whole))

@@ -138,7 +138,7 @@ class Ours:
 
 
 def _race(known: list[Array]) -> Race:
-    """What a generation has to beat; see `run.incumbents.race_against`."""
+    """What a generation has to beat; see `run.course.Course.race`."""
     ranked = sorted(known, key=lambda items: -items.mean())
     return Race(
         to_beat=float(ranked[0].mean()),

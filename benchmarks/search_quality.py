@@ -2,13 +2,14 @@
 
     python benchmarks/search_quality.py --out runs/search-quality [--peers SITE_PACKAGES]
 
-Every search has 20,000 item evaluations, 200 candidates on 100 search items, on the same
-landscapes (see `landscape.py`). Measured is the share of 3,000 held-out items that the chosen
-candidate solves: the median over seeds; the mean difference from mergekit-evolve's, paired by
-seed, with a 95 % bootstrap interval; and the item evaluations after which the median difference
-from mergekit-evolve's final score is at least 0. Ours choose as `finish_search` does: the mean of
-the best offspring, unless the best candidate is better than it by 1.96 standard errors; "by score"
-chooses the best candidate instead. Options vary our searches, one thing at a time.
+Every search has 20,000 item evaluations, 200 candidates on 100 search items (`--candidates` for
+more or fewer), on the same landscapes (see `landscape.py`). Measured is the share of 3,000
+held-out items that the chosen candidate solves: the median over seeds; the mean difference from
+mergekit-evolve's, paired by seed, with a 95 % bootstrap interval; and the item evaluations after
+which the median difference from mergekit-evolve's final score is at least 0. Ours choose as
+`finish_search` does: the mean of the best offspring, unless the best candidate is better than it
+by 1.96 standard errors; "by score" chooses the best candidate instead. Options vary our searches,
+one thing at a time.
 
 mergenetic's algorithms need pymoo: if the environment has none, name the folder of packages of one
 that does.
@@ -32,10 +33,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from curves import draw
-from landscape import SETTINGS, Array, Landscape, Setting
+from landscape import SEARCH_ITEMS, SETTINGS, SMOOTH, Array, Landscape, Setting
 from search_courses import Course, Ours, best_so_far, mergekit_evolve, mergenetic
 
 from evomerge.recipe.search import Strategy as StrategyRecipe
+from evomerge.search.choice import AUTO
 from evomerge.search.strategies import BREEDERS, STRATEGIES
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 
     Choice = Callable[[Course, Landscape, int], Array]
 
-BUDGET, CHECKPOINTS = 20_000, 40
+CHECKPOINTS = 40
 PEER = "mergekit-evolve"
 WITHOUT_RACING, BY_SCORE = ", no racing", ", by score"
 GA, NSGA2 = "mergenetic GA", "mergenetic NSGA-II"
@@ -62,7 +64,7 @@ def main() -> None:
     if options.peers:
         sys.path.append(str(options.peers))
     names = options.only or [
-        *(STRATEGIES.keys() - BREEDERS.keys()),
+        *(STRATEGIES.keys() - BREEDERS.keys() - {AUTO}),  # which is one of the others
         PEER,
         *_mergenetics(),
         "generation zero",
@@ -73,43 +75,45 @@ def main() -> None:
         elites=options.elites,
         confirm=options.confirm,
     )
+    budget = options.candidates * SEARCH_ITEMS
     jobs = [
         (setting, seed)
-        for setting in SETTINGS
+        for setting in ((*SETTINGS, *SMOOTH) if options.setting else SETTINGS)
         if not options.setting or str(setting) in options.setting
         for seed in range(options.first_seed, options.first_seed + options.seeds)
     ]
-    work = partial(_all_searches, names=names, ours=ours)
+    work = partial(_all_searches, names=names, ours=ours, budget=budget)
     with multiprocessing.get_context("spawn").Pool(options.processes, _start, [sys.path]) as pool:
         measured = {}
         for job, curves in zip(jobs, pool.imap(work, jobs), strict=True):
             measured[job] = curves
             print(f"{len(measured)} of {len(jobs)} landscapes", end="\r", file=sys.stderr)
     options.out.mkdir(parents=True, exist_ok=True)
-    _write(options.out / "held_out.csv", measured)
+    _write(options.out / "held_out.csv", budgets(budget), measured)
     report = []
     for setting in dict.fromkeys(setting for setting, _ in jobs):
         curves = [curves for (where, _), curves in measured.items() if where == setting]
         together = {name: np.array([each[name] for each in curves]) for name in curves[0]}
-        report.append(table(setting, together))
+        report.append(table(setting, budgets(budget), together))
         medians = {name: np.median(each, axis=0).tolist() for name, each in together.items()}
-        picture = draw(f"dimension {setting}", budgets(), medians, BOLD)
+        picture = draw(f"dimension {setting}", budgets(budget), medians, BOLD)
         (options.out / f"{str(setting).replace(' ', '-')}.svg").write_text(picture)
     text = "\n\n".join(report)
     (options.out / "table.txt").write_text(text + "\n")
     print(text)
 
 
-def budgets() -> list[int]:
+def budgets(budget: int) -> list[int]:
     """The item evaluations at which is looked what would be chosen."""
-    return [BUDGET * (index + 1) // CHECKPOINTS for index in range(CHECKPOINTS)]
+    return [budget * (index + 1) // CHECKPOINTS for index in range(CHECKPOINTS)]
 
 
-def table(setting: Setting, curves: dict[str, Array]) -> str:
+def table(setting: Setting, spent: Sequence[int], curves: dict[str, Array]) -> str:
     """What was found in one setting.
 
     Args:
         setting: The setting.
+        spent: The item evaluations of the checkpoints.
         curves: Of each search, held-out scores of shape `(seeds, checkpoints)`.
     """
     seeds = len(next(iter(curves.values())))
@@ -121,7 +125,7 @@ def table(setting: Setting, curves: dict[str, Array]) -> str:
     for name, scores in sorted(curves.items(), key=lambda each: -np.median(each[1][:, -1])):
         low, mean, high = difference(scores[:, -1] - target)
         reached = np.median(scores - target[:, None], axis=0) >= 0
-        first = f"{budgets()[int(reached.argmax())]:,}" if reached.any() else "never"
+        first = f"{spent[int(reached.argmax())]:,}" if reached.any() else "never"
         lines.append(
             f"{name:<34}{np.median(scores[:, -1]):>8.3f}  "
             f"{mean:>+10.3f} [{low:+.3f}, {high:+.3f}]{first:>26}"
@@ -138,7 +142,7 @@ def difference(differences: Array) -> tuple[float, float, float]:
 
 
 def _all_searches(
-    job: tuple[Setting, int], *, names: Sequence[str], ours: Ours
+    job: tuple[Setting, int], *, names: Sequence[str], ours: Ours, budget: int
 ) -> dict[str, Curve]:
     """The curves of all searches on one landscape."""
     setting, seed = job
@@ -146,38 +150,47 @@ def _all_searches(
     curves = {}
     for name in names:
         if name in STRATEGIES:
-            course = _our_course(ours, name, landscape, seed)
-            curves[name] = _curve(course, landscape, ours.choose)
+            course = _our_course(ours, name, landscape, seed, budget)
+            curves[name] = _curve(course, landscape, budgets(budget), ours.choose)
             if name == StrategyRecipe().strategy:
                 credulous = replace(ours, doubt=False)
-                curves[name + BY_SCORE] = _curve(course, landscape, credulous.choose)
-                course = _our_course(replace(ours, racing=False), name, landscape, seed)
-                curves[name + WITHOUT_RACING] = _curve(course, landscape, ours.choose)
+                curves[name + BY_SCORE] = _curve(
+                    course, landscape, budgets(budget), credulous.choose
+                )
+                course = _our_course(replace(ours, racing=False), name, landscape, seed, budget)
+                curves[name + WITHOUT_RACING] = _curve(
+                    course, landscape, budgets(budget), ours.choose
+                )
         else:
-            course = _peer(name, landscape, seed)
-            curves[name] = _curve(course, landscape, lambda c, _, b: best_so_far(c, b))
+            course = _peer(name, landscape, seed, budget)
+            curves[name] = _curve(
+                course, landscape, budgets(budget), lambda c, _, b: best_so_far(c, b)
+            )
     return curves
 
 
-def _our_course(ours: Ours, name: str, landscape: Landscape, seed: int) -> Course:
-    return ours.search(landscape, STRATEGIES[name](ours.settings(landscape, seed)), BUDGET)
+def _our_course(ours: Ours, name: str, landscape: Landscape, seed: int, budget: int) -> Course:
+    settings = replace(ours.settings(landscape, seed), candidates=budget // SEARCH_ITEMS)
+    return ours.search(landscape, STRATEGIES[name](settings), budget)
 
 
-def _peer(name: str, landscape: Landscape, seed: int) -> Course:
+def _peer(name: str, landscape: Landscape, seed: int, budget: int) -> Course:
     if name == PEER:
-        return mergekit_evolve(landscape, seed, BUDGET)
+        return mergekit_evolve(landscape, seed, budget)
     if name == "generation zero":
         return Ours(elites=0).search(landscape, STRATEGIES["random"], 0)
     kind, population = name.rsplit(" ", 1)
     objectives = 1 if kind == GA else 2
-    return mergenetic(landscape, seed, BUDGET, population=int(population), objectives=objectives)
+    return mergenetic(landscape, seed, budget, population=int(population), objectives=objectives)
 
 
-def _curve(course: Course, landscape: Landscape, choose: Choice) -> Curve:
+def _curve(
+    course: Course, landscape: Landscape, checkpoints: Sequence[int], choose: Choice
+) -> Curve:
     """Held-out scores at the checkpoints; 0 before anything could be chosen."""
     scores: dict[bytes, float] = {}
     curve = []
-    for budget in budgets():
+    for budget in checkpoints:
         try:
             point = choose(course, landscape, budget)
         except (IndexError, ValueError):
@@ -200,10 +213,12 @@ def _start(path: list[str]) -> None:
     sys.path[:] = path
 
 
-def _write(file: Path, measured: dict[tuple[Setting, int], dict[str, Curve]]) -> None:
+def _write(
+    file: Path, spent: Sequence[int], measured: dict[tuple[Setting, int], dict[str, Curve]]
+) -> None:
     with file.open("w", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["setting", "seed", "search", *budgets()])
+        writer.writerow(["setting", "seed", "search", *spent])
         for (setting, seed), curves in measured.items():
             for name, curve in curves.items():
                 writer.writerow([setting, seed, name, *(f"{score:.4f}" for score in curve)])
@@ -215,9 +230,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--peers", type=Path, help="folder of packages that has pymoo")
     parser.add_argument("--seeds", type=int, default=24)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--setting", nargs="+", choices=[str(each) for each in SETTINGS])
+    parser.add_argument(
+        "--setting", nargs="+", choices=[str(each) for each in (*SETTINGS, *SMOOTH)]
+    )
     parser.add_argument("--only", nargs="+", help="searches; mergekit-evolve must be among them")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--candidates", type=int, default=200)
     parser.add_argument("--generation", type=int, default=Ours().generation)
     parser.add_argument("--step", type=float)
     parser.add_argument("--elites", type=int, default=Ours().elites)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge.evaluation.objective import Objective
 from evomerge.evaluation.outcome import Evaluated, Failed, Outcome, TaskScore, Timing
-from evomerge.genome.genome import Genome, build_genome
+from evomerge.genome.build import build_genome
 from evomerge.layout import Place
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.search import GenomeSpace
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from evomerge.evaluation.items import TaskItems
     from evomerge.executors.contract import Job
+    from evomerge.genome.genome import Genome
     from evomerge.recipe.search import StrategyName
     from evomerge.search.contract import Strategy
     from evomerge.store.records import Entry
@@ -132,7 +133,9 @@ def planted_search(
     """
     genome = planted_genome()
     if isinstance(strategy, str):
-        settings = StrategySettings(dimension=len(genome.genes), generation=generation, seed=3)
+        settings = StrategySettings(
+            dimension=len(genome.genes), generation=generation, seed=3, candidates=candidates
+        )
         strategy = build_strategy(strategy, settings)
     known = file.exists()
     with closing(RunStore.open_for_writing(file) if known else RunStore.create(file)) as store:

@@ -11,13 +11,14 @@ class Finding:
     """One reason why models do not fit together, or may not.
 
     Attributes:
-        severity: `error` if a merge would be wrong, `warning` if the user should know.
+        severity: `error` if a merge would be wrong, `warning` if the user should know, `note` if
+            it is only to be said.
         where: The model it is about, as the user named it.
         message: What differs, with both values.
         remedy: What to do about it.
     """
 
-    severity: Literal["error", "warning"]
+    severity: Literal["error", "warning", "note"]
     where: str
     message: str
     remedy: str

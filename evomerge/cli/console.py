@@ -36,6 +36,27 @@ def print_json(document: Any) -> None:
     sys.stdout.flush()
 
 
+def print_leaderboard(console: Console, document: dict[str, Any], top: int | None) -> None:
+    """Print the leaderboard, best first, and above it what was chosen for the run."""
+    strategy = document["strategy"]
+    if strategy and strategy["reason"]:
+        line = f"strategy: {strategy['name']}, because {strategy['reason']}"
+        console.print(line, markup=False)
+    console.print(leaderboard_table(document, top))
+
+
+def print_end(console: Console, document: dict[str, Any]) -> None:
+    """Print how a search ended, if it has, and what another hour would bring."""
+    if not document["verdict"]:
+        return
+    console.print()
+    if document["stopped"]:
+        console.print(f"The search ended early: {document['stopped']}.", markup=False)
+    console.print(document["verdict"]["text"], style="bold", markup=False)
+    if document["forecast"]:
+        console.print(document["forecast"]["text"], markup=False)
+
+
 def leaderboard_table(document: dict[str, Any], top: int | None) -> Table:
     """The leaderboard as a table, best first."""
     rows = document["candidates"]
@@ -44,6 +65,10 @@ def leaderboard_table(document: dict[str, Any], top: int | None) -> Table:
     table.add_column("rank", justify="right", no_wrap=True)
     for heading in ("candidate", "kind", "name"):
         table.add_column(heading, no_wrap=heading != "name")
+    # Only where the search chooses anything but numbers.
+    chosen = any(row["choices"] for row in rows)
+    if chosen:
+        table.add_column("choices")
     for heading in ("search", *_without_common_prefix(tasks), "held-out"):
         table.add_column(escape(heading), justify="right", no_wrap=True)
     verdict = document["verdict"] or {}
@@ -55,12 +80,43 @@ def leaderboard_table(document: dict[str, Any], top: int | None) -> Table:
             row["candidate"],
             row["kind"],
             escape(row["name"] or f"gen {row['generation']}"),
+            *([escape(choices_in_words(row["choices"]))] if chosen else []),
             _search_score(row),
             *(_number(row["scores"].get(task)) for task in tasks),
             _number(row["held_out_score"]),
             style=style,
         )
     return table
+
+
+def scores_table(rows: list[dict[str, Any]], tasks: list[str]) -> Table:
+    """Candidates and their scores on each task, in the order given."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("candidate", "kind", "name"):
+        table.add_column(heading, no_wrap=heading != "name")
+    for heading in ("search", *_without_common_prefix(tasks)):
+        table.add_column(escape(heading), justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row["candidate"],
+            row["kind"],
+            escape(row["name"] or f"gen {row['generation']}"),
+            _number(row["search_score"]),
+            *(_number(row["scores"][task]) for task in tasks),
+        )
+    return table
+
+
+def choices_in_words(choices: dict[str, Any]) -> str:
+    """What a candidate's genes chose, such as `ties, without french`."""
+    words = [choices["operator"]] if "operator" in choices else []
+    if choices.get("dropped"):
+        words.append(f"without {' and '.join(choices['dropped'])}")
+    elif "dropped" in choices and not words:
+        words.append("all sources")
+    if choices.get("post"):
+        words.append(f"then {choices['post']}")
+    return ", ".join(words)
 
 
 def _without_common_prefix(tasks: list[str]) -> list[str]:

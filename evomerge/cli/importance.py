@@ -45,11 +45,23 @@ def _lines(document: dict[str, Any]) -> list[str]:
         lines += ["", f"by {by}"]
         ordered = sorted(groups.items(), key=lambda each: -each[1]["share"])
         lines += [f"  {_share(each)}  {name}" for name, each in ordered]
+    for gene in document["genes"]:
+        if "choices" in gene:
+            of = "" if gene["source"] == "all" else f" ({gene['source']})"
+            lines += ["", f"by {gene['parameter']}{of}: candidates, their mean score and the best"]
+            lines += [f"  {_scores(each)}  {each['choice']}" for each in gene["choices"]]
     lines += ["", "by gene"]
+    width = max(len("density"), *(len(gene["parameter"]) for gene in document["genes"]))
     for gene in sorted(document["genes"], key=lambda each: -each["share"]):
         where = f"{gene['source']:<12} layers {gene['layers']:<7} {gene['component']:<10}"
-        lines.append(f"  {_share(gene)}  {gene['parameter']:<8} {where}".rstrip())
+        lines.append(f"  {_share(gene)}  {gene['parameter']:<{width}}  {where}".rstrip())
     return lines
+
+
+def _scores(choice: dict[str, Any]) -> str:
+    if not choice["candidates"]:
+        return f"{0:>4} {'':11}"
+    return f"{choice['candidates']:>4} {choice['mean']:.3f} {choice['best']:.3f}"
 
 
 def _share(each: dict[str, Any]) -> str:

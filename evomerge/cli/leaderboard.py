@@ -15,7 +15,7 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def leaderboard(run: Path, top: int | None, *, as_json: bool) -> None:
     """Show every candidate of RUN, best first."""
-    from evomerge.cli.console import leaderboard_table, out, print_json
+    from evomerge.cli.console import out, print_end, print_json, print_leaderboard
 
     document = read_leaderboard(run)
     if as_json:
@@ -23,10 +23,8 @@ def leaderboard(run: Path, top: int | None, *, as_json: bool) -> None:
         print_json(document)
         return
     console = out()
-    console.print(leaderboard_table(document, top))
-    if document["verdict"]:
-        console.print()
-        console.print(document["verdict"]["text"], style="bold", markup=False)
+    print_leaderboard(console, document, top)
+    print_end(console, document)
 
 
 def read_leaderboard(run: Path) -> dict[str, Any]:

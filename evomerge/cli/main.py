@@ -21,6 +21,7 @@ COMMANDS = {
     "leaderboard": "leaderboard",
     "show": "show",
     "importance": "importance",
+    "front": "front",
     "export": "export",
     "merge": "merge",
     "calibrate": "calibrate",

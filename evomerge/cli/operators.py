@@ -51,11 +51,10 @@ def _sources(operator: Operator) -> str:
 def _describe(parameter: Parameter) -> tuple[str, ...]:
     allowed = str(parameter.interval) if parameter.interval else ", ".join(parameter.choices)
     default = "must be given" if parameter.default is None else str(parameter.default)
-    search = parameter.search
     return (
         parameter.name,
         "each source" if parameter.per_source else "all",
         allowed or "true, false",
         default.lower() if isinstance(parameter.default, bool) else default,
-        f"[{search.low:g}, {search.high:g}]" if search else "",
+        str(parameter.search or ""),
     )

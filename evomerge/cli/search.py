@@ -77,16 +77,13 @@ def _work(run: Path, action: Callable[[SearchProgress, Warn], None]) -> None:
 
 
 def _show_result(run: Path) -> None:
-    from evomerge.cli.console import leaderboard_table, out
+    from evomerge.cli.console import out, print_end, print_leaderboard
     from evomerge.cli.leaderboard import read_leaderboard
 
     document = read_leaderboard(run)
     console = out()
-    console.print(leaderboard_table(document, top=15))
-    console.print()
-    if document["stopped"]:
-        console.print(f"The search ended early: {document['stopped']}.", markup=False)
-    console.print(document["verdict"]["text"], style="bold", markup=False)
+    print_leaderboard(console, document, top=15)
+    print_end(console, document)
     console.print()
     for comment, command in (
         ("all candidates", f"evomerge leaderboard {run}"),

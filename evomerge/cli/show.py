@@ -36,6 +36,8 @@ def show(run: Path, candidate: str, *, as_json: bool) -> None:
 def _describe(row: dict[str, Any]) -> list[str]:
     name = f" ({row['name']})" if row["name"] else ""
     lines = [f"candidate   {row['candidate']}, {row['kind']}{name}, number {row['number']}"]
+    from evomerge.cli.console import choices_in_words
+
     status = row["status"]
     if status == "stopped":
         status += f" after {row['share']:.0%} of the items, could not become the best"
@@ -49,6 +51,8 @@ def _describe(row: dict[str, Any]) -> list[str]:
         if total is not None:
             parts = ", ".join(f"{task} {score:.3f}" for task, score in scores.items())
             lines.append(f"{label:<11} {total:.3f} ({parts})")
+    if row["choices"]:
+        lines.append(f"choices     {choices_in_words(row['choices'])}")
     if row["parents"]:
         lines.append(f"parents     {', '.join(row['parents'])}")
     return lines

@@ -111,6 +111,24 @@ class HarnessTask:
         texts = (json.dumps(d, sort_keys=True, default=str) for d in self._task.eval_docs)
         return [blake3(text.encode()).hexdigest() for text in texts]
 
+    def digest(self, documents: Sequence[str]) -> str:
+        """A digest of what scores on some items follow from, models and arithmetic apart.
+
+        Settings and, where one has been built, a prompt with its solved examples.
+
+        Args:
+            documents: The items' digests, in order.
+        """
+        parts = {
+            "documents": list(documents),
+            "config": self._task.dump_config(),
+            "metric": [self._metric, self._filter],
+            "instruction": self._spec.system_instruction,
+            "chat": [self._spec.chat_template, self._spec.fewshot_as_multiturn],
+            "prompt": [request.args for request in self.requests],
+        }
+        return blake3(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
     def try_out(self, item: int) -> None:
         """Build the requests of an item, to see what is wrong; not of one in a chat template.
 

@@ -15,26 +15,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evomerge.errors import RecipeError
+from evomerge.genome.genes import DECIMALS
 from evomerge.layout import locate
 from evomerge.operators.parameters import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from evomerge.genome.genes import Part
     from evomerge.layout import Component
     from evomerge.operators.registry import Operator
     from evomerge.recipe.calibration import CalibrationSettings
     from evomerge.recipe.merge import Rule, Source
     from evomerge.recipe.prior import PriorSettings
 
-    Part = tuple[int, Component | None]
     Key = tuple[str, int | None, int, Component | None]
 
-WEIGHT, TRUST = "weight", "trust"
-"""The parameter that a prior is about, and the name of its gene."""
-
-OF_TRUST: Key = (TRUST, None, 0, None)
-"""What the gene of trust drives."""
+WEIGHT = "weight"
+"""The parameter that a prior is about."""
 
 
 LEAST = 0.01
@@ -58,23 +56,21 @@ class Prior:
     high: float
     relative: tuple[Mapping[Part, float], ...] = ()
 
-    def applied(self, values: Mapping[Key, float], decimals: int) -> dict[Key, float]:
-        """The values of a genotype's parameters, without trust, the weights as it has them."""
-        trust = values.get(OF_TRUST, self.trust)
+    def applied(self, values: Mapping[Key, float], trust: float) -> dict[Key, float]:
+        """The values of a genotype's parameters, the weights as it has them."""
         return {
-            key: self._weight(key, value, trust, decimals) if key[0] == WEIGHT else value
+            key: self._weight(key, value, trust) if key[0] == WEIGHT else value
             for key, value in values.items()
-            if key != OF_TRUST
         }
 
-    def _weight(self, key: Key, value: float, trust: float, decimals: int) -> float:
+    def _weight(self, key: Key, value: float, trust: float) -> float:
         _, source, group, component = key
         if not self.relative or source is None:
             return value
         # What lies outside the layers is measured nowhere.
         relative = self.relative[source].get((group, component), 1.0)
         factor: float = (max(relative, LEAST) if trust < 0 else relative) ** trust
-        return min(max(round(value * factor, decimals) + 0.0, self.low), self.high)
+        return min(max(round(value * factor, DECIMALS) + 0.0, self.low), self.high)
 
 
 def relative_to_mean(measured: Mapping[Part, float]) -> dict[Part, float]:
@@ -109,8 +105,9 @@ def by_part(
 
 def plan_prior(
     settings: PriorSettings,
-    operator: Operator,
+    operators: Sequence[Operator],
     searched: Collection[str],
+    shared: Collection[str],
     sources: Sequence[Source],
     calibration: CalibrationSettings | None,
 ) -> Prior:
@@ -118,19 +115,27 @@ def plan_prior(
 
     Args:
         settings: The prior's settings.
-        operator: The operator that it is for.
+        operators: The operators that it is for; those without weights of sources go without it.
         searched: Names of the parameters that have genes.
+        shared: The axes along which weights have one gene.
         sources: The sources.
         calibration: Their texts.
 
     Raises:
         RecipeError: It has not.
     """
-    weight = operator.parameters.get(WEIGHT)
-    if weight is None or not weight.per_source:
+    weights = [each.parameters[WEIGHT] for each in operators if WEIGHT in each.parameters]
+    intervals = [weight.interval or Interval() for weight in weights if weight.per_source]
+    if not intervals:
+        names = " and ".join(each.name for each in operators)
         raise RecipeError(
-            f"genome.prior: is about the weights of sources, and {operator.name} has none; leave "
-            "it out or choose another operator"
+            f"genome.prior: is about the weights of sources, and {names} has none; leave it out "
+            "or choose another operator"
+        )
+    if "sources" in shared:
+        raise RecipeError(
+            "genome.prior: weights the sources by what is measured of each, and "
+            "genome.shared.weight gives all the same; leave one of them out"
         )
     if WEIGHT not in searched:
         raise RecipeError("genome.prior: is about weights that are searched; weight is fixed")
@@ -146,5 +151,8 @@ def plan_prior(
     for label in labels:
         if calibration.file(label) is None:
             raise RecipeError(f"calibration.texts: has no file for {label}, which is measured")
-    interval = weight.interval or Interval()
-    return Prior(trust=settings.trust[0], low=interval.low, high=interval.high)
+    return Prior(
+        trust=settings.trust[0],
+        low=max(interval.low for interval in intervals),
+        high=min(interval.high for interval in intervals),
+    )

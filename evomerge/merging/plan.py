@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from evomerge.errors import MergeError
-from evomerge.recipe.check import check_operator
+from evomerge.recipe.check import check_own_operator
 from evomerge.recipe.digest import digest
 from evomerge.recipe.origins import trace
 
@@ -92,7 +92,7 @@ def make_plan(
         MergeError: A parameter has no value for some tensor, its values do not go together, or
             layers are asked for that a model does not have.
     """
-    operator = check_operator(recipe)
+    operator = check_own_operator(recipe)
     planner = _Planner(
         recipe=recipe,
         operator=operator,

@@ -10,19 +10,20 @@ from torch import Tensor
 
 from evomerge.checkpoints import Checkpoint, open_checkpoint
 from evomerge.errors import MergeError, ModelError
+from evomerge.merging.ancestors import Ancestors
 from evomerge.merging.engine import merge_tensor
 from evomerge.merging.operands import Measured, Operands, Read, no_statistics
 from evomerge.merging.plan import MergePlan, Signature, make_plan
 from evomerge.operators.parameters import OF_BASE, OF_SOURCES
-from evomerge.recipe.check import check_operator
+from evomerge.recipe.check import check_own_operator
 from evomerge.recipe.digest import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from evomerge.merging.ancestors import Ancestors
     from evomerge.merging.derived import DerivedTensors
+    from evomerge.merging.plan import TensorJob
     from evomerge.recipe.merge import MergeRecipe, Source
 
 
@@ -47,14 +48,14 @@ class SourceLibrary:
         find_candidate: Looks up a merge recipe by its digest.
         calibrate: Measures the models of a recipe, which are opened by the library, on its texts.
         derived: Keeps what depends on models alone; None to make it whenever it is needed.
-        ancestors: Keeps the tensors of nested recipes; None to make them whenever they are needed.
+        ancestors: Keeps tensors of nested recipes, by default only while they are needed.
     """
 
     root: Path
     find_candidate: Callable[[str], MergeRecipe] | None = None
     calibrate: Callable[[MergeRecipe, SourceLibrary], Statistics] | None = None
     derived: DerivedTensors | None = None
-    ancestors: Ancestors[_Input] | None = None
+    ancestors: Ancestors[_Ancestor] = field(default_factory=lambda: Ancestors(most_bytes=0))
     _open: dict[str, Checkpoint] = field(default_factory=dict)
     _measured: Measured = field(default_factory=Measured)
 
@@ -78,7 +79,7 @@ class SourceLibrary:
 
     def _statistics(self, recipe: MergeRecipe) -> Statistics | None:
         """What a recipe's operator must know of its models; None if it needs nothing."""
-        if not check_operator(recipe).takes & (OF_BASE | OF_SOURCES):
+        if not check_own_operator(recipe).takes & (OF_BASE | OF_SOURCES):
             return None
         if self.calibrate is None:
             raise MergeError(
@@ -119,20 +120,19 @@ class SourceLibrary:
         return [None if each is None else self.model(each).identity() for each in references]
 
     def _input(self, model: str | None, recipe: MergeRecipe | None) -> _Input:
-        if recipe is not None and self.ancestors is not None:
-            return self.ancestors.plan(digest(recipe), lambda: self._nested(recipe))
-        if recipe is not None:
-            return self._nested(recipe)
-        return _Input(self.signatures(model or ""), self.model(model or "").read)
+        if recipe is None:
+            return _Input(self.signatures(model or ""), self.model(model or "").read)
+        ancestor = self._ancestor(recipe)
+        return _Input(ancestor.signatures, lambda name: self.ancestors.tensor(ancestor, name))
 
-    def _nested(self, recipe: MergeRecipe) -> _Input:
+    def _ancestor(self, recipe: MergeRecipe) -> _Ancestor:
+        return self.ancestors.planned(digest(recipe), lambda: self._planned(recipe))
+
+    def _planned(self, recipe: MergeRecipe) -> _Ancestor:
         operands = self.operands(recipe)
-        jobs = {job.name: (job.dtype, job.shape) for job in operands.plan.jobs}
-        read = _CandidateReader(operands)
-        if self.ancestors is None:
-            return _Input(jobs, read)
-        kept, of = self.ancestors, digest(recipe)
-        return _Input(jobs, lambda name: kept.tensor(of, name, lambda: read(name)))
+        inner = [recipe.base_recipe, *map(self._recipe, recipe.sources)]
+        base, *sources = [None if each is None else self._ancestor(each) for each in inner]
+        return _Ancestor(digest(recipe), operands, base, sources)
 
     def _recipe(self, source: Source) -> MergeRecipe | None:
         return self._candidate(source.candidate) if source.candidate else source.recipe
@@ -153,20 +153,38 @@ class _Input:
     read: Read
 
 
-class _CandidateReader:
-    """Merges another candidate's tensor when it is asked for."""
+class _Ancestor:
+    """A candidate that others are merged from; see `ancestors.Ancestor`."""
 
-    def __init__(self, operands: Operands) -> None:
-        self._operands = operands
+    def __init__(
+        self,
+        digest: str,
+        operands: Operands,
+        base: _Ancestor | None,
+        sources: Sequence[_Ancestor | None],
+    ) -> None:
+        self.digest = digest
+        self._operands, self._base, self._sources = operands, base, sources
         self._jobs = {job.name: job for job in operands.plan.jobs}
+        self.signatures = {name: (job.dtype, job.shape) for name, job in self._jobs.items()}
 
-    def __call__(self, name: str) -> Tensor:
-        job = self._jobs.get(name)
-        if job is None:
+    def make(self, name: str) -> Tensor:
+        job = self._job(name)
+        out = torch.empty(job.shape, dtype=job.dtype)
+        merge_tensor(self._operands, job, out)
+        return out
+
+    def needs(self, name: str) -> list[tuple[_Ancestor, str]]:
+        job = self._job(name)
+        needed = [(self._sources[index], own) for index, own in job.source_tensors]
+        if job.base_tensor is not None:
+            needed.append((self._base, job.base_tensor))
+        return [(each, own) for each, own in needed if each is not None]
+
+    def _job(self, name: str) -> TensorJob:
+        if name not in self._jobs:
             raise ModelError(
                 f"{self._operands.plan.recipe.base}, the base of a source that is a recipe: "
                 f"has no tensor {name!r}."
             )
-        out = torch.empty(job.shape, dtype=job.dtype)
-        merge_tensor(self._operands, job, out)
-        return out
+        return self._jobs[name]

@@ -65,10 +65,17 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """The range of a number that a search explores unless the recipe says otherwise."""
+    """The range of a number that a search explores unless the recipe says otherwise.
+
+    With `log`, every order of magnitude gets as much of the search as any other.
+    """
 
     low: float
     high: float
+    log: bool = False
+
+    def __str__(self) -> str:
+        return f"[{self.low:g}, {self.high:g}]" + (" log" if self.log else "")
 
 
 Weights = Annotated[Sequence[float], Interval(), Search(0.0, 1.0)]

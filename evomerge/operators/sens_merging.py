@@ -26,7 +26,7 @@ AlphaNorm = Literal["l2", "l2_sqrt", "max"]
 """What a layer's sensitivity is divided by: the norm over layers; that over the square root of
 their number; the greatest."""
 
-Temperature = Annotated[float, Interval(1e-6, 1e6), Search(0.01, 3.0)]
+Temperature = Annotated[float, Interval(1e-6, 1e6), Search(0.01, 3.0, log=True)]
 
 EPSILON = 1e-8
 

@@ -54,6 +54,13 @@ class CalibrationSettings(Strict):
             under = absolute(texts, root)
         return self.model_copy(update={"texts": under})
 
+    def of(self, labels: set[str]) -> CalibrationSettings | None:
+        """The texts of some of the sources and of the base; None if there are none."""
+        if not isinstance(self.texts, Mapping):
+            return self
+        texts = {name: file for name, file in self.texts.items() if name in labels | {BASE}}
+        return self.model_copy(update={"texts": texts}) if texts else None
+
     def unknown(self, labels: set[str]) -> list[str]:
         """The names that texts are given for and that no source has."""
         given = self.texts if isinstance(self.texts, Mapping) else {}

@@ -26,24 +26,39 @@ def check_operator(recipe: MergeRecipe) -> Operator:
             parameter is unknown, out of range or given per source where it is one per tensor.
             Every finding is named, one per line of the message.
     """
-    findings = list(_all_findings(recipe, ""))
+    return _refuse(list(_all_findings(recipe, "", set())), recipe)
+
+
+def check_own_operator(recipe: MergeRecipe) -> Operator:
+    """Do the same for one whose inner recipes are checked by themselves."""
+    return _refuse(list(_own_findings(recipe, "")), recipe)
+
+
+def _refuse(findings: list[str], recipe: MergeRecipe) -> Operator:
     if findings:
         raise RecipeError("\n".join(findings))
     return find_operator(recipe.operator)
 
 
-def _all_findings(recipe: MergeRecipe, path: str) -> Iterator[str]:
+def _all_findings(recipe: MergeRecipe, path: str, checked: set[str]) -> Iterator[str]:
+    if recipe.digest in checked:
+        return
+    checked.add(recipe.digest)
+    yield from _own_findings(recipe, path)
+    if recipe.base_recipe is not None:
+        yield from _all_findings(recipe.base_recipe, f"{path}base_recipe.", checked)
+    for index, source in enumerate(recipe.sources):
+        if source.recipe is not None:
+            yield from _all_findings(source.recipe, f"{path}sources.{index}.recipe.", checked)
+
+
+def _own_findings(recipe: MergeRecipe, path: str) -> Iterator[str]:
     try:
         operator = find_operator(recipe.operator)
     except RecipeError as error:
         yield f"{path}operator: {error}"
     else:
         yield from (path + finding for finding in _findings(recipe, operator))
-    if recipe.base_recipe is not None:
-        yield from _all_findings(recipe.base_recipe, f"{path}base_recipe.")
-    for index, source in enumerate(recipe.sources):
-        if source.recipe is not None:
-            yield from _all_findings(source.recipe, f"{path}sources.{index}.recipe.")
 
 
 def _findings(recipe: MergeRecipe, operator: Operator) -> Iterator[str]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
+from evomerge.recipe.lineage import NESTED
+
 if TYPE_CHECKING:
     from evomerge.recipe.merge import MergeRecipe
 
@@ -24,15 +26,16 @@ def digest(recipe: MergeRecipe) -> str:
     Defaults are left out, so a later version may add fields without changing old digests. A
     nested recipe counts by its digest, so writing it in full or by digest is the same.
     """
-    document = recipe.model_dump(
-        mode="json",
-        exclude_defaults=True,
-        exclude={"base_recipe": True, "sources": {"__all__": {"recipe"}}},
-    )
+    return recipe.digest
+
+
+def digest_of(recipe: MergeRecipe) -> str:
+    """Work out the digest, which a recipe then keeps."""
+    document = recipe.model_dump(mode="json", exclude_defaults=True, exclude={**NESTED})
     document["version"] = recipe.version
     for entry, source in zip(document["sources"], recipe.sources, strict=True):
         if source.recipe is not None:
-            entry["candidate"] = digest(source.recipe)
+            entry["candidate"] = source.recipe.digest
     if recipe.base_recipe is not None:
-        document["base_recipe"] = digest(recipe.base_recipe)
+        document["base_recipe"] = recipe.base_recipe.digest
     return blake3(canonical_json(document).encode()).hexdigest()

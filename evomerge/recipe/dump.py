@@ -16,6 +16,9 @@ from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.representer import RoundTripRepresenter
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
+from evomerge.recipe.lineage import as_document
+from evomerge.recipe.merge import MergeRecipe
+
 if TYPE_CHECKING:
     from ruamel.yaml.nodes import ScalarNode
 
@@ -40,11 +43,7 @@ _Representer.add_representer(float, _write_float)
 
 def to_yaml(document: BaseModel | dict[str, Any]) -> str:
     """Write a recipe, or plain data, as YAML; a recipe's defaults are left out."""
-    data = (
-        document.model_dump(mode="json", exclude_defaults=True)
-        if isinstance(document, BaseModel)
-        else document
-    )
+    data = _plain(document)
     yaml = YAML(typ="rt", pure=True)
     yaml.Representer = _Representer
     yaml.indent(mapping=2, sequence=4, offset=2)
@@ -52,6 +51,14 @@ def to_yaml(document: BaseModel | dict[str, Any]) -> str:
     text = io.StringIO()
     yaml.dump(_quoted(data), text)
     return text.getvalue()
+
+
+def _plain(document: BaseModel | dict[str, Any]) -> Any:
+    if isinstance(document, MergeRecipe):
+        return as_document(document)
+    if isinstance(document, BaseModel):
+        return document.model_dump(mode="json", exclude_defaults=True)
+    return document
 
 
 def _quoted(data: Any) -> Any:

@@ -218,7 +218,7 @@ def _keys_beside(detail: ErrorDetails, model: type[BaseModel]) -> list[str]:
 def _resolve(node: Any, schema: Any) -> Any:
     if "$ref" in node:
         return schema["$defs"][node["$ref"].rpartition("/")[2]]
-    for option in node.get("anyOf", ()):
+    for option in (*node.get("anyOf", ()), *node.get("oneOf", ())):
         if "$ref" in option:
             return _resolve(option, schema)
     return node

@@ -20,7 +20,8 @@ from pydantic import (
 
 from evomerge.layout import Component, Place
 from evomerge.recipe.calibration import CalibrationSettings
-from evomerge.recipe.digest import digest
+from evomerge.recipe.digest import digest_of
+from evomerge.recipe.lineage import MAX_DEPTH, MAX_INNER, ancestry, with_named_recipes
 from evomerge.recipe.schema import Natural, Positive, Strict, Text
 from evomerge.recipe.stack import BASE, Stack
 from evomerge.recipe.vocabulary import ChatTemplate, TokenizerSettings
@@ -48,9 +49,6 @@ Value = Annotated[
 
 Dtype = Literal["base", "float32", "bfloat16", "float16", "float64"]
 LayerRange = tuple[Natural, Positive]
-
-MAX_DEPTH, MAX_INNER = 14, 100
-"""How deep recipes may be nested, and how many may be inside one."""
 
 
 class Rule(Strict):
@@ -107,13 +105,26 @@ Name = Annotated[str, Field(max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$")]
 """A name that is safe to print: not empty, not long, no control characters."""
 
 
+def _refuse_unresolved(value: object) -> object:
+    if isinstance(value, str):
+        raise ValueError(f"no recipe is called {value!r}; give it in recipes, at the top")  # noqa: TRY004
+    return value
+
+
+Inner = Annotated[
+    "MergeRecipe",
+    BeforeValidator(_refuse_unresolved, json_schema_input_type="MergeRecipe | str"),
+]
+"""A recipe inside another; in files also its name in the table of the outermost."""
+
+
 class Source(Strict):
     """A model that takes part in a merge: a checkpoint or another candidate.
 
     Attributes:
         model: Folder, Hub id (`org/name@revision`) or adapter on top of one (`base+adapter`).
         candidate: Digest of another merge recipe.
-        recipe: Another merge recipe, in full.
+        recipe: Another merge recipe, in full or by its name in `recipes`.
         name: Short name in tables; also names the random numbers drawn for this source. Taken
             from the model's path when absent.
         parameters: Operator parameters for this source; they come before the recipe's.
@@ -121,7 +132,7 @@ class Source(Strict):
 
     model: Text | None = None
     candidate: Text | None = None
-    recipe: MergeRecipe | None = None
+    recipe: Inner | None = None
     name: Name | None = None
     parameters: Mapping[str, Setting] = Field(default_factory=dict)
 
@@ -141,7 +152,7 @@ class Source(Strict):
         if self.model:
             return self.model.rstrip("/").rpartition("+")[2].rpartition("/")[2]
         # In full or by digest is the same source, so it must draw the same random numbers.
-        return digest(self.recipe) if self.recipe else self.candidate or ""
+        return self.recipe.digest if self.recipe else self.candidate or ""
 
 
 def _source_from_text(value: Any) -> Any:
@@ -199,11 +210,13 @@ class MergeRecipe(Strict):
             The layers of rules are those of the result.
         mergekit_compat: Rebuilds what mergekit 0.1.5 makes, bit for bit.
         calibration: Texts that the models are run on, for operators that measure them.
+        recipes: In files: recipes that sources and `base_recipe` name, here or in this table.
+            They take the places of their names when the file is read, so it is empty then.
     """
 
     version: Literal[1] = 1
     base: Text
-    base_recipe: MergeRecipe | None = None
+    base_recipe: Inner | None = None
     sources: Sources
     operator: Text
     parameters: Mapping[str, Setting] = Field(default_factory=dict)
@@ -214,6 +227,12 @@ class MergeRecipe(Strict):
     stack: Stack | None = None
     mergekit_compat: MergekitCompat | None = None
     calibration: CalibrationSettings | None = None
+    recipes: Mapping[Name, MergeRecipe] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_stand_for_recipes(cls, data: Any) -> Any:
+        return with_named_recipes(data, cls.model_validate)
 
     @property
     def inner(self) -> list[MergeRecipe]:
@@ -227,22 +246,28 @@ class MergeRecipe(Strict):
         return 1 + max((inner.depth for inner in self.inner), default=0)
 
     @cached_property
-    def size(self) -> int:
-        """How many recipes this one is made of, itself included."""
-        return 1 + sum(inner.size for inner in self.inner)
+    def digest(self) -> str:
+        """Its content digest; see `evomerge.recipe.digest`."""
+        return digest_of(self)
+
+    def __copy__(self) -> Self:
+        """Copy what it is given, not what follows: the copy may be given something else."""
+        copied = super().__copy__()
+        for known in ("depth", "digest"):
+            copied.__dict__.pop(known, None)
+        return copied
 
     # First, so that no other check goes through more than this allows.
     @model_validator(mode="after")
     def _is_not_nested_without_end(self) -> Self:
-        for found, most, what in (
-            (self.depth, MAX_DEPTH, "deep"),
-            (self.size - 1, MAX_INNER, "in number"),
-        ):
-            if found > most:
-                raise ValueError(
-                    f"nested recipes are {found} {what}, at most {most} are read; merge the inner "
-                    "ones first and name their folders"
-                )
+        found, most, what = self.depth, MAX_DEPTH, "deep"
+        if found <= most:
+            found, most, what = len(ancestry([self])), MAX_INNER, "in number"
+        if found > most:
+            raise ValueError(
+                f"nested recipes are {found} {what}, at most {most} are read; merge the inner "
+                "ones first and name their folders"
+            )
         return self
 
     @model_validator(mode="after")

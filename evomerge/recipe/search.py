@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from evomerge.layout import Component
 from evomerge.recipe.calibration import CalibrationSettings
 from evomerge.recipe.merge import Dtype, Sources, Value
 from evomerge.recipe.prior import PriorSettings
+from evomerge.recipe.ranges import Bounds, Range, bounds_of
 from evomerge.recipe.schema import Flag, Natural, Number, Positive, Strict, Text
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Range = tuple[Number, Number]
 BackendName = Literal["hf", "vllm"]
 StrategyName = Literal[
+    "auto",
     "random",
     "Sobol",
     "CMA",
@@ -26,8 +27,11 @@ StrategyName = Literal[
     "TwoPointsDE",
     "PSO",
     "OnePlusOne",
+    "Ladder",
+    "EvoGM",
     "Evolver",
     "EvolverMean",
+    "EvolverTIES",
     "Kinship",
     "DErand1",
     "SHADE",
@@ -172,32 +176,94 @@ class Evaluation(Strict):
     backend: BackendName = "hf"
 
 
+def _kind_of_groups(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        return "sizes"
+    return "word" if isinstance(value, str) else "count"
+
+
+LayerGroups = Annotated[
+    Annotated[Positive, Tag("count")]
+    | Annotated[tuple[Positive, ...], Tag("sizes")]
+    | Annotated[Literal["each"], Tag("word")],
+    Discriminator(_kind_of_groups),
+]
+"""A number of equal runs of layers, the number of layers in each run, or every layer by itself."""
+
+
+def _different_operators(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        raise ValueError("give at least one operator")
+    repeated = [name for index, name in enumerate(names) if name in names[:index]]
+    if repeated:
+        raise ValueError(f"{repeated[0]!r} is listed twice")
+    return names
+
+
+def _one_or_several(value: object) -> str:
+    return "several" if isinstance(value, (list, tuple)) else "one"
+
+
+Operators = Annotated[
+    Annotated[Text, Tag("one")]
+    | Annotated[tuple[Text, ...], AfterValidator(_different_operators), Tag("several")],
+    Discriminator(_one_or_several),
+]
+"""The name of an operator, or names of several that the search chooses from."""
+
+Axis = Literal["sources", "layers", "components"]
+
+
 class GenomeSpace(Strict):
     """Which merges the search can reach.
 
     Attributes:
-        operator: Name of the merge operator.
-        layer_groups: Number of equal runs of layers with genes of their own.
+        operator: Name of the merge operator, or a list of those that the search chooses from.
+        layer_groups: Number of equal runs of layers with genes of their own, a list of the numbers
+            of layers in each run, or `each` for every layer by itself.
         components: Parts of the model with genes of their own; the others share one.
-        ranges: Lowest and highest value of a parameter; the operator's own ranges when absent.
+        ranges: Lowest and highest value of a parameter, as `[low, high]`, or as
+            `{low: 0.01, high: 3, log: true}` for orders of magnitude; the operator's own ranges
+            when absent.
         fixed: Parameters that are not searched.
+        shared: Parameters that have one gene for all `sources`, `layers` or `components`, instead
+            of one for each.
+        drop_sources: Let the search leave sources out, as far as the operator can do without.
+        post: An operator that the search may apply to the merge, as it sees fit. Ranges and fixed
+            values of parameters that only this operator has are its own.
         prior: How far weights follow what is measured of the sources before the search.
     """
 
-    operator: Text = "task_arithmetic"
-    layer_groups: Positive = 4
+    operator: Operators = "task_arithmetic"
+    layer_groups: LayerGroups = 4
     components: tuple[Component, ...] = ()
     ranges: dict[str, Range] = Field(default_factory=dict)
     fixed: dict[str, Value] = Field(default_factory=dict)
+    shared: dict[str, tuple[Axis, ...]] = Field(default_factory=dict)
+    drop_sources: Flag = False
+    post: Literal["aim"] | None = None
     prior: PriorSettings | None = None
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """The operators that the search chooses from, also if it is one only."""
+        return (self.operator,) if isinstance(self.operator, str) else self.operator
+
+    @property
+    def bounds(self) -> dict[str, Bounds]:
+        """The ranges, however they were written."""
+        return {name: bounds_of(given) for name, given in self.ranges.items()}
 
     @model_validator(mode="after")
     def _ranges_are_ranges(self) -> Self:
-        for name, (low, high) in self.ranges.items():
-            if low >= high:
-                raise ValueError(f"ranges.{name}: [{low:g}, {high:g}] is empty or reversed")
+        for name, bounds in self.bounds.items():
+            problem = bounds.problem()
+            if problem:
+                raise ValueError(f"ranges.{name}: {problem}")
             if name in self.fixed:
                 raise ValueError(f"{name} is both in ranges and in fixed; keep one")
+        if self.post in self.operators:
+            raise ValueError(f"{self.post} is both the operator and what follows it; keep one")
         return self
 
 
@@ -221,7 +287,7 @@ class Strategy(Strict):
     """How candidates are proposed, and how many.
 
     Attributes:
-        strategy: Name of the search strategy.
+        strategy: Name of the search strategy; `auto` chooses one by genes and candidates.
         candidates: Most candidates that are evaluated, the starting ones included.
         generation: Candidates under way at a time.
         steady: Propose another candidate whenever one has been told, so that no worker waits for
@@ -229,6 +295,8 @@ class Strategy(Strict):
         step: Real standard deviation of the first proposals, as a fraction of the range, for the
             strategies that have one; chosen by dimension when absent.
         seed: Seeds the strategy and the stochastic operators; below 2^32.
+        warm_start: The folder of an earlier run over the same genes, relative to the recipe; the
+            first proposals lie around the mean of its best offspring.
         stop: When the search ends before its candidates are used up.
     """
 
@@ -238,6 +306,7 @@ class Strategy(Strict):
     steady: Flag = False
     step: Annotated[Number, Field(gt=0, le=0.5)] | None = None
     seed: Annotated[Natural, Field(lt=2**32)] = 0
+    warm_start: Text | None = None
     stop: Stop = Stop()
 
 

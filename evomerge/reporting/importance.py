@@ -72,9 +72,11 @@ def importance(store: RunStore) -> dict[str, Any]:
         raise RunError(f"{len(known)} offspring are known; importance needs at least {FEWEST}")
     points, fitness = np.array([point for point, _ in known]), np.array([s for _, s in known])
     groups = {by: _members([gene[by] for gene in genes]) for by in GROUPINGS}
-    members = {"gene": np.eye(len(genes))} | {by: of for by, (_, of) in groups.items()}
-    found = shares(points, fitness, members)
-    explained, _ = fit(points, fitness)
+    columns, owners = _columns(points, genes)
+    members = {"gene": owners} | {by: of @ owners for by, (_, of) in groups.items()}
+    found = shares(columns, fitness, members)
+    explained, _ = fit(columns, fitness)
+    genes = [_with_scores(gene, points[:, i], fitness) for i, gene in enumerate(genes)]
     return {
         "candidates": len(known),
         "explained": explained,
@@ -152,6 +154,53 @@ def fit(points: Array, fitness: Array) -> tuple[float, Array]:
     variances = parts.var(axis=0)
     explained = 1 - float(errors[int(scores.argmin())]) / total
     return explained, explained * variances / max(float(variances.sum()), 1e-300)
+
+
+def _columns(points: Array, genes: Sequence[dict[str, Any]]) -> tuple[Array, Array]:
+    """What the fit sees of points, shape `(N, D)`: choices as contrasts that do not correlate.
+
+    Returns:
+        The columns, shape `(N, C)`, and which gene each is of, shape `(D, C)`.
+    """
+    columns: list[Array] = []
+    owners: list[int] = []
+    for index, gene in enumerate(genes):
+        if "choices" in gene:
+            chosen = _chosen(gene, points[:, index]).astype(np.float64)
+            chosen -= chosen.mean(axis=1, keepdims=True)
+            _, sizes, contrasts = np.linalg.svd(chosen, full_matrices=False)
+            found = [*contrasts[: max(1, int((sizes > 1e-9).sum()))]]
+        else:
+            found = [points[:, index]]
+        columns += found
+        owners += [index] * len(found)
+    return np.array(columns).T, np.eye(len(genes))[:, owners]
+
+
+def _chosen(gene: dict[str, Any], coordinates: Array) -> npt.NDArray[np.bool_]:
+    """Which candidates made each choice, shape `(choices, N)`."""
+    count = len(gene["choices"])
+    places = np.minimum((coordinates * count).astype(int), count - 1)
+    chosen: npt.NDArray[np.bool_] = places == np.arange(count)[:, None]
+    return chosen
+
+
+def _with_scores(gene: dict[str, Any], coordinates: Array, fitness: Array) -> dict[str, Any]:
+    """A gene, and of each of its choices what the candidates scored that made it."""
+    if "choices" not in gene:
+        return gene
+    scores = [fitness[who] for who in _chosen(gene, coordinates)]
+    return gene | {
+        "choices": [
+            {
+                "choice": name,
+                "candidates": len(of),
+                "mean": float(of.mean()) if len(of) else None,
+                "best": float(of.max()) if len(of) else None,
+            }
+            for name, of in zip(gene["choices"], scores, strict=True)
+        ]
+    }
 
 
 def _members(names: Sequence[str]) -> tuple[list[str], Array]:

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 from evomerge.errors import RunError
 from evomerge.evaluation.objective import Objective
 from evomerge.evaluation.outcome import Evaluated, Failed
+from evomerge.genome.genes import OPERATOR, POST, PRESENCE
+from evomerge.recipe.merge import MergeRecipe
+from evomerge.reporting.forecast import forecast
 from evomerge.store.records import scores_of_sources
 
 if TYPE_CHECKING:
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evomerge.store.database import RunStore
-    from evomerge.store.records import Entry
+    from evomerge.store.records import Candidate, Entry
 
 VERSION = 1
 """Version of the document that `leaderboard` gives. Fields may be added, never changed."""
@@ -32,9 +35,11 @@ def leaderboard(store: RunStore, run: Path) -> dict[str, Any]:
     a `share` of them for candidates that were stopped; the few candidates that were also scored on
     held-out items have `held_out_score`.
     """
-    objective = read_objective(store)
-    verdict = store.fact("verdict") if store.fact("state") == "finished" else None
-    rows = [_row(entry, objective) for entry in _distinct(store.entries())]
+    objective, entries = read_objective(store), store.entries()
+    finished, workers = store.fact("state") == "finished", store.fact("workers")
+    verdict = store.fact("verdict") if finished else None
+    genes = store.fact("genes") or []
+    rows = [_row(entry, objective, genes) for entry in _distinct(entries)]
     ranked = sorted(
         rows, key=lambda row: (row["search_score"] is None, -(row["search_score"] or 0.0))
     )
@@ -50,9 +55,11 @@ def leaderboard(store: RunStore, run: Path) -> dict[str, Any]:
         "version": VERSION,
         "run": run.resolve().name,
         "state": store.fact("state"),
+        "strategy": store.fact("strategy"),
         "stopped": store.fact("stopped"),
         "candidates": ranked,
         "verdict": verdict,
+        "forecast": forecast(entries, objective, workers) if finished and workers else None,
     }
 
 
@@ -81,7 +88,7 @@ def _distinct(entries: Sequence[Entry]) -> list[Entry]:
     return list(first.values())
 
 
-def _row(entry: Entry, objective: Objective) -> dict[str, Any]:
+def _row(entry: Entry, objective: Objective, genes: Sequence[dict[str, Any]]) -> dict[str, Any]:
     candidate, outcome = entry.candidate, entry.outcome
     scores = entry.confirmed or (outcome.scores if isinstance(outcome, Evaluated) else ())
     failure = f"{outcome.stage}: {outcome.reason}" if isinstance(outcome, Failed) else None
@@ -98,6 +105,7 @@ def _row(entry: Entry, objective: Objective) -> dict[str, Any]:
         "name": candidate.name,
         "generation": candidate.generation,
         "recipe": json.loads(candidate.recipe),
+        "choices": _choices(candidate, genes) if candidate.genotype else {},
         "search_score": entry.search_score(objective),
         "scores": {score.task: score.score for score in scores},
         "held_out_score": objective.fitness(entry.held_out) if entry.held_out else None,
@@ -106,6 +114,26 @@ def _row(entry: Entry, objective: Objective) -> dict[str, Any]:
         "failure": failure,
         "parents": [short_id(parent) for parent in candidate.parents],
     }
+
+
+def _choices(candidate: Candidate, genes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What a candidate's genes chose: its operator, the sources it does without, what follows."""
+    chosen = [gene for gene in genes if "choices" in gene]
+    found: dict[str, Any] = {}
+    if not chosen:
+        return found
+    recipe = MergeRecipe.model_validate_json(candidate.recipe)
+    if any(gene["parameter"] == POST for gene in chosen):
+        inner = recipe.sources[0].recipe
+        found["post"] = recipe.operator if inner else None
+        recipe = inner or recipe
+    if any(gene["parameter"] == OPERATOR for gene in chosen):
+        found["operator"] = recipe.operator
+    optional = [gene["source"] for gene in chosen if gene["parameter"] == PRESENCE]
+    if optional:
+        merged = {source.label for source in recipe.sources}
+        found["dropped"] = [name for name in optional if name not in merged]
+    return found
 
 
 def find_row(document: dict[str, Any], wanted: str) -> dict[str, Any]:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from evomerge.genome.baselines import alone
 from evomerge.recipe.digest import digest
-from evomerge.recipe.merge import MAX_DEPTH, MAX_INNER, MergeRecipe, Source
+from evomerge.recipe.lineage import MAX_DEPTH, MAX_INNER, ancestry
+from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.search.contract import Breeding
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from evomerge.genome.genome import Genome
     from evomerge.search.contract import Proposal
@@ -25,7 +26,10 @@ class Individuals:
 
     def __init__(self, genome: Genome) -> None:
         self._genome = genome
+        # What is bred for one child only may be a parent of the next one's parent.
+        self._unnumbered: dict[int, tuple[Breeding, MergeRecipe]] = {}
         self._recipes = [alone(genome.base, each, genome.dtype) for each in genome.sources]
+        self._sources = tuple(map(digest, self._recipes))
 
     def add(self, proposal: Proposal) -> MergeRecipe:
         """Make an individual of a proposal, numbered after all others.
@@ -43,25 +47,30 @@ class Individuals:
         return recipe
 
     def parents(self, proposal: Proposal) -> tuple[str, ...]:
-        """Digests of what a proposal is made from: its parents, else all sources."""
+        """Digests of what a proposal is made from: its parents, else the sources it merges."""
         if isinstance(proposal, int):
             return (digest(self._recipes[proposal]),)
         if isinstance(proposal, Breeding):
-            found = [self.parents(parent) for parent in proposal.parents]
-            return tuple(dict.fromkeys(parent for each in found for parent in each))
-        return tuple(digest(each) for each in self._recipes[: len(self._genome.sources)])
+            numbers = _numbers(proposal, set())
+            return tuple(dict.fromkeys(digest(self._recipes[number]) for number in numbers))
+        return tuple(self._sources[index] for index in self._genome.taken(proposal))
+
+    def _parent(self, parent: int | Breeding) -> MergeRecipe:
+        if not isinstance(parent, Breeding):
+            return self._recipes[parent]
+        if id(parent) not in self._unnumbered:
+            self._unnumbered[id(parent)] = (parent, self._bred(parent))
+        return self._unnumbered[id(parent)][1]
 
     def _bred(self, breeding: Breeding) -> MergeRecipe:
-        recipes = [
-            self._bred(parent) if isinstance(parent, Breeding) else self._recipes[parent]
-            for parent in breeding.parents
-        ]
+        recipes = [self._parent(parent) for parent in breeding.parents]
         averages = [_weights(recipe) for recipe in recipes]
         if breeding.operator == "linear" and not breeding.parameters and all(averages):
             return self._average(averages)
         inner = [recipe for recipe in recipes if not _is_source(recipe)]
         deep = 1 + max((recipe.depth for recipe in inner), default=0)
-        if deep > MAX_DEPTH or sum(recipe.size for recipe in inner) > MAX_INNER:
+        distinct = {recipe.digest for recipe in (*inner, *ancestry(inner))}
+        if deep > MAX_DEPTH or len(distinct) > MAX_INNER:
             return recipes[0]
         return MergeRecipe(
             base=self._genome.base,
@@ -106,6 +115,16 @@ def _weights(recipe: MergeRecipe) -> dict[str, float]:
     plain = {label: each for label, each in found.items() if isinstance(each, float) and each > 0}
     averages = recipe.operator == "linear" and not recipe.parameters
     return plain if averages and len(plain) == len(recipe.sources) else {}
+
+
+def _numbers(breeding: Breeding, seen: set[int]) -> Iterator[int]:
+    """The individuals that a model is bred from, be it by way of others without a number."""
+    for parent in breeding.parents:
+        if not isinstance(parent, Breeding):
+            yield parent
+        elif id(parent) not in seen:
+            seen.add(id(parent))
+            yield from _numbers(parent, seen)
 
 
 def _is_source(recipe: MergeRecipe) -> bool:

@@ -8,6 +8,7 @@ from evomerge.evaluation.outcome import Evaluated
 from evomerge.executors.contract import Job
 from evomerge.genome.baselines import starting_candidates
 from evomerge.recipe.digest import canonical_json, digest
+from evomerge.recipe.lineage import as_document
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.store.records import Candidate
 
@@ -73,4 +74,4 @@ def fitness_of(objective: Objective, outcome: Outcome) -> float | None:
 
 def recipe_json(recipe: MergeRecipe) -> str:
     """A recipe as canonical JSON, defaults left out."""
-    return canonical_json(recipe.model_dump(mode="json", exclude_defaults=True))
+    return canonical_json(as_document(recipe))

@@ -10,7 +10,7 @@ from evomerge.errors import RecipeError
 from evomerge.merging.export import export_checkpoint
 from evomerge.recipe.absolute import with_absolute_paths
 from evomerge.recipe.dump import to_yaml
-from evomerge.recipe.mergekit.write import to_mergekit
+from evomerge.run.mergekit_text import mergekit_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +29,7 @@ def export_mergekit(recipe: MergeRecipe, library: SourceLibrary, out: Path) -> t
     """Write a recipe as mergekit YAML.
 
     Returns:
-        Notes on how mergekit's result differs; none when it is the same.
+        What the user should know; see `mergekit_text`.
 
     Raises:
         RecipeError: mergekit cannot express it.
@@ -54,23 +54,3 @@ def export_merged(recipe: MergeRecipe, library: SourceLibrary, out: Path) -> Voc
     with suppress(RecipeError):
         files["mergekit_config.yml"] = mergekit_text(recipe, library)[0].encode()
     return export_checkpoint(recipe, library, out, files=files)
-
-
-def mergekit_text(recipe: MergeRecipe, library: SourceLibrary) -> tuple[str, tuple[str, ...]]:
-    """A recipe as mergekit YAML, and notes on how its result differs."""
-    signatures = library.signatures(recipe.base)
-    dtype: str = recipe.dtype
-    if dtype == "base" and recipe.mergekit_compat is None:
-        stored = {
-            str(d).removeprefix("torch.") for d, _ in signatures.values() if d.is_floating_point
-        }
-        if len(stored) != 1:
-            raise RecipeError(
-                f"the base stores tensors in {' and '.join(sorted(stored))}; mergekit writes one "
-                "dtype, so choose one with dtype in the recipe"
-            )
-        dtype = stored.pop()
-    # Nested recipes are refused, so the names of their tensors do not matter.
-    sources = [library.signatures(s.model) if s.model else signatures for s in recipe.sources]
-    written = to_mergekit(recipe, signatures, dtype, sources if recipe.stack else ())
-    return to_yaml(written.document), written.notes

@@ -83,21 +83,25 @@ def _scores(entry: Entry, split: Split) -> tuple[TaskScore, ...]:
     return entry.confirmed if split == "confirm" else entry.whole
 
 
+def best_points(entries: Sequence[Entry], objective: Objective) -> list[Entry]:
+    """The best offspring that stand for points and were scored on all search items."""
+    asked = [e for e in entries if e.whole and e.candidate.genotype and e.candidate.number >= 0]
+    return ranked(asked, objective)[:FINALISTS]
+
+
 def add_elite_mean(
     store: RunStore, executor: Executor, objective: Objective, genome: Genome
 ) -> None:
-    """Evaluate the mean of the best offspring's genes.
+    """Evaluate the mean of the best offspring's genes, and what most of them choose.
 
     Of an optimum that is seen through noise, the mean of the best points is a better estimate than
     the best of them (Hansen, "The CMA Evolution Strategy: A Tutorial", 2016, appendix B).
     """
     entries = store.entries()
-    asked = [e for e in entries if e.whole and e.candidate.genotype and e.candidate.number >= 0]
-    elites = ranked(asked, objective)[:FINALISTS]
+    elites = _of_one_operator(best_points(entries, objective), genome)
     if len(elites) < 2:
         return
-    genes = zip(*(entry.candidate.genotype or () for entry in elites), strict=True)
-    point = tuple(sum(gene) / len(elites) for gene in genes)
+    point = genome.mean([entry.candidate.genotype or () for entry in elites])
     # Below 0: the search may be continued, with the number after its last.
     number = min(0, *(entry.candidate.number for entry in entries)) - 1
     mean = offspring(
@@ -117,3 +121,10 @@ def add_elite_mean(
         store.add_candidates([mean])
     for job, outcome in evaluate(executor, [job_of(mean, "search")]):
         store.add_outcome(job.number, outcome, fitness_of(objective, outcome))
+
+
+def _of_one_operator(elites: Sequence[Entry], genome: Genome) -> list[Entry]:
+    """Those with the most frequent operator: coefficients for another one are no coefficients."""
+    operators = [genome.operator(entry.candidate.genotype or ()) for entry in elites]
+    usual = max(operators, key=operators.count, default=None)
+    return [entry for entry, name in zip(elites, operators, strict=True) if name == usual]

@@ -1,4 +1,4 @@
-"""A run's folder: the names of its files, and the lock that lets one process write to it."""
+"""A run's folder: the names of its files, its recipe, and the lock that lets one process write."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from evomerge.errors import RunError, RunInUseError
+from evomerge.recipe.search import SearchRecipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from evomerge.store.database import RunStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,13 @@ class RunFolder:
             return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
         except (OSError, ValueError, KeyError):
             return "another process"
+
+
+def recipe_of(store: RunStore) -> SearchRecipe:
+    """The recipe of a run, also of a run of an older version, which knew fewer settings."""
+    document = store.fact("recipe")
+    document["evaluation"].setdefault("racing", None)
+    return SearchRecipe.model_validate(document)
 
 
 def _holder() -> dict[str, object]:

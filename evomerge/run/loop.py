@@ -13,8 +13,7 @@ from evomerge.errors import RunError
 from evomerge.evaluation.outcome import Evaluated, Outcome
 from evomerge.run.breeding import Individuals
 from evomerge.run.candidates import fitness_of, job_of, offspring, starting
-from evomerge.run.incumbents import race_against
-from evomerge.run.stopping import fruitless, reason_to_stop
+from evomerge.run.course import Course
 from evomerge.search.contract import Finished, Result
 from evomerge.store.records import Entry, scores_of_sources
 
@@ -82,6 +81,9 @@ class SearchLoop:
         self._entries: dict[int, Entry] = {
             e.candidate.number: e for e in store.entries() if e.candidate.number >= 0
         }
+        self._outcomes = {
+            e.candidate.digest: e.outcome for e in self._entries.values() if e.outcome is not None
+        }
         self._waiting: dict[str, list[int]] = {}
         self._total = 0
         progress.known(list(self._entries.values()))
@@ -110,11 +112,12 @@ class SearchLoop:
         self._submit(self._agreed(first), None)
         self._settle_first()
         told = asked = len(first)
+        course = Course(self._objective, generation)
+        course.tell([self._entries[number] for number in range(told)])
         reason = None
         while told < self._total:
             if stop and not reason:
-                earlier = self._earlier(told)
-                reason = reason_to_stop(earlier, self._objective, stop, generation)
+                reason = course.reason_to_stop(stop)
             if reason:
                 break
             wanted = min(told + generation, self._total)
@@ -134,21 +137,24 @@ class SearchLoop:
                     )
                     for number, proposal in enumerate(proposals, start=asked)
                 ]
-                self._submit(self._agreed(new), self._race(told))
+                self._submit(self._agreed(new), course.race(self._racing))
                 asked += len(new)
             until = told + 1 if steady else asked
-            self._wait(until)
+            self._wait(told, until)
             self._strategy.tell([self._result(number) for number in range(told, until)])
+            course.tell([self._entries[number] for number in range(told, until)])
             told = until
-            reason = fruitless(self._earlier(told), generation)
-        self._wait(asked)  # what was under way when there was a reason to stop
+            reason = course.fruitless()
+        self._wait(told, asked)  # what was under way when there was a reason to stop
         return reason
 
     def _agreed(self, candidates: list[Candidate]) -> list[Candidate]:
         """Store new candidates; of those the store has already, check that they are the same."""
         known = [each for each in candidates if each.number in self._entries]
         for candidate in known:
-            if self._entries[candidate.number].candidate != candidate:
+            # The same recipe may have been written in another way.
+            stored = self._entries[candidate.number].candidate
+            if replace(stored, recipe=candidate.recipe) != candidate:
                 raise RunError(
                     f"candidate {candidate.number}: the strategy proposes another one now than "
                     "when this run was made; use the evomerge that made it, with the package "
@@ -164,25 +170,20 @@ class SearchLoop:
 
     def _submit(self, candidates: Sequence[Candidate], race: Race | None) -> None:
         """Have those evaluated that have no outcome yet; the same recipe only once."""
-        known = {
-            entry.candidate.digest: entry.outcome
-            for entry in self._entries.values()
-            if entry.outcome is not None
-        }
         for each in candidates:
             if self._entries[each.number].outcome is not None:
                 continue
-            if each.digest in known:
-                self._settle(each.number, known[each.digest])
+            if each.digest in self._outcomes:
+                self._settle(each.number, self._outcomes[each.digest])
             elif each.digest in self._waiting:
                 self._waiting[each.digest].append(each.number)
             else:
                 self._waiting[each.digest] = [each.number]
                 self._executor.submit(job_of(each, "search", race))
 
-    def _wait(self, until: int) -> None:
-        """Wait for all candidates before one."""
-        for number in range(until):
+    def _wait(self, first: int, until: int) -> None:
+        """Wait for all candidates from one to another."""
+        for number in range(first, until):
             while self._entries[number].outcome is None:
                 job, outcome = self._executor.collect()
                 self._settle_all(job.number, outcome)
@@ -210,22 +211,11 @@ class SearchLoop:
     def _settle(self, number: int, outcome: Outcome) -> None:
         fitness = fitness_of(self._objective, outcome)
         self._store.add_outcome(number, outcome, fitness)
+        self._outcomes[self._entries[number].candidate.digest] = outcome
         candidate = self._entries[number].candidate
         entry = Entry(candidate=candidate, outcome=outcome, fitness=fitness)
         self._entries[number] = entry
         self._progress.evaluated(entry, self._total)
-
-    def _race(self, told: int) -> Race | None:
-        """What new candidates have to beat: what was told, whatever else is already known."""
-        return race_against(self._earlier(told), self._objective, self._racing)
-
-    def _earlier(self, told: int) -> list[Entry]:
-        """The candidates that were told, without what was confirmed at an end of this search."""
-        return [
-            replace(entry, confirmed=())
-            for number, entry in self._entries.items()
-            if number < told
-        ]
 
     def _result(self, number: int) -> Result:
         """What a strategy is told of a candidate."""

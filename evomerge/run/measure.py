@@ -20,7 +20,8 @@ from evomerge.sensitivity.statistics import statistic
 
 if TYPE_CHECKING:
     from evomerge.checkpoints import Checkpoint
-    from evomerge.genome.genome import Genome, Part
+    from evomerge.genome.genes import Part
+    from evomerge.genome.genome import Genome
     from evomerge.recipe.merge import Source
     from evomerge.recipe.search import SearchRecipe
     from evomerge.run.loop import Progress

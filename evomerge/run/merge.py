@@ -15,6 +15,7 @@ from evomerge.merging.vocabulary.alignment import align
 from evomerge.merging.vocabulary.changes import VocabularyChange, list_changes
 from evomerge.recipe import yaml
 from evomerge.recipe.check import check_operator
+from evomerge.recipe.lineage import ancestry
 from evomerge.recipe.load import read_text, validate
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.recipe.mergekit.entries import FLAG
@@ -163,13 +164,11 @@ def _findings(recipe: MergeRecipe, library: SourceLibrary) -> list[Finding]:
 
 def _models(recipe: MergeRecipe) -> Iterator[str]:
     """References of all models that a recipe merges, those inside its candidates included."""
-    for source in recipe.sources:
-        if source.model is not None:
-            yield source.model
-    for inner in recipe.inner:
-        yield inner.base
-        yield from _models(inner)
+    within = ancestry([recipe])
+    yield from (each.base for each in within)
+    for each in (recipe, *within):
+        yield from (source.model for source in each.sources if source.model is not None)
 
 
 def _stacks(recipe: MergeRecipe) -> bool:
-    return recipe.stack is not None or any(map(_stacks, recipe.inner))
+    return any(each.stack is not None for each in (recipe, *ancestry([recipe])))

@@ -13,6 +13,8 @@ from evomerge.evaluation.task_files import tasks_of
 from evomerge.evaluation.tasks import HarnessTask, TaskSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from evomerge.checkpoints import Checkpoint
     from evomerge.recipe.search import SearchRecipe, Task
 
@@ -80,6 +82,25 @@ def task_specs(recipe: SearchRecipe) -> list[TaskSpec]:
     ]
 
 
+ID_LENGTH = 16
+"""Digits of a document's digest."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contents:
+    """What the items of a search are, whatever their tasks are called and wherever they lie.
+
+    Attributes:
+        choosing: Digests of the documents that decide something, search and confirm items.
+        held_out: Digests of those that only the final comparison sees.
+        tasks: A digest of all that scores on the search items of a task follow from.
+    """
+
+    choosing: tuple[str, ...]
+    held_out: tuple[str, ...]
+    tasks: dict[str, str]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scoring:
     """What a search is scored by.
@@ -87,12 +108,14 @@ class Scoring:
     Attributes:
         objective: What it maximises.
         items: The items of each task.
+        contents: What these items are.
         uneven: A task whose score is no mean over its items, if there is one; it cannot be
             estimated from some of them.
     """
 
     objective: Objective
     items: tuple[TaskItems, ...]
+    contents: Contents
     uneven: str | None
 
 
@@ -110,17 +133,34 @@ def scoring(recipe: SearchRecipe) -> Scoring:
         higher_is_better={task.name: task.higher_is_better for task in tasks},
         name=recipe.evaluation.objective,
     )
+    documents = [task.document_digests() for task in tasks]
     items = tuple(
         draw_items(
             task.name,
-            task.document_digests(),
+            of_task,
             search=wanted.search,
             confirm=wanted.confirm,
             held_out=wanted.held_out,
             seed=wanted.seed,
         )
-        for task in tasks
+        for task, of_task in zip(tasks, documents, strict=True)
     )
     for task, drawn in zip(tasks, items, strict=True):
         task.try_out(drawn.search[0])
-    return Scoring(objective=objective, items=items, uneven=uneven)
+    contents = Contents(
+        choosing=_of_all(documents, [drawn.of("confirm") for drawn in items]),
+        held_out=_of_all(documents, [drawn.held_out for drawn in items]),
+        tasks={
+            task.name: task.digest([of_task[position] for position in drawn.search])
+            for task, of_task, drawn in zip(tasks, documents, items, strict=True)
+        },
+    )
+    return Scoring(objective=objective, items=items, contents=contents, uneven=uneven)
+
+
+def _of_all(
+    documents: Sequence[Sequence[str]], positions: Sequence[Sequence[int]]
+) -> tuple[str, ...]:
+    """The digests of some documents of each task, shortened: a run keeps hundreds of them."""
+    pairs = zip(documents, positions, strict=True)
+    return tuple(of_task[position][:ID_LENGTH] for of_task, chosen in pairs for position in chosen)

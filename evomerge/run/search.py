@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing, suppress
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import evomerge
 from evomerge.checkpoints import Finding
 from evomerge.errors import RecipeError, RunError
-from evomerge.recipe.search import SearchRecipe
+from evomerge.run.creation import Beginning, begin, create, notes
 from evomerge.run.finish import finish_search
-from evomerge.run.folder import RunFolder
+from evomerge.run.folder import RunFolder, recipe_of
 from evomerge.run.loop import Progress, SearchLoop
 from evomerge.run.measure import measured_genome, measured_gram
-from evomerge.run.prepare import PreparedSearch, prepare_search
+from evomerge.run.prepare import Preparation, PreparedSearch, describe, prepare_search
+from evomerge.run.strategy import strategy_of
+from evomerge.run.warm_start import WHERE
 from evomerge.run.workers import build_executor, plan_workers
-from evomerge.search.contract import StrategySettings
-from evomerge.search.strategies import build_strategy
 from evomerge.store.database import RunStore
 
-RECORDED = (
-    "torch",
-    "transformers",
-    "lm_eval",
-    "nevergrad",
-    "cma",
-    "numpy",
-    "scipy",
-    "safetensors",
-    "ray",
-)
-"""Packages whose versions a run remembers."""
+if TYPE_CHECKING:
+    from evomerge.recipe.search import SearchRecipe
 
 MAY_CHANGE = {"search.candidates", "search.stop", "executor"}
 """Parts of a recipe that may differ when a run is continued."""
@@ -58,15 +46,20 @@ def start_or_continue(
     """
     folder = RunFolder(run)
     search, findings = prepare_search(recipe, root)
-    for finding in findings:
+    beginning = None if folder.database.exists() else _begin(search)
+    for finding in (*findings, *(beginning.findings if beginning else ())):
         warn(finding)
     with folder.locked():
-        known = folder.database.exists()
-        opened = RunStore.open_for_writing(folder.database) if known else _create(folder, search)
+        if beginning is None:
+            opened = RunStore.open_for_writing(folder.database)
+        else:
+            opened = create(folder.database, search, beginning)
         with closing(opened) as store:
-            if known:
+            if beginning is None:
                 _refuse_other_recipe(store, search)
                 _remember_changes(store, search.recipe)
+                for note in notes(store):
+                    warn(note)
             _run(search, store, progress)
 
 
@@ -78,28 +71,16 @@ def resume(run: Path, progress: Progress, warn: Warn) -> None:
     """
     folder = RunFolder(run)
     with closing(RunStore.open_for_reading(folder.database)) as store:
-        recipe = _recipe(store)
+        recipe = recipe_of(store)
     start_or_continue(recipe, Path("/"), run, progress, warn)
 
 
-def _create(folder: RunFolder, search: PreparedSearch) -> RunStore:
-    store = RunStore.create(folder.database)
-    store.write_facts(
-        {
-            "recipe": search.recipe.model_dump(mode="json"),
-            "identities": search.identities,
-            "weights": dict(search.objective.weights),
-            "higher_is_better": dict(search.objective.higher_is_better),
-            "objective": search.objective.name,
-            "genes": search.genome.labels(),
-            # What the strategy is told, also when more are asked for later.
-            "planned": search.recipe.search.candidates,
-            "versions": _versions(),
-            "state": "running",
-        },
-        search.items,
-    )
-    return store
+def _begin(search: PreparedSearch) -> Beginning:
+    result = Preparation()
+    beginning = result.attempt(WHERE, lambda: begin(search))
+    if beginning is None:
+        raise RecipeError("\n".join(describe(error) for error in result.errors))
+    return beginning
 
 
 def _remember_changes(store: RunStore, recipe: SearchRecipe) -> None:
@@ -118,22 +99,9 @@ def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
         return
     _refuse_changed_models(store, search)
     workers, threads = plan_workers(search.recipe, search.parameters)
-    strategy = build_strategy(
-        settings.strategy,
-        StrategySettings(
-            dimension=len(search.genome.genes),
-            generation=settings.generation,
-            seed=settings.seed,
-            step=settings.step,
-            genes=search.genome.genes,
-            sources=len(search.genome.sources),
-            candidates=store.fact("planned") or settings.candidates,
-            objectives=len(search.objective.weights),
-            gram=measured_gram(search.recipe, store, progress),
-        ),
-    )
+    strategy = strategy_of(store, search, measured_gram(search.recipe, store, progress))
     genome = measured_genome(search.genome, search.recipe, store, progress)
-    store.write_facts({"state": "running"})
+    store.write_facts({"state": "running", "workers": workers})
     with closing(build_executor(search, workers, threads)) as executor:
         loop = SearchLoop(
             genome=genome,
@@ -151,15 +119,8 @@ def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
         finish_search(store, executor, search.objective, progress, genome)
 
 
-def _recipe(store: RunStore) -> SearchRecipe:
-    """The recipe of a run, also of a run of an older version, which knew fewer settings."""
-    document = store.fact("recipe")
-    document["evaluation"].setdefault("racing", None)
-    return SearchRecipe.model_validate(document)
-
-
 def _refuse_other_recipe(store: RunStore, search: PreparedSearch) -> None:
-    before = _flatten(_recipe(store).model_dump(mode="json"))
+    before = _flatten(recipe_of(store).model_dump(mode="json"))
     now = _flatten(search.recipe.model_dump(mode="json"))
     changed = sorted(
         key
@@ -194,11 +155,3 @@ def _flatten(document: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in document.items():
         flat |= _flatten(value, f"{prefix}.{key}" if prefix else key)
     return flat
-
-
-def _versions() -> dict[str, str]:
-    found = {"evomerge": evomerge.__version__}
-    for package in RECORDED:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found

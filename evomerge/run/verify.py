@@ -15,7 +15,7 @@ import torch
 from evomerge.checkpoints import open_checkpoint
 from evomerge.errors import MergeError, VersionError
 from evomerge.merging.engine import merge_tensor
-from evomerge.run.export import mergekit_text
+from evomerge.run.mergekit_text import mergekit_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,17 +72,20 @@ def compare_with_mergekit(
         MergeError: mergekit failed.
     """
     text, _ = mergekit_text(recipe, library)
-    command = _command(python or Path(os.environ.get(ORACLE) or sys.executable))
+    program = "mergekit-multi" if recipe.inner else "mergekit-yaml"
+    command = _command(python or Path(os.environ.get(ORACLE) or sys.executable), program)
     with tempfile.TemporaryDirectory(prefix="evomerge-verify-") as folder:
         config = Path(folder, "mergekit.yaml")
         config.write_text(text)
         theirs = Path(folder, "merged")
+        stages = (f"--intermediate-dir={folder}/stages", f"--out-path={theirs}")
+        out = stages if recipe.inner else (theirs,)
         # A model card would ask the Hub about every model.
         bare = ("--no-copy-tokenizer", "--no-write-model-card", "--quiet")
         seed = f"--random-seed={recipe.seed}"
         adapters = (f"--lora-merge-cache={folder}/adapters", "--lora-merge-dtype=float32")
         done = subprocess.run(  # noqa: S603 (the user's own mergekit)
-            [command, config, theirs, *bare, seed, *adapters],
+            [command, config, *out, *bare, seed, *adapters],
             cwd=library.root,
             capture_output=True,
             text=True,
@@ -94,8 +97,8 @@ def compare_with_mergekit(
         return list(_compare(recipe, library, open_checkpoint(str(theirs), root=Path("/"))))
 
 
-def _command(python: Path) -> Path:
-    command = python.absolute().parent / "mergekit-yaml"
+def _command(python: Path, program: str) -> Path:
+    command = python.absolute().parent / program
     if not command.exists():
         raise VersionError(
             f"{command}: is missing; install it beside that Python (pip install mergekit==0.1.5) "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from evomerge.genome.genome import Gene
+    from evomerge.genome.genes import Gene
 
 Point = tuple[float, ...]
 """A point of the unit cube."""
@@ -107,3 +107,17 @@ class StrategySettings:
     candidates: int = 200
     objectives: int = 1
     gram: tuple[tuple[float, ...], ...] | None = None
+
+    @property
+    def depths(self) -> Sequence[int]:
+        """Layer group of each coordinate, -1 of those that are for all layers.
+
+        If nothing is known of genes, every coordinate is a layer.
+        """
+        groups = [-1 if gene.group is None else gene.group for gene in self.genes]
+        return groups or range(self.dimension)
+
+    @property
+    def choices(self) -> Sequence[bool]:
+        """Which coordinates choose among things in no order: a step says nothing there."""
+        return [bool(gene.choices) for gene in self.genes] or [False] * self.dimension

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Vector: TypeAlias = NDArray[np.float64]
 Labels: TypeAlias = NDArray[np.intp]
+Mask: TypeAlias = NDArray[np.bool_]
 Crossover: TypeAlias = Callable[[Vector, Vector, np.random.Generator], Vector]
 """From two parents to one offspring."""
 
@@ -36,9 +37,9 @@ def crossovers(settings: StrategySettings) -> list[Crossover]:
     One that could only hand over a whole parent is left out.
     """
     genes = settings.genes
-    found: list[Crossover] = [uniform, blend]
-    groups = [gene.group for gene in genes] or range(settings.dimension)
-    labels = np.unique(np.array(groups), return_inverse=True)[1]
+    choices = np.array(settings.choices)
+    found: list[Crossover] = [uniform, partial(blend, choices=choices) if choices.any() else blend]
+    labels = np.unique(np.array(settings.depths), return_inverse=True)[1]
     if labels.max() > 0:
         found.append(partial(swap_run, labels))
     for parts in (
@@ -87,7 +88,18 @@ def swap_parts(parts: Labels, first: Vector, second: Vector, rng: np.random.Gene
     return np.where(taken[parts], second, first)
 
 
-def blend(first: Vector, second: Vector, rng: np.random.Generator) -> Vector:
-    """Draw each value between those of the parents or somewhat outside."""
+def blend(
+    first: Vector, second: Vector, rng: np.random.Generator, *, choices: Mask | None = None
+) -> Vector:
+    """Draw each value between those of the parents or somewhat outside.
+
+    Args:
+        first: Values of the first parent.
+        second: Values of the second parent.
+        rng: Draws where between them.
+        choices: Which genes have nothing between two values, and get that of either parent.
+    """
     shares = rng.uniform(-ALPHA, 1 + ALPHA, len(first))
+    if choices is not None:
+        shares = np.where(choices, shares < 0.5, shares)
     return np.clip(first + shares * (second - first), 0.0, 1.0)

@@ -6,7 +6,8 @@ and another one, in a random part of its weights, and takes the individual's pla
 higher. Their code keeps the population with the best score on test data; here nothing sees them.
 
 `Evolver` scores children by themselves. `EvolverMean` scores the mean of the population with the
-child in it, and keeps the child if that mean is better than the best so far.
+child in it, and keeps the child if that mean is better than the best so far; `EvolverTIES` has the
+population merged by TIES instead, at the density of its own paper (Yadav et al., 2023, section 5).
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 MUTATION, CROSSOVER, GENERATIONS = 0.5, 0.5, 15
 """F, Cr and the number of generations of the authors' experiments."""
+
+DENSITY = 0.2
+"""Share of a task vector that TIES keeps."""
 
 Individual = int | Breeding
 
@@ -108,15 +112,27 @@ class EvolverMean(Evolver):
         self._count += 1
         if number == 0:
             self._asked.append((0, 0))
-            return self._mean(self._population)
+            return self._merged(self._population)
         place = number % self._sources
         child = self._child(place)
         self._asked.append((place, child))
-        return self._mean([*self._population[:place], child, *self._population[place + 1 :]])
+        return self._merged([*self._population[:place], child, *self._population[place + 1 :]])
 
-    def _mean(self, population: Sequence[Individual]) -> Breeding:
+    def _merged(self, population: Sequence[Individual]) -> Breeding:
         return Breeding(operator="linear", parents=tuple(population))
 
     def _partner(self, place: int) -> int:
         """A random other individual: nobody knows which is best."""
         return int(self._rng.choice([o for o in range(self._sources) if o != place]))
+
+
+class EvolverTIES(EvolverMean):
+    """What TIES makes of the population is scored.
+
+    Args:
+        settings: See `Evolver`.
+    """
+
+    def _merged(self, population: Sequence[Individual]) -> Breeding:
+        parameters = {"weight": 1.0, "density": DENSITY}
+        return Breeding(operator="ties", parents=tuple(population), parameters=parameters)

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evomerge.genome.genome import DECIMALS
-from evomerge.search.crossover import Vector, crossovers
+from evomerge.genome.genes import DECIMALS
+from evomerge.search.crossover import Mask, Vector, crossovers
 from evomerge.search.latin_hypercube import first_points
+from evomerge.search.variation import redrawn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,6 +91,7 @@ class GA:
     def __init__(self, settings: StrategySettings) -> None:
         self._rng = np.random.default_rng(settings.seed)
         self._dimension = settings.dimension
+        self._genes, self._choices = settings.genes, np.array(settings.choices)
         self._crossovers = crossovers(settings)
         self._size = max(settings.generation, SMALLEST)
         self._founders = deque(first_points(self._size, settings, self._rng))
@@ -122,7 +124,13 @@ class GA:
         """The mean of many parents, with noise of the population's spread."""
         parents = [tournament(self._population, self._rng).point for _ in range(PARENTS)]
         noise = self._deviations() * self._rng.normal(size=self._dimension)
-        return Offspring(self._unseen(np.clip(np.mean(parents, axis=0) + noise, 0.0, 1.0)))
+        child = np.clip(np.mean(parents, axis=0) + noise, 0.0, 1.0)
+        for place in np.flatnonzero(self._choices):
+            # The mean of two choices may be a third one; what they share is what most make.
+            gene, found = self._genes[place], [float(parent[place]) for parent in parents]
+            made = [gene.choice(coordinate) for coordinate in found]
+            child[place] = found[made.index(max(made, key=made.count))]
+        return Offspring(self._unseen(child))
 
     def _cross(self) -> Offspring:
         """Two parents, crossed by structure and mutated."""
@@ -133,7 +141,8 @@ class GA:
         return Offspring(self._unseen(point), max(first.fitness, second.fitness))
 
     def _mutated(self, point: Vector) -> Vector:
-        return mutate(point, self._step, MUTATED / self._dimension, self._rng)
+        share = MUTATED / self._dimension
+        return mutate(point, self._step, share, self._rng, choices=self._choices)
 
     def _unseen(self, point: Vector) -> Vector:
         """The point, mutated until it differs from all others in the digits that genes keep."""
@@ -161,7 +170,8 @@ class GA:
         """Keep the best one and found the population anew around it."""
         best = max(self._population, key=lambda member: member.fitness)
         self._population, self._step = [best], STEP
-        founders = best.point + STEP * self._rng.normal(size=(self._size - 1, self._dimension))
+        steps = STEP * self._rng.normal(size=(self._size - 1, self._dimension))
+        founders = best.point + np.where(self._choices, 0.0, steps)
         self._founders = deque(np.clip(founders, 0.0, 1.0))
 
 
@@ -171,12 +181,19 @@ def tournament(members: Sequence[Member], rng: np.random.Generator) -> Member:
     return max((members[int(index)] for index in drawn), key=lambda member: member.fitness)
 
 
-def mutate(point: Vector, step: float, share: float, rng: np.random.Generator) -> Vector:
-    """Add normal noise to a share of the coordinates, and to one at least."""
+def mutate(
+    point: Vector,
+    step: float,
+    share: float,
+    rng: np.random.Generator,
+    *,
+    choices: Mask | None = None,
+) -> Vector:
+    """Add normal noise to a share of the coordinates, and to one at least; draw choices anew."""
     mutated = rng.random(len(point)) < share
     mutated[rng.integers(len(point))] = True
-    noise = step * rng.normal(size=len(point))
-    return np.clip(np.where(mutated, point + noise, point), 0.0, 1.0)
+    moved = point + step * rng.normal(size=len(point))
+    return np.clip(np.where(mutated, redrawn(moved, choices, rng), point), 0.0, 1.0)
 
 
 def adapt(step: float, *, success: bool) -> float:

@@ -26,6 +26,7 @@ def first_points(
 
     Not everywhere, because points that are drawn from all over the cube lie far from anything
     good when there are many coordinates, and few searches are long enough to make up for that.
+    Choices have no middle, and are spread evenly; half of them are the centre's if there is one.
 
     Returns:
         Shape `(count, settings.dimension)`.
@@ -36,7 +37,10 @@ def first_points(
     # Zero has no quantile; the generator can draw it, though it hardly ever will.
     shares = np.maximum(latin_hypercube(count, settings.dimension, rng), 1e-12)
     quantiles = [[normal.inv_cdf(share) for share in row] for row in shares.tolist()]
-    return np.clip(centre + quantiles, 0.0, 1.0)
+    chosen = shares
+    if settings.centre is not None:
+        chosen = np.where(shares < 0.5, centre, 2 * shares - 1)
+    return np.clip(np.where(settings.choices, chosen, centre + quantiles), 0.0, 1.0)
 
 
 def latin_hypercube(count: int, dimension: int, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -9,14 +9,18 @@ from __future__ import annotations
 import math
 import warnings
 from collections import deque
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evomerge.search.contract import StrategySettings
+from evomerge.search.trial import GENERATION, try_out
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evomerge.search.contract import Point, Result, StrategySettings
+    from evomerge.search.contract import Point, Result
 
 ALLOWED = ("CMA", "DiagonalCMA", "DE", "TwoPointsDE", "PSO", "OnePlusOne")
 
@@ -32,6 +36,9 @@ Hansen, "Mirrored Sampling in Evolution Strategies With Weighted Recombination",
 landscapes that found the same in fewer evaluations. 0.5 asks for cma's own share."""
 
 
+TRIAL = StrategySettings(dimension=20, generation=GENERATION, seed=0)
+
+
 class NevergradStrategy:
     """One of nevergrad's optimisers.
 
@@ -41,10 +48,14 @@ class NevergradStrategy:
 
     Args:
         name: One of `ALLOWED`.
-        settings: Dimension, generation, seed and first step.
+        settings: Dimension, generation, seed, first step and centre.
+
+    Raises:
+        VersionError: The optimiser does not work as installed.
     """
 
     def __init__(self, name: str, settings: StrategySettings) -> None:
+        _try_out(name)
         self._optimizer = _build(name, settings)
         self._dimension = settings.dimension
         self._asked: deque[Any] = deque()
@@ -77,6 +88,11 @@ class NevergradStrategy:
 def default_step(dimension: int) -> float:
     """The first step that worked best by dimension in our measurements (benchmarks/LOG.md)."""
     return 0.14 if dimension <= 100 else 0.05
+
+
+@cache
+def _try_out(name: str) -> None:
+    try_out(name, "nevergrad", partial(_build, name, TRIAL), TRIAL.dimension)
 
 
 def _build(name: str, settings: StrategySettings) -> Any:

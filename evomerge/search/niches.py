@@ -49,8 +49,7 @@ class M2N2:
 
     def __init__(self, settings: StrategySettings) -> None:
         self._rng = np.random.default_rng(settings.seed)
-        groups = [gene.group for gene in settings.genes] or range(settings.dimension)
-        self._depths = np.unique(groups, return_inverse=True)[1]
+        self._depths = np.unique(settings.depths, return_inverse=True)[1]
         self._asked: deque[Point] = deque()
         self._warm_up = WARM_UP
         self._points: list[Point] = []

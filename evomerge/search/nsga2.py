@@ -47,6 +47,7 @@ class NSGA2:
         self._rng = np.random.default_rng(settings.seed)
         self._size = max(settings.generation, SMALLEST)
         self._founders = self._size
+        self._choices = np.array(settings.choices)
         self._asked: deque[NDArray[np.float64]] = deque()
         # Best first, by the crowded comparison.
         self._points = np.empty((0, settings.dimension))
@@ -74,8 +75,8 @@ class NSGA2:
             return self._rng.random(self._points.shape[1])
         first, second = self._points[self._parents()]
         if self._rng.random() < CROSSOVER_RATE:
-            first = crossed(first, second, self._rng, eta=CROSSOVER_ETA)
-        return mutated(first, self._rng, eta=MUTATION_ETA)
+            first = crossed(first, second, self._rng, eta=CROSSOVER_ETA, choices=self._choices)
+        return mutated(first, self._rng, eta=MUTATION_ETA, choices=self._choices)
 
     def _parents(self) -> list[int]:
         """Winners of two tournaments of two: the population is in order, so lower indices win."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from evomerge.search.choice import AUTO, choose
 from evomerge.search.differential import DErand1
-from evomerge.search.evolver import Evolver, EvolverMean
+from evomerge.search.evogm import EvoGM
+from evomerge.search.evolver import Evolver, EvolverMean, EvolverTIES
 from evomerge.search.genetic import GA
 from evomerge.search.kinship import Kinship
+from evomerge.search.ladder import Ladder
 from evomerge.search.map_elites import CycleQD
 from evomerge.search.nevergrad import ALLOWED, NevergradStrategy
 from evomerge.search.niches import M2N2
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 BREEDERS: dict[str, Callable[[StrategySettings], Strategy]] = {
     "Evolver": Evolver,
     "EvolverMean": EvolverMean,
+    "EvolverTIES": EvolverTIES,
     "Kinship": Kinship,
 }
 """Those whose individuals are models, by their names in recipes."""
@@ -35,12 +39,15 @@ BY_KINSHIP = frozenset({"Kinship"})
 """Those that are told the inner products of the sources' task vectors."""
 
 STRATEGIES: dict[str, Callable[[StrategySettings], Strategy]] = {
+    AUTO: lambda settings: STRATEGIES[choose(settings).name](settings),
     "random": RandomStrategy,
     "Sobol": Sobol,
     **{name: partial(NevergradStrategy, name) for name in ALLOWED},
     **BREEDERS,
     "DErand1": DErand1,
     "SHADE": SHADE,
+    "Ladder": Ladder,
+    "EvoGM": EvoGM,
     "GA": GA,
     "Swarm": Swarm,
     "NSGA2": NSGA2,
@@ -48,6 +55,10 @@ STRATEGIES: dict[str, Callable[[StrategySettings], Strategy]] = {
     "CycleQD": CycleQD,
 }
 """All, by their names in recipes."""
+
+
+WITHOUT_CENTRE = {*BREEDERS, "random", "Sobol", "Swarm", "NSGA2", "M2N2", "CycleQD"}
+"""Those whose first points lie all over the cube, wherever its centre is said to be."""
 
 
 def build_strategy(name: StrategyName, settings: StrategySettings) -> Strategy:

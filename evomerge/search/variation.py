@@ -16,29 +16,51 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Coordinates = NDArray[np.float64]
+    Mask = NDArray[np.bool_]
 
 SAME = 1e-12
 """Coordinates nearer than this have nothing to cross."""
 
 
 def crossed(
-    first: Coordinates, second: Coordinates, rng: np.random.Generator, *, eta: float
+    first: Coordinates,
+    second: Coordinates,
+    rng: np.random.Generator,
+    *,
+    eta: float,
+    choices: Mask | None = None,
 ) -> Coordinates:
-    """One child of simulated binary crossover, shape `(D,)`; about half of it is `first`'s."""
+    """One child of simulated binary crossover, shape `(D,)`; about half of it is `first`'s.
+
+    Coordinates that are `choices`, shape `(D,)`, come from either parent as they are.
+    """
     lower, upper = simulated_binary(first, second, rng.random(first.shape), eta=eta)
     child = np.where(rng.random(first.shape) < 0.5, lower, upper)
+    if choices is not None:
+        child = np.where(choices, second, child)
     apart = np.abs(first - second) > SAME
     return np.where(apart & (rng.random(first.shape) < 0.5), child, first)
 
 
-def mutated(point: Coordinates, rng: np.random.Generator, *, eta: float) -> Coordinates:
+def mutated(
+    point: Coordinates, rng: np.random.Generator, *, eta: float, choices: Mask | None = None
+) -> Coordinates:
     """Polynomial mutation of each coordinate with probability 1 / D, shape `(D,)`.
 
-    At least one coordinate is mutated: a copy of a parent would be an evaluation wasted.
+    At least one coordinate is mutated: a copy of a parent would be an evaluation wasted. Those
+    that are `choices`, shape `(D,)`, are drawn anew.
     """
     chosen = rng.random(point.shape) < 1 / point.size
     chosen[rng.integers(point.size)] |= not chosen.any()
-    return np.where(chosen, polynomial(point, rng.random(point.shape), eta=eta), point)
+    moved = polynomial(point, rng.random(point.shape), eta=eta)
+    return np.where(chosen, redrawn(moved, choices, rng), point)
+
+
+def redrawn(point: Coordinates, choices: Mask | None, rng: np.random.Generator) -> Coordinates:
+    """The point with its choices drawn anew, shape `(D,)`: none is nearer than the others."""
+    if choices is None or not choices.any():
+        return point
+    return np.where(choices, rng.random(point.shape), point)
 
 
 def simulated_binary(

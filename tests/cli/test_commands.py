@@ -55,7 +55,9 @@ def test_the_leaderboard_is_one_json_document_that_keeps_its_contract(
     result = run_cli("leaderboard", finished, "--json")
     document = json.loads(result.out)
     assert (result.code, result.err) == (0, "")
-    assert document.keys() == {*("version", "run", "state", "stopped", "candidates", "verdict")}
+    assert document.keys() == {
+        *("version", "run", "state", "strategy", "stopped", "candidates", "verdict", "forecast")
+    }
     assert (document["version"], document["run"], document["state"]) == (1, "run", "finished")
     assert document["verdict"].keys() == {
         "winner",
@@ -250,6 +252,45 @@ def test_check_reads_headers_only_and_says_what_can_be_searched(
     assert result.out == f"{recipe}: can be searched; 12 genes, 4 models\n"
     document = json.loads(run_cli("check", recipe, "--json").out)
     assert document.keys() == {"version", "findings"}
+
+
+EVOLVE = """\
+genome:
+  models: [one, two]
+  merge_method: ties
+  base_model: base
+  layer_granularity: 2
+  filters: [mlp]
+tasks: [{name: tiny_choice, weight: 0.5}]
+limit: 8
+apply_chat_template: false
+"""
+
+
+def test_a_file_for_mergekit_evolve_runs_and_is_printed_as_the_same_search(
+    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(family)  # where mergekit-evolve's users have their models
+    file = tmp_path / "evolve.yaml"
+    file.write_text(EVOLVE)
+    few = [
+        "search.candidates=10",
+        "evaluation.include_path=tasks",
+        "evaluation.items.held_out=6",
+        "executor.kind=inline",
+    ]
+    changes = [word for change in few for word in ("--set", change)]
+    searched = run_cli("search", file, "--run", tmp_path / "run", *changes)
+    assert searched.code == 0, searched.err
+    printed = run_cli("check", file, *changes, "--print")
+    ours = tmp_path / "elsewhere" / "ours.yaml"
+    ours.parent.mkdir()
+    ours.write_text(printed.out)
+    assert printed.code == 0
+    assert run_cli("check", ours, "--print").out == printed.out
+    # The same genome: continuing the same run with it finds nothing that differs.
+    continued = run_cli("search", ours, "--run", tmp_path / "run", "--set", "search.candidates=12")
+    assert continued.code == 0, continued.err
 
 
 @pytest.mark.parametrize("kind", ["search", "merge"])

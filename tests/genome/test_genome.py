@@ -9,10 +9,25 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from spaces import (
+    EMBEDDING,
+    FINAL_NORM,
+    HEAD,
+    LAYERS,
+    NORM,
+    ODD,
+    QUERY,
+    TENSORS,
+    UP,
+    genome_of,
+    values_of,
+)
 
 from evomerge.errors import RecipeError
-from evomerge.genome.genome import Gene, Genome, build_genome, layer_bounds
-from evomerge.layout import Component, locate
+from evomerge.genome.build import build_genome
+from evomerge.genome.genes import Gene
+from evomerge.genome.layers import layer_bounds
+from evomerge.layout import Component
 from evomerge.operators.registry import operators
 from evomerge.recipe.check import check_operator
 from evomerge.recipe.digest import digest
@@ -22,45 +37,16 @@ from evomerge.recipe.search import GenomeSpace
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LAYERS = 6
-EMBEDDING, FINAL_NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
-QUERY, UP, NORM, ODD = (
-    f"model.layers.{{}}.{part}.weight"
-    for part in ("self_attn.q_proj", "mlp.up_proj", "input_layernorm", "oddity")
-)
-TENSORS = [
-    EMBEDDING,
-    FINAL_NORM,
-    HEAD,
-    *(part.format(layer) for part in (QUERY, UP, NORM, ODD) for layer in range(LAYERS)),
-]
+    from evomerge.genome.genome import Genome
+
 
 TIED = [name for name in TENSORS if name != HEAD]
-
-
-def _genome(
-    *, sources: int = 2, tensors: Sequence[str] = TENSORS, seed: int = 0, **space: Any
-) -> Genome:
-    return build_genome(
-        base="base",
-        sources=[Source(model=f"m{number}") for number in range(sources)],
-        space=GenomeSpace(**space),
-        tensors=tensors,
-        dtype="base",
-        seed=seed,
-    )
-
-
-def _weights(recipe: MergeRecipe, name: str, parameter: str = "weight") -> tuple[Any, ...]:
-    """The values that a tensor is merged with, source by source."""
-    place = locate(name)
-    return tuple(recipe.setting(parameter, name, place, source) for source in recipe.sources)
 
 
 def _everything(recipe: MergeRecipe) -> list[object]:
     """All values of all tensors."""
     names = _parameter_names(recipe)
-    return [_weights(recipe, tensor, name) for tensor in TENSORS for name in names]
+    return [values_of(recipe, tensor, name) for tensor in TENSORS for name in names]
 
 
 def _parameter_names(recipe: MergeRecipe) -> list[str]:
@@ -73,20 +59,22 @@ def _steps(genome: Genome) -> list[float]:
 
 
 GENOMES = {
-    "task_arithmetic": _genome(),
-    "one group": _genome(layer_groups=1),
-    "a group per layer": _genome(layer_groups=LAYERS),
-    "linear": _genome(operator="linear", sources=3),
-    "ties": _genome(operator="ties", sources=3),
-    "dare": _genome(operator="dare_ties", ranges={"density": (0.3, 0.5)}),
-    "slerp": _genome(operator="slerp"),
-    "scale": _genome(ranges={"scale": (0.5, 2.0), "weight": (-1.0, 1.0)}),
-    "fixed": _genome(operator="ties", fixed={"density": 0.3, "normalize": False}),
-    "components": _genome(components=(Component.ATTENTION, Component.MLP)),
-    "all components but one": _genome(components=tuple(Component)[1:], layer_groups=2),
-    "all components but one, one group": _genome(components=tuple(Component)[:-1], layer_groups=1),
-    "all components": _genome(components=tuple(Component), layer_groups=2),
-    "tied": _genome(tensors=TIED, components=(Component.HEAD, Component.MLP)),
+    "task_arithmetic": genome_of(),
+    "one group": genome_of(layer_groups=1),
+    "a group per layer": genome_of(layer_groups=LAYERS),
+    "linear": genome_of(operator="linear", sources=3),
+    "ties": genome_of(operator="ties", sources=3),
+    "dare": genome_of(operator="dare_ties", ranges={"density": (0.3, 0.5)}),
+    "slerp": genome_of(operator="slerp"),
+    "scale": genome_of(ranges={"scale": (0.5, 2.0), "weight": (-1.0, 1.0)}),
+    "fixed": genome_of(operator="ties", fixed={"density": 0.3, "normalize": False}),
+    "components": genome_of(components=(Component.ATTENTION, Component.MLP)),
+    "all components but one": genome_of(components=tuple(Component)[1:], layer_groups=2),
+    "all components but one, one group": genome_of(
+        components=tuple(Component)[:-1], layer_groups=1
+    ),
+    "all components": genome_of(components=tuple(Component), layer_groups=2),
+    "tied": genome_of(tensors=TIED, components=(Component.HEAD, Component.MLP)),
 }
 every_genome = pytest.mark.parametrize("genome", GENOMES.values(), ids=GENOMES)
 
@@ -102,7 +90,7 @@ def test_every_point_is_a_valid_recipe(genome: Genome, data: st.DataObject) -> N
     assert MergeRecipe.model_validate_json(recipe.model_dump_json()) == recipe
     assert digest(genome.decode(point)) == digest(recipe)
     for gene in genome.genes:
-        values = [v for name in TENSORS for v in _weights(recipe, name, gene.parameter)]
+        values = [v for name in TENSORS for v in values_of(recipe, name, gene.parameter)]
         bounds = [(g.low, g.high) for g in genome.genes if g.parameter == gene.parameter]
         assert all(bounds[0][0] <= value <= bounds[0][1] for value in values)
 
@@ -113,7 +101,7 @@ def test_the_corners_are_the_ends_of_the_ranges(genome: Genome, corner: float) -
     recipe = genome.decode([corner] * len(genome.genes))
     for gene in genome.genes:
         end = gene.high if corner else gene.low
-        assert {v for n in TENSORS for v in _weights(recipe, n, gene.parameter)} == {end}
+        assert {v for n in TENSORS for v in values_of(recipe, n, gene.parameter)} == {end}
 
 
 @every_genome
@@ -143,28 +131,28 @@ def test_a_gene_changes_only_what_it_drives(genome: Genome) -> None:
 
 
 def _settings(recipe: MergeRecipe, parameter: str) -> list[object]:
-    return [_weights(recipe, name, parameter) for name in TENSORS]
+    return [values_of(recipe, name, parameter) for name in TENSORS]
 
 
 def test_a_point_of_another_dimension_is_a_programming_error() -> None:
     with pytest.raises(ValueError, match="longer"):
-        _genome().decode([0.5] * 9)
+        genome_of().decode([0.5] * 9)
 
 
 def test_there_is_a_gene_per_source_and_group() -> None:
-    genes = _genome(sources=3, layer_groups=2).genes
+    genes = genome_of(sources=3, layer_groups=2).genes
     found = [(gene.source, gene.group) for gene in genes]
     assert found == list(itertools.product(range(3), range(2)))
 
 
 def test_a_parameter_that_all_sources_share_has_one_gene_per_group() -> None:
-    genes = _genome(operator="slerp", layer_groups=3).genes
+    genes = genome_of(operator="slerp", layer_groups=3).genes
     assert [(gene.parameter, gene.source) for gene in genes] == [("t", None)] * 3
 
 
 def test_weight_and_density_are_searched_and_the_scale_only_when_asked_for() -> None:
-    plain = _genome(operator="ties")
-    scaled = _genome(operator="ties", ranges={"scale": (0.5, 1.5)})
+    plain = genome_of(operator="ties")
+    scaled = genome_of(operator="ties", ranges={"scale": (0.5, 1.5)})
     assert {gene.parameter for gene in plain.genes} == {"weight", "density"}
     assert {gene.parameter for gene in scaled.genes} == {"weight", "density", "scale"}
 
@@ -173,9 +161,9 @@ def test_weight_and_density_are_searched_and_the_scale_only_when_asked_for() -> 
 def test_ranges_are_the_operator_s_own_unless_given(name: str) -> None:
     search = operators()["ties"].parameters[name].search
     assert search is not None
-    own, given_range = _genome(operator="ties"), {name: (0.25, 0.75)}
+    own, given_range = genome_of(operator="ties"), {name: (0.25, 0.75)}
     assert _range(own, name) == {(search.low, search.high)}
-    assert _range(_genome(operator="ties", ranges=given_range), name) == {(0.25, 0.75)}
+    assert _range(genome_of(operator="ties", ranges=given_range), name) == {(0.25, 0.75)}
 
 
 def _range(genome: Genome, parameter: str) -> set[tuple[float, float]]:
@@ -205,19 +193,19 @@ def _gene(low: float, high: float) -> Gene:
 
 @pytest.mark.parametrize("groups", [1, 2, 3, 6])
 def test_equal_values_are_written_as_one_number(groups: int) -> None:
-    genome = _genome(layer_groups=groups, components=(Component.MLP, Component.HEAD))
+    genome = genome_of(layer_groups=groups, components=(Component.MLP, Component.HEAD))
     recipe = genome.decode([0.25] * len(genome.genes))
     assert [source.parameters for source in recipe.sources] == [{"weight": 0.25}] * 2
 
 
 def test_a_tied_head_has_no_gene() -> None:
-    genome = _genome(tensors=TIED, sources=1, layer_groups=1, components=(Component.HEAD,))
+    genome = genome_of(tensors=TIED, sources=1, layer_groups=1, components=(Component.HEAD,))
     assert [gene.component for gene in genome.genes] == [None]
 
 
 def test_parts_that_the_model_lacks_have_neither_genes_nor_rules() -> None:
     tensors = [QUERY.format(0), QUERY.format(1), UP.format(2), UP.format(3)]
-    genome = _genome(tensors=tensors, sources=1, layer_groups=2, components=tuple(Component))
+    genome = genome_of(tensors=tensors, sources=1, layer_groups=2, components=tuple(Component))
     halves = [(0, Component.ATTENTION), (1, Component.MLP)]
     assert [(gene.group, gene.component) for gene in genome.genes] == halves
     rules = genome.decode([0.25, 0.75]).sources[0].parameters["weight"]
@@ -229,11 +217,11 @@ def test_parts_that_the_model_lacks_have_neither_genes_nor_rules() -> None:
 
 def test_attention_outside_the_layers_goes_with_that_of_the_last_group() -> None:
     shared = "encoder.relative_attention_bias.weight"
-    genome = _genome(
+    genome = genome_of(
         tensors=[*TENSORS, shared], sources=1, layer_groups=2, components=(Component.ATTENTION,)
     )
     recipe = genome.decode([0.1, 0.2, 0.3, 0.4])
-    assert _weights(recipe, shared) == _weights(recipe, QUERY.format(LAYERS - 1)) == (0.3,)
+    assert values_of(recipe, shared) == values_of(recipe, QUERY.format(LAYERS - 1)) == (0.3,)
 
 
 def test_zero_has_one_sign() -> None:
@@ -241,9 +229,9 @@ def test_zero_has_one_sign() -> None:
 
 
 def test_genes_drive_the_layers_of_their_group() -> None:
-    genome = _genome(sources=1, layer_groups=3)
+    genome = genome_of(sources=1, layer_groups=3)
     recipe = genome.decode([0.1, 0.2, 0.3])
-    by_layer = [_weights(recipe, UP.format(layer))[0] for layer in range(LAYERS)]
+    by_layer = [values_of(recipe, UP.format(layer))[0] for layer in range(LAYERS)]
     assert by_layer == [0.1, 0.1, 0.2, 0.2, 0.3, 0.3]
 
 
@@ -254,8 +242,8 @@ def test_genes_drive_the_layers_of_their_group() -> None:
 def test_tensors_outside_the_layers_go_with_the_first_or_last_group(
     name: str, weight: float
 ) -> None:
-    recipe = _genome(sources=1, layer_groups=3).decode([0.1, 0.2, 0.3])
-    assert _weights(recipe, name) == (weight,)
+    recipe = genome_of(sources=1, layer_groups=3).decode([0.1, 0.2, 0.3])
+    assert values_of(recipe, name) == (weight,)
 
 
 @pytest.mark.parametrize("component", [Component.EMBEDDING, Component.HEAD])
@@ -263,18 +251,18 @@ def test_tensors_outside_the_layers_go_with_the_first_or_last_group(
 def test_a_component_outside_the_layers_has_a_single_gene(
     component: Component, groups: int
 ) -> None:
-    genome = _genome(sources=1, layer_groups=groups, components=(component,))
+    genome = genome_of(sources=1, layer_groups=groups, components=(component,))
     (index,) = [i for i, gene in enumerate(genome.genes) if gene.component is component]
     point = [0.5] * len(genome.genes)
     point[index] = 0.9
     recipe = genome.decode(point)
-    changed = [name for name in TENSORS if _weights(recipe, name) != (0.5,)]
+    changed = [name for name in TENSORS if values_of(recipe, name) != (0.5,)]
     assert changed == [EMBEDDING if component is Component.EMBEDDING else HEAD]
 
 
 @pytest.mark.parametrize("component", [Component.EMBEDDING, Component.HEAD])
 def test_a_component_outside_the_layers_has_a_single_rule(component: Component) -> None:
-    genome = _genome(sources=1, layer_groups=3, components=(component,))
+    genome = genome_of(sources=1, layer_groups=3, components=(component,))
     rules = genome.decode(_steps(genome)).sources[0].parameters["weight"]
     assert isinstance(rules, tuple)
     assert [rule.layers for rule in rules if rule.component is component] == [None]
@@ -292,25 +280,25 @@ def test_a_component_outside_the_layers_has_a_single_rule(component: Component) 
 def test_a_component_inside_the_layers_has_a_gene_per_group(
     component: Component, tensor: str
 ) -> None:
-    genome = _genome(sources=1, layer_groups=2, components=(component,))
+    genome = genome_of(sources=1, layer_groups=2, components=(component,))
     for gene, index in zip(genome.genes, range(len(genome.genes)), strict=True):
         if gene.component is not component:
             continue
         point = [0.5] * len(genome.genes)
         point[index] = 0.9
         recipe = genome.decode(point)
-        changed = {name for name in TENSORS if _weights(recipe, name) != (0.5,)}
+        changed = {name for name in TENSORS if values_of(recipe, name) != (0.5,)}
         layers = range(*layer_bounds(LAYERS, 2)[gene.group])
         inside = {tensor.format(layer) for layer in layers}
         assert changed - {FINAL_NORM} == inside
 
 
 def test_the_final_norm_goes_with_the_norms_of_the_last_group() -> None:
-    genome = _genome(sources=1, layer_groups=2, components=(Component.NORM,))
+    genome = genome_of(sources=1, layer_groups=2, components=(Component.NORM,))
     recipe = genome.decode([0.1, 0.2, 0.3, 0.4])
     assert [gene.component for gene in genome.genes] == [Component.NORM, None] * 2
-    assert _weights(recipe, FINAL_NORM) == _weights(recipe, NORM.format(LAYERS - 1)) == (0.3,)
-    assert _weights(recipe, HEAD) == _weights(recipe, UP.format(LAYERS - 1)) == (0.4,)
+    assert values_of(recipe, FINAL_NORM) == values_of(recipe, NORM.format(LAYERS - 1)) == (0.3,)
+    assert values_of(recipe, HEAD) == values_of(recipe, UP.format(LAYERS - 1)) == (0.4,)
 
 
 @given(groups=st.integers(1, 80), more=st.integers(0, 200))
@@ -327,7 +315,7 @@ def test_layers_are_cut_evenly(groups: int, more: int) -> None:
 
 
 def test_recipes_carry_base_sources_dtype_and_seed() -> None:
-    genome = _genome(operator="dare_linear", seed=11)
+    genome = genome_of(operator="dare_linear", seed=11)
     recipe = genome.decode([0.5] * len(genome.genes))
     assert (recipe.base, recipe.dtype, recipe.seed) == ("base", "base", 11)
     assert [source.model for source in recipe.sources] == ["m0", "m1"]

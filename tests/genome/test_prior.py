@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge.errors import RecipeError
-from evomerge.genome.genome import Genome, build_genome
-from evomerge.genome.prior import OF_TRUST, Prior, by_part, relative_to_mean
+from evomerge.genome.build import build_genome
+from evomerge.genome.prior import Prior, by_part, relative_to_mean
 from evomerge.layout import Component, locate
 from evomerge.recipe.calibration import CalibrationSettings
 from evomerge.recipe.digest import digest
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.search import GenomeSpace
+
+if TYPE_CHECKING:
+    from evomerge.genome.genome import Genome
 
 EMBEDDING, UP = "model.embed_tokens.weight", "model.layers.{}.mlp.up_proj.weight"
 QUERY = "model.layers.{}.self_attn.q_proj.weight"
@@ -82,19 +85,19 @@ def test_a_weight_is_its_gene_times_the_power_of_what_was_measured() -> None:
     prior = Prior(trust=0.5, low=-math.inf, high=math.inf, relative=(relative,))
     values = {("weight", 0, 0, None): 0.4, ("weight", 0, 1, None): 0.4, ("density", 0, 0, None): 1}
     # 0.4 times the roots of 0.5 and 1.5.
-    assert prior.applied(values, 5) == {
+    assert prior.applied(values, prior.trust) == {
         ("weight", 0, 0, None): 0.28284,
         ("weight", 0, 1, None): 0.4899,
         ("density", 0, 0, None): 1,
     }
-    whole = prior.applied({**values, OF_TRUST: 1.0}, 5)
+    whole = prior.applied(values, 1.0)
     assert list(whole.values()) == [0.2, 0.6, 1]
 
 
 def test_weights_stay_in_the_range_that_the_operator_allows() -> None:
     prior = Prior(trust=1.0, low=0.0, high=1.0, relative=({(0, None): 1.9, (1, None): 0.1},))
     values = {("weight", 0, 0, None): 0.9, ("weight", 0, 1, None): 0.9}
-    assert list(prior.applied(values, 5).values()) == [1.0, 0.09]
+    assert list(prior.applied(values, prior.trust).values()) == [1.0, 0.09]
 
 
 def test_below_0_weights_are_small_where_much_was_measured_but_never_without_end() -> None:
@@ -102,7 +105,7 @@ def test_below_0_weights_are_small_where_much_was_measured_but_never_without_end
         trust=-1.0, low=-math.inf, high=math.inf, relative=({(0, None): 2.0, (1, None): 0.0},)
     )
     values = {("weight", 0, 0, None): 0.4, ("weight", 0, 1, None): 0.4}
-    assert list(prior.applied(values, 5).values()) == [0.2, 40.0]
+    assert list(prior.applied(values, prior.trust).values()) == [0.2, 40.0]
 
 
 def test_a_recipe_has_the_weights_as_plain_numbers_and_no_texts() -> None:

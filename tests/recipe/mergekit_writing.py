@@ -9,6 +9,7 @@ from recipe.mergekit_rules import parameters_of, value_in_mergekit
 from evomerge.layout import locate
 from evomerge.operators.registry import Operator, find_operator
 from evomerge.recipe.merge import MergeRecipe, Source
+from evomerge.recipe.mergekit.obstacles import notes_on_donor
 from evomerge.recipe.mergekit.write import to_mergekit
 
 LAYERS = 4
@@ -64,7 +65,8 @@ def write(recipe: MergeRecipe, tensors: list[str] = LLAMA) -> dict[str, Any]:
 
 
 def notes(recipe: MergeRecipe) -> tuple[str, ...]:
-    return to_mergekit(recipe, LLAMA, "bfloat16").notes
+    written = to_mergekit(recipe, LLAMA, "bfloat16")
+    return (*notes_on_donor(recipe, written.donor), *written.notes)
 
 
 def scopes(recipe: MergeRecipe, operator: Operator) -> list[tuple[str, Source | None]]:

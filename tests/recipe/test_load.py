@@ -182,6 +182,38 @@ def test_a_recipe_must_have_keys(text):
         ),
         ("genome: {ranges: {weight: 1}}", "genome.ranges.weight: expected a list, found 1"),
         (
+            "genome: {ranges: {weight: {low: 0, high: 3, log: true}}}",
+            "r.yaml:5: genome: ranges.weight: with log, low must be above 0, found 0",
+        ),
+        (
+            "genome: {ranges: {weight: {low: 3, high: 1}}}",
+            "r.yaml:5: genome: ranges.weight: [3, 1] is empty or reversed",
+        ),
+        (
+            "genome: {ranges: {weight: {low: 1, hihg: 3}}}",
+            "r.yaml:5: genome.ranges.weight.high: is missing",
+        ),
+        (
+            "genome: {ranges: {weight: {low: 1, high: 3, logs: true}}}",
+            "genome.ranges.weight.logs: unknown key; did you mean 'log'?",
+        ),
+        ("genome: {layer_groups: all}", "layer_groups: expected 'each', found 'all'"),
+        ("genome: {layer_groups: [2, 0]}", "layer_groups.1: input should be greater than 0"),
+        ("genome: {layer_groups: 1.5}", "layer_groups: expected a whole number, found 1.5"),
+        ("genome: {operator: []}", "r.yaml:5: genome.operator: give at least one operator"),
+        ("genome: {operator: [ties, ties]}", "genome.operator: 'ties' is listed twice"),
+        (
+            "genome: {operator: [ties, aim], post: aim}",
+            "aim is both the operator and what",
+        ),
+        (
+            "genome: {shared: {density: [layer]}}",
+            (
+                "genome.shared.density.0: expected 'sources', 'layers' or 'components', found "
+                "'layer'; did you mean 'layers'?"
+            ),
+        ),
+        (
             "genome: {fixed: {weight: 1}, ranges: {weight: [0, 1]}}",
             "r.yaml:5: genome: weight is both in ranges and in fixed; keep one",
         ),

@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from evomerge.layout import locate
-from evomerge.recipe.merge import MAX_DEPTH, MergeRecipe, Source
+from evomerge.recipe.lineage import MAX_DEPTH, MAX_INNER
+from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.search import SearchRecipe
 
 Q_0, Q_1, Q_2 = (f"model.layers.{layer}.self_attn.q_proj.weight" for layer in range(3))
@@ -222,11 +223,27 @@ def nested(depth: int, width: int) -> dict[str, Any]:
     return {"base": "base", "sources": sources, "operator": "linear"}
 
 
+def wide(count: int) -> dict[str, Any]:
+    inner = [
+        {"base": "base", "sources": ["one"], "operator": "linear", "seed": n} for n in range(count)
+    ]
+    sources = [{"recipe": recipe} for recipe in inner]
+    return {"base": "base", "sources": sources, "operator": "linear"}
+
+
 @pytest.mark.parametrize(
-    ("depth", "width", "found"),
-    [(MAX_DEPTH + 1, 1, f"{MAX_DEPTH + 1} deep"), (6, 3, r"\d+ in number")],
+    ("most", "more", "found"),
+    [
+        (nested(MAX_DEPTH, 1), nested(MAX_DEPTH + 1, 1), f"{MAX_DEPTH + 1} deep"),
+        (wide(MAX_INNER), wide(MAX_INNER + 1), f"{MAX_INNER + 1} in number"),
+    ],
+    ids=["deep", "many"],
 )
-def test_recipes_nested_without_end_are_refused(depth, width, found):
-    MergeRecipe.model_validate(nested(MAX_DEPTH, 1))
+def test_recipes_nested_without_end_are_refused(most, more, found):
+    MergeRecipe.model_validate(most)
     with pytest.raises(ValidationError, match=f"nested recipes are {found}, at most"):
-        MergeRecipe.model_validate(nested(depth, width))
+        MergeRecipe.model_validate(more)
+
+
+def test_an_ancestor_counts_once_however_often_it_is_written():
+    MergeRecipe.model_validate(nested(7, 3))

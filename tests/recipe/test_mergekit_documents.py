@@ -12,8 +12,9 @@ from evomerge.operators.registry import find_operator
 from evomerge.recipe import yaml
 from evomerge.recipe.check import check_operator
 from evomerge.recipe.dump import to_yaml
+from evomerge.recipe.lineage import MAX_DEPTH
 from evomerge.recipe.load import validate
-from evomerge.recipe.merge import MAX_DEPTH, MergeRecipe
+from evomerge.recipe.merge import MergeRecipe
 from evomerge.recipe.mergekit.names import METHODS
 from evomerge.recipe.mergekit.read import MergekitReading, from_mergekit
 

@@ -13,6 +13,7 @@ import torch
 from mergekit_process import NEEDED, run_mergekit
 from recipe.mergekit_cases import CASES, Case
 from recipe.mergekit_compat_cases import COMPAT
+from recipe.mergekit_lineage_cases import LINEAGES
 from tiny_family import build_family, load_tensors
 
 from evomerge.layout import layer_count
@@ -21,7 +22,7 @@ from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe import yaml
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.recipe.mergekit.read import from_mergekit
-from evomerge.run.export import mergekit_text
+from evomerge.run.mergekit_text import mergekit_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,7 +46,7 @@ for text, models, out, seed in json.load(open(sys.argv[1])):
     )
     os.chdir(models)
     # Stages come first and are folders beside the models, as for mergekit-multi.
-    documents = sorted(yaml.safe_load_all(open(text)), key=lambda d: d.get("name", "z"))
+    documents = sorted(yaml.safe_load_all(open(text)), key=lambda d: "name" not in d)
     for document in documents:
         LoaderCache().loaders.clear()  # it knows models by their relative paths
         folder = document.pop("name", out)
@@ -53,7 +54,7 @@ for text, models, out, seed in json.load(open(sys.argv[1])):
 """
 
 
-ALL = {**CASES, **COMPAT}
+ALL = {**CASES, **COMPAT, **LINEAGES}
 
 
 def read_or_make(case: Case, library: SourceLibrary) -> MergeRecipe:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from planted import planted_genome
 
+from evomerge.recipe.check import check_operator
 from evomerge.recipe.digest import digest
-from evomerge.recipe.merge import MAX_DEPTH, MAX_INNER, MergeRecipe
+from evomerge.recipe.lineage import MAX_DEPTH, MAX_INNER, ancestry
+from evomerge.recipe.merge import MergeRecipe
 from evomerge.run.breeding import Individuals
-from evomerge.search.contract import Breeding
+from evomerge.run.candidates import recipe_json
+from evomerge.search.contract import Breeding, Finished, Result, StrategySettings
+from evomerge.search.strategies import BREEDERS
 
 
 def child(*parents: int | Breeding, seed: int = 0) -> Breeding:
@@ -63,11 +69,11 @@ def test_no_lineage_outgrows_what_a_recipe_may_hold(pairs: list[tuple[int, int]]
         known = number + 2
         recipe = individuals.add(child(first % known, second % known, seed=number))
         assert recipe.depth <= MAX_DEPTH
-        assert recipe.size <= MAX_INNER + 1
-        MergeRecipe.model_validate_json(recipe.model_dump_json())
+        assert len(ancestry([recipe])) <= MAX_INNER
+        MergeRecipe.model_validate_json(recipe_json(recipe))
 
 
-@pytest.mark.parametrize("generations", [20])
+@pytest.mark.parametrize("generations", [60])
 def test_where_a_lineage_is_full_a_child_is_its_first_parent(generations: int) -> None:
     individuals = Individuals(planted_genome())
     last = individuals.add(child(0, 1))
@@ -77,6 +83,18 @@ def test_where_a_lineage_is_full_a_child_is_its_first_parent(generations: int) -
             assert recipe == last
         last = recipe
     assert last.depth == MAX_DEPTH
+
+
+@pytest.mark.parametrize("name", BREEDERS)
+def test_operators_take_what_breeders_ask_for(name: str) -> None:
+    individuals = Individuals(planted_genome())
+    settings = StrategySettings(dimension=4, generation=4, seed=1, sources=2)
+    strategy = BREEDERS[name](settings)
+    with suppress(Finished):
+        for number in range(12):
+            for proposal in strategy.ask(1):
+                check_operator(individuals.add(proposal))
+            strategy.tell([Result(fitness=float(number))])
 
 
 def mean(*parents: int | Breeding) -> Breeding:

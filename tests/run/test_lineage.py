@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from command_line import run_cli, write_recipe
+from planted import PlantedExecutor, planted_search
 from tiny_family import load_tensors
 
 from evomerge.merging.ancestors import Ancestors
 from evomerge.merging.engine import merge_tensor
 from evomerge.merging.sources import SourceLibrary
-from evomerge.recipe.digest import digest
+from evomerge.recipe.digest import canonical_json, digest
 from evomerge.recipe.load import load
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.run.folder import RunFolder
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
+
+    from evomerge.store.records import Entry
 
 pytestmark = pytest.mark.slow
 
@@ -117,7 +121,7 @@ def test_a_lineage_without_counterpart_in_mergekit_is_refused_in_one_line(
         tmp_path / "m.yaml",
     )
     assert done.code == 2
-    assert "mergekit cannot merge a candidate" in done.err
+    assert "mergekit has no operator evolver" in done.err
     assert len(done.err.strip().splitlines()) == 1
 
 
@@ -141,3 +145,22 @@ def test_one_source_cannot_breed(family: Path, tmp_path: Path) -> None:
     assert (
         "search.strategy: Evolver breeds models from models, and there is one source" in done.err
     )
+
+
+def test_a_run_that_holds_its_lineages_in_full_goes_on(tmp_path: Path) -> None:
+    def search(file: Path, candidates: int) -> list[Entry]:
+        return planted_search(
+            file, PlantedExecutor(), "EvolverMean", candidates=candidates, generation=4
+        )[0]
+
+    file = tmp_path / "run"
+    search(file, 20)
+    with closing(sqlite3.connect(file)) as store, store:
+        for number, text in store.execute("SELECT number, recipe FROM candidates").fetchall():
+            recipe = MergeRecipe.model_validate_json(text)
+            in_full = canonical_json(recipe.model_dump(mode="json", exclude_defaults=True))
+            store.execute("UPDATE candidates SET recipe = ? WHERE number = ?", (in_full, number))
+    again, whole = search(file, 40), search(tmp_path / "whole", 40)
+    assert [e.candidate.digest for e in again] == [e.candidate.digest for e in whole]
+    assert '"recipes"' in whole[19].candidate.recipe
+    assert '"recipes"' not in again[19].candidate.recipe

@@ -104,7 +104,10 @@ def test_a_stack_of_a_stack_is_written(file, family, tmp_path):
     merged, one = (load_file(f / "model.safetensors") for f in (tmp_path / "out", family / "one"))
     name = "model.layers.{}.mlp.up_proj.weight"
     assert torch.equal(merged[name.format(0)], one[name.format(1)])
-    assert not (tmp_path / "out" / "mergekit_config.yml").exists()
+    again = tmp_path / "again"
+    merge_file(tmp_path / "out" / "mergekit_config.yml", again)
+    theirs = load_file(again / "model.safetensors")
+    assert all(torch.equal(theirs[key], tensor) for key, tensor in merged.items())
 
 
 MASKED = """

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from mergekit_process import ORACLE
 from safetensors.torch import load_file, save_file
 
 from evomerge.errors import MergeError, RecipeError, VersionError
@@ -87,3 +88,25 @@ def test_a_failure_of_mergekit_is_one_line(family, tmp_path):
         compare_with_mergekit(
             make("one", operator="linear"), SourceLibrary(family), tmp_path / "python"
         )
+
+
+def lineage() -> MergeRecipe:
+    parent = {"base": "base", "sources": ["one", "two"], "operator": "linear"}
+    return make({"recipe": parent}, "two", operator="ties", parameters={"weight": 0.5})
+
+
+def test_a_lineage_is_given_to_the_program_for_several_documents(family, tmp_path):
+    command = tmp_path / "mergekit-multi"
+    command.write_text('#!/bin/sh\necho "$@" | tr " " "\\n" | grep -c "^--[io].*=/" >&2; exit 3\n')
+    command.chmod(0o755)
+    with pytest.raises(MergeError, match=r"^mergekit failed: 2$"):
+        compare_with_mergekit(lineage(), SourceLibrary(family), tmp_path / "python")
+
+
+@pytest.mark.slow
+@pytest.mark.oracle
+@pytest.mark.skipif(ORACLE is None, reason="EVOMERGE_ORACLE names no python with mergekit")
+def test_mergekit_merges_a_lineage_to_the_same_tensors(family):
+    compared = compare_with_mergekit(lineage(), SourceLibrary(family))
+    assert compared
+    assert all(each.is_equal for each in compared)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.genome.genome import Gene
+from evomerge.genome.genes import Gene
 from evomerge.layout import Component
 from evomerge.search.contract import StrategySettings
 from evomerge.search.crossover import (
@@ -148,3 +148,24 @@ def test_what_could_only_hand_over_a_whole_parent_is_left_out() -> None:
     same = [_gene(0, None, None, "weight")] * 3
     assert _crossovers(same, 3) == [uniform, blend]
     assert _crossovers((), 1) == [uniform, blend]
+
+
+@given(seeds)
+def test_a_blend_takes_the_choice_of_either_parent(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    first, second = rng.random((2, 8))
+    choices = np.arange(8) < 4
+    offspring = blend(first, second, rng, choices=choices)
+    to_parents = np.minimum(abs(offspring - first), abs(offspring - second))
+    assert to_parents[choices].max() < 1e-12
+
+
+def test_genes_of_all_layers_are_crossed_with_those_of_layers() -> None:
+    everywhere = Gene(parameter="operator", source=None, group=None, component="all")
+    cross = _crossovers([everywhere, *GENES], len(GENES) + 1)
+    by_depth = cross[2]
+    taken = [_taken(by_depth, seed, len(GENES) + 1) for seed in range(30)]
+    # The operator comes from the first parent, and any layers may come from the second.
+    assert [sum(each[place] for each in taken) > 0 for place in (0, 1, 3, 5, 7)] == [
+        *(False, True, True, True, True)
+    ]

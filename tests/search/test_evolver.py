@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge.search.contract import Breeding, Result, StrategySettings
-from evomerge.search.evolver import Evolver, EvolverMean
+from evomerge.search.evolver import Evolver, EvolverMean, EvolverTIES
 
 SOURCES = 3
 SETTINGS = StrategySettings(dimension=4, generation=SOURCES, seed=7, sources=SOURCES)
@@ -87,6 +87,17 @@ def test_the_mean_of_the_population_is_scored_with_each_child_in_its_place() -> 
     (third,) = strategy.ask(1)
     assert isinstance(third, Breeding)
     assert third.parents[:2] == (0, grandchild)
+
+
+TIES = {"weight": 1.0, "density": 0.2}
+
+
+def test_ties_may_merge_the_population_instead() -> None:
+    whole, second = EvolverTIES(SETTINGS).ask(2)
+    assert whole == Breeding(operator="ties", parents=(0, 1, 2), parameters=TIES)
+    assert isinstance(second, Breeding)
+    assert second.operator == "ties"
+    assert [getattr(parent, "operator", parent) for parent in second.parents] == [0, "evolver", 2]
 
 
 def test_a_child_that_does_not_better_the_mean_is_forgotten() -> None:

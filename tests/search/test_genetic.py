@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.genome.genome import DECIMALS
+from evomerge.genome.genes import DECIMALS, Gene
 from evomerge.search import genetic
 from evomerge.search.contract import Result, StrategySettings
 from evomerge.search.genetic import (
@@ -121,6 +121,27 @@ def test_a_mutation_changes_a_share_of_the_genes_by_the_step() -> None:
     change = mutate(point, 0.1, 0.3, np.random.default_rng(0)) - point
     assert (change != 0).mean() == pytest.approx(0.3, abs=0.02)
     assert change[change != 0].std() == pytest.approx(0.1, abs=0.005)
+
+
+def test_a_mutated_choice_is_drawn_anew_and_not_moved() -> None:
+    point, choices = np.full(10_000, 0.1), np.arange(10_000) % 2 == 0
+    mutant = mutate(point, 0.01, 1.0, np.random.default_rng(0), choices=choices)
+    shares = np.histogram(mutant[choices], bins=4, range=(0, 1))[0] / 5000
+    assert shares == pytest.approx(0.25, abs=0.02)
+    assert np.abs(mutant - point)[~choices].max() < 0.05
+
+
+def test_an_offspring_of_many_parents_makes_the_choice_of_one() -> None:
+    genes = (
+        Gene(parameter="operator", source=None, group=None, component="all", choices=("a", "b")),
+        Gene(parameter="weight", source=0, group=0, component=None),
+    )
+    settings = StrategySettings(dimension=2, generation=8, seed=0, genes=genes)
+    strategy = GA(settings)
+    founders = strategy.ask(SIZE)
+    strategy.tell([Result(fitness=point[1]) for point in founders])
+    choices = {point[0] for point in founders}
+    assert {float(strategy._recombine().point[0]) for _ in range(50)} <= choices
 
 
 def test_a_mutation_stays_in_the_cube() -> None:

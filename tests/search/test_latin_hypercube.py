@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from evomerge.genome.genes import Gene
 from evomerge.search.contract import StrategySettings
 from evomerge.search.latin_hypercube import first_points, latin_hypercube
 
@@ -37,3 +40,20 @@ def test_first_points_are_in_the_cube_however_large_the_step() -> None:
     settings = StrategySettings(dimension=5, generation=16, seed=0, step=0.5)
     points = first_points(32, settings, np.random.default_rng(0))
     assert (points.min(), points.max()) == (0, 1)
+
+
+def test_first_points_spread_choices_evenly_over_what_there_is_to_choose() -> None:
+    choice = Gene(
+        parameter="operator", source=None, group=None, component="all", choices=(*"abcd",)
+    )
+    weight = Gene(parameter="weight", source=0, group=0, component=None)
+    settings = StrategySettings(dimension=2, generation=16, seed=0, genes=(choice, weight))
+    points = first_points(32, settings, np.random.default_rng(0))
+    chosen = [choice.choice(coordinate) for coordinate in points[:, 0].tolist()]
+    assert [chosen.count(each) for each in choice.choices] == [8] * 4
+    assert points[:, 1].std() == pytest.approx(0.14, rel=0.15)
+    around = first_points(
+        32, dataclasses.replace(settings, centre=(0.9, 0.3)), np.random.default_rng(0)
+    )
+    chosen = [choice.choice(coordinate) for coordinate in around[:, 0].tolist()]
+    assert [chosen.count(each) for each in choice.choices] == [4, 4, 4, 20]

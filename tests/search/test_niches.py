@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from evomerge.genome.genome import Gene
+from evomerge.genome.genes import Gene
 from evomerge.search import niches
 from evomerge.search.contract import Point, Result, StrategySettings
 from evomerge.search.niches import (

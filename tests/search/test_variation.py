@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.search.variation import crossed, mutated, polynomial, simulated_binary
+from evomerge.search.variation import (
+    crossed,
+    mutated,
+    polynomial,
+    redrawn,
+    simulated_binary,
+)
 
 coordinates = st.floats(0, 1)
 draws = st.floats(0, 1, exclude_max=True)
@@ -103,3 +109,28 @@ def test_what_parents_agree_on_is_inherited() -> None:
     children = [crossed(first, second, np.random.default_rng(s), eta=5.0) for s in range(50)]
     assert {child[0] for child in children} == {0.3}
     assert len({child[1] for child in children}) > 10
+
+
+CHOICES = np.array([True, False] * 3)
+
+
+@given(st.integers(0, 1000))
+def test_choices_are_crossed_by_taking_that_of_either_parent(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    first, second = rng.random((2, 6))
+    child = crossed(first, second, rng, eta=1.0, choices=CHOICES)
+    assert ((child == first) | (child == second))[CHOICES].all()
+
+
+def test_a_choice_mutates_to_any_place_with_equal_chances() -> None:
+    rng, point = np.random.default_rng(0), np.array([0.1])
+    choice = np.array([True])
+    mutants = [mutated(point, rng, eta=20.0, choices=choice).item() for _ in range(5000)]
+    assert np.histogram(mutants, bins=5, range=(0, 1))[0] / 5000 == pytest.approx(0.2, abs=0.02)
+
+
+def test_numbers_are_not_drawn_anew() -> None:
+    rng = np.random.default_rng(0)
+    point = np.linspace(0, 1, 6)
+    assert (redrawn(point, CHOICES, rng) == point).tolist() == (~CHOICES).tolist()
+    assert redrawn(point, None, rng) is point

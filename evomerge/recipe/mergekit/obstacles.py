@@ -50,12 +50,16 @@ def obstacles(recipe: MergeRecipe, method: Method, values: Values) -> Iterator[s
         )
 
 
-def notes(recipe: MergeRecipe, method: Method, values: Values, base: str | None) -> Iterator[str]:
-    """Say how mergekit's result differs."""
-    if base is None:
+def notes_on_donor(recipe: MergeRecipe, donor: str | None) -> Iterator[str]:
+    """Say which config and tokenizer mergekit's result has, if not those of the base."""
+    if donor is None:
         yield "mergekit takes config and tokenizer from any of the models"
-    elif base != recipe.base:
-        yield f"mergekit takes config and tokenizer from {base}"
+    elif donor != recipe.base:
+        yield f"mergekit takes config and tokenizer from {donor}"
+
+
+def notes(recipe: MergeRecipe, method: Method, values: Values) -> Iterator[str]:
+    """Say how mergekit's tensors differ."""
     if recipe.mergekit_compat is not None:
         if OTHER_MASKS in method.notes:
             yield f"mergekit draws the same random masks with --random-seed {recipe.seed}"

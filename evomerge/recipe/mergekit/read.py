@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evomerge.operators.registry import find_operator
+from evomerge.recipe.lineage import MAX_DEPTH
 from evomerge.recipe.load import validate
-from evomerge.recipe.merge import MAX_DEPTH, MergeRecipe
+from evomerge.recipe.merge import MergeRecipe
 from evomerge.recipe.mergekit.entries import Entries
 from evomerge.recipe.mergekit.inputs import Inputs
 from evomerge.recipe.mergekit.names import METHODS, Method
 from evomerge.recipe.mergekit.parameters import ParameterReader
 from evomerge.recipe.mergekit.parts import Part, PartReader
 from evomerge.recipe.mergekit.settings import Settings
+from evomerge.recipe.mergekit.stages import NAME
 from evomerge.recipe.mergekit.vocabulary import read_vocabulary
 from evomerge.recipe.yaml import Document
 
@@ -201,8 +203,9 @@ class _Reader:
             "parameters": settings.shared(self._base is not None),
             "dtype": self._data[stored] if stored else "base",
         }
-        if stage is not None and not self._compat and self._base is None and _keeps_layers(stage):
-            # Nothing is measured from it, so it would only be written twice, and all in it.
+        measured = self._base is not None and self._method.base in ("origin", "maybe")
+        if stage is not None and not self._compat and not measured and _keeps_layers(stage):
+            # It would only be written twice, and all in it.
             recipe["dtype"] = self._data[stored] if stored else _dtype(stage)
         elif stage is not None:
             recipe["base_recipe"] = stage
@@ -278,7 +281,9 @@ class _Reader:
         stage = self._stage(model)
         if stage is None:
             return {"model": model, "name": name}
-        return {"recipe": stage, "name": name or model}
+        # What was called by its digest goes by it again; slabs know it by the document's name.
+        own = None if NAME.fullmatch(model) and self._inputs.are_whole else model
+        return {"recipe": stage, "name": name or own}
 
 
 def _keeps_layers(stage: MergeRecipe) -> bool:

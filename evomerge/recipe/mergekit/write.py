@@ -21,6 +21,7 @@ from evomerge.recipe.origins import trace
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from evomerge.operators.registry import Operator
     from evomerge.recipe.merge import MergeRecipe
 
 
@@ -30,11 +31,28 @@ class MergekitRecipe:
 
     Attributes:
         document: The YAML document.
-        notes: Why mergekit's result differs, if it does; empty when it is the same.
+        donor: The model that gives config and tokenizer; None if mergekit takes any.
+        notes: Why mergekit's tensors differ, if they do; empty when they are the same.
     """
 
     document: dict[str, Any]
+    donor: str | None
     notes: tuple[str, ...]
+
+
+def check_method(recipe: MergeRecipe) -> Operator:
+    """Find a recipe's operator and check that mergekit has it, and that it merges models.
+
+    Raises:
+        RecipeError: mergekit has not, or it does not.
+    """
+    operator = check_operator(recipe)
+    nested = next(candidates(recipe), None)
+    if nested:
+        raise RecipeError(nested)
+    if operator.name not in OPERATORS:
+        raise RecipeError(f"mergekit has no operator {operator.name}")
+    return operator
 
 
 def to_mergekit(
@@ -43,7 +61,7 @@ def to_mergekit(
     dtype: str,
     sources: Sequence[Collection[str]] = (),
 ) -> MergekitRecipe:
-    """Express a recipe in mergekit's terms.
+    """Express a recipe in mergekit's terms; one with recipes inside is to be split into stages.
 
     Args:
         recipe: The recipe.
@@ -55,12 +73,7 @@ def to_mergekit(
     Raises:
         RecipeError: mergekit has no way to say this.
     """
-    operator = check_operator(recipe)
-    nested = next(candidates(recipe), None)
-    if nested:
-        raise RecipeError(nested)
-    if operator.name not in OPERATORS:
-        raise RecipeError(f"mergekit has no operator {operator.name}")
+    operator = check_method(recipe)
     method, choices = method_of(operator.name, recipe.parameters)
     values = Values(recipe, operator, trace(recipe, tensors, sources))
     problem = next(obstacles(recipe, method, values), None)
@@ -73,7 +86,7 @@ def to_mergekit(
     document |= slices.document()
     document |= _dtypes(recipe, dtype) | _vocabulary(recipe)
     return MergekitRecipe(
-        document=document, notes=tuple(notes(recipe, method, values, slices.base))
+        document=document, donor=slices.base, notes=tuple(notes(recipe, method, values))
     )
 
 
