@@ -4,8 +4,9 @@ A source's weight in a layer group and component is that of its gene times `(S /
 where S is what was measured there per entry and the mean is over the layer groups of the same
 component: tensors of different kinds do not compare, norms have few entries and large gradients.
 That layers to which a source's loss is sensitive should count more is from Sens-Merging, Liu et
-al. 2025, https://arxiv.org/abs/2502.12420; the power is ours, so that a search can find out how
-much of it to believe.
+al. 2025, https://arxiv.org/abs/2502.12420; that merges should be careful with important layers,
+which is trust below 0, from FIM-Merging, 2026, https://arxiv.org/abs/2603.21705. The power is
+ours, so that a search can find out how much of which to believe.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 WEIGHT = "weight"
 """The parameter that a prior is about."""
+
+
+LEAST = 0.01
+"""What anything less counts as below trust 0, where weights would grow without end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +68,8 @@ class Prior:
         if not self.relative or source is None:
             return value
         # What lies outside the layers is measured nowhere.
-        factor: float = self.relative[source].get((group, component), 1.0) ** trust
+        relative = self.relative[source].get((group, component), 1.0)
+        factor: float = (max(relative, LEAST) if trust < 0 else relative) ** trust
         return min(max(round(value * factor, DECIMALS) + 0.0, self.low), self.high)
 
 

@@ -10,11 +10,8 @@ from evomerge.recipe.schema import Number, Strict
 
 PriorKind = Literal["sensitivity", "fisher"]
 
-Trust = tuple[float, float]
-"""Least and greatest trust; the same if it is fixed."""
-
-_Share = Annotated[Number, Field(ge=0, le=1)]
-"""What editors are told; the check below says it once for both ends."""
+Trust = Annotated[Number, Field(ge=-1, le=1)]
+"""What editors are told of an end of the range; the check below speaks of both at once."""
 
 
 def _as_range(value: Any) -> Any:
@@ -22,12 +19,12 @@ def _as_range(value: Any) -> Any:
     return (value, value) if is_number else value
 
 
-def _rising_shares(trust: Trust) -> Trust:
+def _rising(trust: tuple[float, float]) -> tuple[float, float]:
     low, high = trust
-    if not 0 <= low <= high <= 1:
+    if not -1 <= low <= high <= 1:
         found = f"{low:g}" if low == high else f"[{low:g}, {high:g}]"
         raise ValueError(
-            f"expected a number from 0 to 1, or a range such as [0, 1], found {found}"
+            f"expected a number from -1 to 1, or a range such as [0, 1], found {found}"
         )
     return trust
 
@@ -39,12 +36,13 @@ class PriorSettings(Strict):
         kind: What is measured of each source on its calibration texts: `sensitivity`, how much
             its loss would change if a weight were zero, or `fisher`, its squared gradients; both
             per weight.
-        trust: A number from 0, not at all, to 1, in proportion; or a range, which adds a gene.
+        trust: A number from 0, not at all, to 1, in proportion, or down to -1, in inverse
+            proportion: careful where it is high. A range adds a gene.
     """
 
     kind: PriorKind
     trust: Annotated[
         tuple[Number, Number],
-        BeforeValidator(_as_range, json_schema_input_type=_Share | tuple[_Share, _Share]),
-        AfterValidator(_rising_shares),
+        BeforeValidator(_as_range, json_schema_input_type=Trust | tuple[Trust, Trust]),
+        AfterValidator(_rising),
     ] = (0.0, 1.0)

@@ -88,7 +88,7 @@ def measured_genome(
 
 
 def _wants_prior(recipe: SearchRecipe) -> bool:
-    return recipe.genome.prior is not None and recipe.genome.prior.trust[1] > 0
+    return recipe.genome.prior is not None and any(recipe.genome.prior.trust)
 
 
 def _measured(

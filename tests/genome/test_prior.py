@@ -100,6 +100,14 @@ def test_weights_stay_in_the_range_that_the_operator_allows() -> None:
     assert list(prior.applied(values, prior.trust).values()) == [1.0, 0.09]
 
 
+def test_below_0_weights_are_small_where_much_was_measured_but_never_without_end() -> None:
+    prior = Prior(
+        trust=-1.0, low=-math.inf, high=math.inf, relative=({(0, None): 2.0, (1, None): 0.0},)
+    )
+    values = {("weight", 0, 0, None): 0.4, ("weight", 0, 1, None): 0.4}
+    assert list(prior.applied(values, prior.trust).values()) == [0.2, 40.0]
+
+
 def test_a_recipe_has_the_weights_as_plain_numbers_and_no_texts() -> None:
     found = known(genome(1.0), {(0, None): 0.5, (1, None): 1.5}, {(0, None): 2.0, (1, None): 0.0})
     recipe = found.decode([0.4, 0.4, 0.3, 0.3])
@@ -127,11 +135,11 @@ def test_trust_of_0_is_no_prior_at_all(
     assert digest(genome(1, components=["mlp"]).decode(point)) == plain  # not measured
 
 
-@given(point=points, one=factors, other=factors, trust=st.floats(0, 1))
+@given(point=points, one=factors, other=factors, trust=st.floats(0, 1))  # of a range
 def test_any_trust_gives_a_valid_recipe(
     point: list[float], one: dict[Any, float], other: dict[Any, float], trust: float
 ) -> None:
-    recipe = known(genome([0, 1], components=["mlp"]), one, other).decode([*point, trust])
+    recipe = known(genome([-1, 1], components=["mlp"]), one, other).decode([*point, trust])
     assert MergeRecipe.model_validate_json(recipe.model_dump_json()) == recipe
 
 
@@ -174,7 +182,7 @@ def test_a_prior_that_has_nothing_to_say_is_refused(changes: Any, message: str) 
         genome(0.5, **changes)
 
 
-@pytest.mark.parametrize("trust", [-0.1, 1.5, [0.5, 0.2], [0, 2], [0.1], "much", True])
-def test_trust_is_a_number_from_0_to_1_or_a_range_of_them(trust: Any) -> None:
+@pytest.mark.parametrize("trust", [-1.1, 1.5, [0.5, 0.2], [0, 2], [0.1], "much", True])
+def test_trust_is_a_number_from_minus_1_to_1_or_a_range_of_them(trust: Any) -> None:
     with pytest.raises(ValueError, match=r"prior\.trust"):
         genome(trust)
