@@ -28,6 +28,9 @@ FARTHEST = 4
 CAUTION = 2.5
 """What the rise per doubling is multiplied with."""
 
+LEAST_SHOWN = 0.0005
+"""A rise that is shown as more than nothing."""
+
 HOUR_S, MINUTE_S = 3600.0, 60.0
 
 
@@ -57,15 +60,15 @@ def forecast(
     least = max(objective.fitness(entry.searched) for entry in starts)
     scores = [objective.fitness(e.searched) if e.searched else least for e in course]
     high = greatest_rise([max(score, least) for score in scores], candidates)
+    raised = f"raise the best search score by at most {high:.3f}"
+    if high < LEAST_SHOWN:
+        raised = "not raise the best search score"
     return {
         "candidates": candidates,
         "hours": seconds / HOUR_S,
         "low": 0.0,
         "high": high,
-        "text": (
-            f"{_another(seconds)} (about {_rounded(candidates)}) would likely bring the best "
-            f"candidate +0.000 to {high:+.3f} on the search items."
-        ),
+        "text": f"{_another(seconds)} (about {_rounded(candidates)}) would likely {raised}.",
     }
 
 

@@ -76,8 +76,8 @@ def test_an_hour_is_what_the_workers_do_in_it() -> None:
     assert (found["candidates"], found["hours"]) == (100, 1)
     assert found["high"] == pytest.approx(0.25 * math.log2(1 + 100 / 64))
     assert found["text"] == (
-        "Another hour (about 100 candidates) would likely bring the best candidate +0.000 to "
-        "+0.339 on the search items."
+        "Another hour (about 100 candidates) would likely raise the best search score by at most "
+        "0.339."
     )
 
 
@@ -137,3 +137,9 @@ def searched(seed: int, candidates: int) -> list[float]:
         strategy.tell([Result(fitness=score) for score in found])
         scores += found
     return scores
+
+
+def test_a_search_that_does_not_rise_any_more_is_told_so() -> None:
+    entries = course(seconds=72.0)
+    flat = [replace(each, outcome=entries[0].outcome) for each in entries]
+    assert told(flat)["text"].endswith("would likely not raise the best search score.")
