@@ -139,6 +139,11 @@ class SearchLoop:
                 ]
                 self._submit(self._agreed(new), course.race(self._racing))
                 asked += len(new)
+            if asked == told:
+                raise RunError(
+                    f"{type(self._strategy).__name__} proposes nothing though all that it asked "
+                    "for was told; a strategy that is done raises Finished"
+                )
             until = told + 1 if steady else asked
             self._wait(told, until)
             self._strategy.tell([self._result(number) for number in range(told, until)])

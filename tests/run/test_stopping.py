@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from planted import Crash, PlantedExecutor, planted_search
 
+from evomerge.errors import RunError
 from evomerge.evaluation.outcome import Evaluated
 from evomerge.recipe.search import Stop
 from evomerge.search.contract import Finished
@@ -200,3 +201,19 @@ def test_a_search_that_found_something_ends_with_a_reason_when_all_others_fail(
     seen: list[object] = []
     _, stopped = search(tmp_path / "s", Stop(), failing)
     assert stopped == "the last 16 candidates failed: planted failure"
+
+
+class Speechless:
+    """Proposes nothing, and does not say that it is done."""
+
+    def ask(self, count: int) -> list[Point]:
+        return []
+
+    def tell(self, results: Sequence[Result]) -> None:
+        pass
+
+
+@pytest.mark.parametrize("steady", [False, True])
+def test_a_strategy_that_proposes_nothing_is_told_how_to_end(tmp_path: Path, steady: bool) -> None:
+    with pytest.raises(RunError, match="Speechless proposes nothing .* raises Finished"):
+        search(tmp_path / "s", Stop(), strategy=Speechless(), steady=steady)
