@@ -215,5 +215,5 @@ class Speechless:
 
 @pytest.mark.parametrize("steady", [False, True])
 def test_a_strategy_that_proposes_nothing_is_told_how_to_end(tmp_path: Path, steady: bool) -> None:
-    with pytest.raises(RunError, match="Speechless proposes nothing .* raises Finished"):
+    with pytest.raises(RunError, match=r"Speechless proposes nothing .* raises Finished"):
         search(tmp_path / "s", Stop(), strategy=Speechless(), steady=steady)
