@@ -350,7 +350,7 @@ class Silence:
     def known(self, entries: Sequence[Entry]) -> None:
         """Say nothing."""
 
-    def compared(self, done: int, total: int) -> None:
+    def compared(self, done: int, total: int, on: str) -> None:
         """Say nothing."""
 
     def measured(self, what: str, done: int, total: int) -> None:

@@ -167,5 +167,5 @@ class Silent:
     def known(self, entries: Sequence[Entry]) -> None:
         pass
 
-    def compared(self, done: int, total: int) -> None:
+    def compared(self, done: int, total: int, on: str) -> None:
         pass

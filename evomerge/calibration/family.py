@@ -116,7 +116,9 @@ def open_family(recipe: MergeRecipe, library: SourceLibrary, calibrator: Calibra
                 "arithmetic; export it first and calibrate with that as a source"
             )
     if recipe.calibration is None:
-        raise RecipeError("calibration: is missing; write calibration: {texts: FILE}")
+        raise RecipeError(
+            "calibration: is missing; write calibration: {texts: FILE} at the top of the recipe"
+        )
     labels = [source.label for source in recipe.sources]
     given = [calibrator.texts(recipe, label, library.root) for label in labels]
     for label, texts in zip(labels, given, strict=True):

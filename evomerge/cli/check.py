@@ -24,7 +24,7 @@ def check(recipe: Path, overrides: tuple[str, ...], *, as_json: bool, as_recipe:
     from dataclasses import asdict
 
     from evomerge.cli.console import log, out, print_json
-    from evomerge.recipe.dump import to_yaml
+    from evomerge.recipe.dump import search_to_yaml
     from evomerge.run.creation import begin
     from evomerge.run.measure import will_be_measured
     from evomerge.run.prepare import check_search, describe
@@ -47,7 +47,7 @@ def check(recipe: Path, overrides: tuple[str, ...], *, as_json: bool, as_recipe:
     if search is None or result.errors:
         raise click.exceptions.Exit(2)
     if as_recipe:
-        out().print(to_yaml(search.recipe), end="", markup=False, soft_wrap=True)
+        out().print(search_to_yaml(search.recipe), end="", markup=False, soft_wrap=True)
     elif not as_json:
         genes = len(search.genome.genes)
         models = 1 + len(search.recipe.sources)

@@ -82,13 +82,13 @@ class SearchProgress:
         """Start from the best score of what an earlier process has stored."""
         self._best = max((e.fitness for e in entries if e.fitness is not None), default=None)
 
-    def compared(self, done: int, total: int) -> None:
-        """Show how many finalists have met the held-out items."""
+    def compared(self, done: int, total: int, on: str) -> None:
+        """Show how many finalists have been scored on items that the others do not see."""
         if self._console.is_terminal:
-            text = f"finalists on held-out items, {self._summary()}"
+            text = f"finalists on {on}, {self._summary()}"
             self._bar.reset(self._task, description=text, completed=done, total=total)
         elif done in {0, total}:
-            self._console.print(f"finalists on held-out items: {done}/{total}")
+            self._console.print(f"finalists on {on}: {done}/{total}", markup=False)
 
     def _print_line(self, number: int, total: int) -> None:
         now = time.monotonic()

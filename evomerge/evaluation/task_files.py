@@ -156,7 +156,11 @@ def _manager_that_knows(name: str, include_path: str | None, *, allow_code: bool
     if name not in manager.all_tasks:
         manager = _manager_with_defaults(include_path)
     if name not in manager.all_tasks:
-        raise TaskError(f"task {name!r} does not exist{nearest(name, manager.all_tasks)}")
+        known = nearest(name, manager.all_tasks)
+        raise TaskError(
+            f"task {name!r} does not exist{known}; tasks of your own are found in "
+            "evaluation.include_path"
+        )
     return manager
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,6 +128,18 @@ class HarnessTask:
             "prompt": [request.args for request in self.requests],
         }
         return blake3(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+    def in_words(self, items: Sequence[int]) -> list[str]:
+        """What tells each item from others: its question, or all of it if others ask the same."""
+        documents = self._task.eval_docs
+        questions = [str(self._task.doc_to_text(documents[item])) for item in items]
+        asked = Counter(questions)
+        return [
+            question
+            if question and asked[question] == 1
+            else f"{question} {self._task.doc_to_target(documents[item])}"
+            for item, question in zip(items, questions, strict=True)
+        ]
 
     def try_out(self, item: int) -> None:
         """Build the requests of an item, to see what is wrong; not of one in a chat template.

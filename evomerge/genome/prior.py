@@ -142,7 +142,7 @@ def plan_prior(
     if calibration is None:
         raise RecipeError(
             f"genome.prior: the {settings.kind} of the sources is measured on texts, and there "
-            "are none; write calibration: {texts: FILE}"
+            "are none; write calibration: {texts: FILE} at the top of the recipe"
         )
     labels = [source.label for source in sources]
     for unknown in calibration.unknown(set(labels)):

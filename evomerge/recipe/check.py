@@ -139,7 +139,7 @@ def _unmeasurable(recipe: MergeRecipe, operator: Operator) -> Iterator[str]:
     if recipe.calibration is None:
         yield (
             f"calibration: is missing; {operator.name} needs the {' and '.join(measured)} of "
-            "models on texts; write calibration: {texts: FILE}"
+            "models on texts; write calibration: {texts: FILE} at the top of the recipe"
         )
         return
     if operator.takes & OF_BASE:

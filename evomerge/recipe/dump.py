@@ -22,8 +22,16 @@ from evomerge.recipe.merge import MergeRecipe
 if TYPE_CHECKING:
     from ruamel.yaml.nodes import ScalarNode
 
+    from evomerge.recipe.search import SearchRecipe
+
 # A word, or a path; what starts with a digit, or with a point and a digit, may be a number.
 PLAIN = re.compile(r"([A-Za-z_/]|\.{1,2}/)[\w./+@-]*", re.ASCII)
+SHOWN = {
+    "genome": ("operator", "layer_groups"),
+    "search": ("strategy", "candidates", "generation"),
+}
+"""What is written of a search recipe in any case."""
+
 WORDS_OF_YAML_1_1 = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 
 
@@ -51,6 +59,18 @@ def to_yaml(document: BaseModel | dict[str, Any]) -> str:
     text = io.StringIO()
     yaml.dump(_quoted(data), text)
     return text.getvalue()
+
+
+def search_to_yaml(recipe: SearchRecipe) -> str:
+    """Write a search recipe as YAML, with what decides most even where it is the default."""
+    data, whole = _plain(recipe), recipe.model_dump(mode="json")
+    shown: dict[str, Any] = {"version": whole["version"]}
+    for key in whole:
+        said = data.get(key)
+        named = {name: whole[key][name] for name in SHOWN.get(key, ())}
+        if named or said is not None:
+            shown[key] = {**named, **(said or {})} if named else said
+    return to_yaml(shown)
 
 
 def _plain(document: BaseModel | dict[str, Any]) -> Any:

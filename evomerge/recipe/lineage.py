@@ -73,10 +73,13 @@ def with_named_recipes(document: Any, read: Callable[[Any], MergeRecipe]) -> Any
     """
     if not isinstance(document, dict) or not isinstance(document.get("recipes"), dict):
         return document
+    if len(document["recipes"]) > MAX_INNER:
+        raise ValueError(f"recipes: has {len(document['recipes'])} entries; at most {MAX_INNER}")
     table = _Table(document["recipes"], read)
     for name in document["recipes"]:
         table.find(name)
-    return {key: each for key, each in table.resolve(document).items() if key != "recipes"}
+    resolved = table.resolve(document, outermost=True)
+    return {key: each for key, each in resolved.items() if key != "recipes"}
 
 
 class _Table:
@@ -84,10 +87,14 @@ class _Table:
         self._entries, self._read = entries, read
         self._made: dict[str, MergeRecipe | None] = {}
 
-    def resolve(self, document: Any) -> Any:
+    def resolve(self, document: Any, *, outermost: bool = False) -> Any:
         """A recipe's data with recipes for names."""
         if not isinstance(document, dict):
             return document
+        if "recipes" in document and not outermost:
+            raise ValueError(
+                "recipes: stands in the outermost recipe only; move its entries there"
+            )
         found = dict(document)
         if "base_recipe" in found:
             found["base_recipe"] = self._named(found["base_recipe"])

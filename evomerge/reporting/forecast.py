@@ -58,7 +58,7 @@ def forecast(
     seconds = candidates * each_s
     # What was stopped or failed is no better than what was there before.
     least = max(objective.fitness(entry.searched) for entry in starts)
-    scores = [objective.fitness(e.searched) if e.searched else least for e in course]
+    scores = [objective.fitness(e.whole) if e.whole else least for e in course]
     high = greatest_rise([max(score, least) for score in scores], candidates)
     raised = f"raise the best search score by at most {high:.3f}"
     if high < LEAST_SHOWN:

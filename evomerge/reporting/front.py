@@ -30,14 +30,14 @@ def front(store: RunStore) -> dict[str, Any]:
     """
     objective = read_objective(store)
     distinct = {entry.candidate.digest: entry for entry in reversed(store.entries())}
-    known = [entry for entry in reversed(distinct.values()) if entry.searched]
+    known = [entry for entry in reversed(distinct.values()) if entry.whole]
     if not known:
         raise NoCandidateError("no candidate was scored on all search items")
     signs = objective.signs
-    tasks = [score.task for score in known[0].searched]
-    scores = np.array([[signs[s.task] * s.score for s in entry.searched] for entry in known])
+    tasks = [score.task for score in known[0].whole]
+    scores = np.array([[signs[s.task] * s.score for s in entry.whole] for entry in known])
     found = [known[index] for index in pareto_front(scores)]
-    found.sort(key=lambda entry: -objective.fitness(entry.searched))
+    found.sort(key=lambda entry: -objective.fitness(entry.whole))
     base = next((row for row, e in zip(scores, known, strict=True) if _is(e, "base")), None)
     sources = scores[[_is(entry, "source") for entry in known]]
     return {
@@ -49,15 +49,14 @@ def front(store: RunStore) -> dict[str, Any]:
                 "kind": entry.candidate.kind,
                 "name": entry.candidate.name,
                 "generation": entry.candidate.generation,
-                "search_score": objective.fitness(entry.searched),
-                "scores": {score.task: score.score for score in entry.searched},
+                "search_score": objective.fitness(entry.whole),
+                "scores": {score.task: score.score for score in entry.whole},
             }
             for entry in found
         ],
         "compared": len(known),
         "stopped": sum(
-            isinstance(entry.outcome, Evaluated) and not entry.searched
-            for entry in distinct.values()
+            isinstance(entry.outcome, Evaluated) and not entry.whole for entry in distinct.values()
         ),
         "hypervolume": None if base is None else hypervolume(scores, base),
         "hypervolume_of_sources": None if base is None else hypervolume(sources, base),

@@ -100,7 +100,7 @@ def _row(entry: Entry, objective: Objective, genes: Sequence[dict[str, Any]]) ->
         "number": candidate.number,
         "rank": None,
         "status": status,
-        "share": outcome.share if isinstance(outcome, Evaluated) else None,
+        "share": 1.0 if entry.whole else getattr(outcome, "share", None),
         "kind": candidate.kind,
         "name": candidate.name,
         "generation": candidate.generation,

@@ -67,7 +67,9 @@ class Course:
             outcome, Evaluated
         ):
             self._seconds += outcome.timing.total_s
-            self._items += sum(len(score.items) for score in outcome.scores)
+            # What was scored by an earlier run took no time of this one.
+            if outcome.timing.total_s > 0:
+                self._items += sum(len(score.items) for score in outcome.scores)
         if scores := entry.searched:
             self._rank(scores)
             for each in scores:

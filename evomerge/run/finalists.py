@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from evomerge.evaluation.outcome import Split, TaskScore
     from evomerge.executors.contract import Executor
     from evomerge.genome.genome import Genome
+    from evomerge.run.loop import Progress
     from evomerge.store.database import RunStore
     from evomerge.store.records import Entry
 
@@ -28,7 +29,9 @@ ELITE_MEAN = "elite mean"
 """What the mean of the best offspring is called."""
 
 
-def confirm(store: RunStore, executor: Executor, objective: Objective) -> list[Entry]:
+def confirm(
+    store: RunStore, executor: Executor, objective: Objective, progress: Progress
+) -> list[Entry]:
     """Score the best candidates, and those they are compared with, on all items but the held-out.
 
     Returns:
@@ -44,7 +47,10 @@ def confirm(store: RunStore, executor: Executor, objective: Objective) -> list[E
         for each in waiting:
             twins.setdefault(each.candidate.digest, []).append(each.candidate.number)
         jobs = {each.candidate.digest: job_of(each.candidate, split) for each in waiting}
-        for job, outcome in evaluate(executor, jobs.values()):
+        on = "search and confirm items" if split == "confirm" else "all search items"
+        progress.compared(0, len(jobs), on)
+        for done, (job, outcome) in enumerate(evaluate(executor, jobs.values()), start=1):
+            progress.compared(done, len(jobs), on)
             if isinstance(outcome, Failed):
                 raise RunError(f"candidate {job.number}, a finalist: {outcome.reason}")
             for number in twins[digest(job.recipe)]:

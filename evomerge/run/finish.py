@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from evomerge.store.database import RunStore
     from evomerge.store.records import Entry
 
+HELD_OUT = "held-out items"
+
 MERGES = ("offspring", "baseline")
 """Kinds that may win."""
 
@@ -48,9 +50,9 @@ def finish_search(
         RunError: A finalist failed on the held-out items.
     """
     objective = objective.measured_by(scores_of_sources(store.entries()))
-    confirm(store, executor, objective)
+    confirm(store, executor, objective, progress)
     add_elite_mean(store, executor, objective, genome)
-    confirmed = confirm(store, executor, objective)
+    confirmed = confirm(store, executor, objective, progress)
     merges = _merges(confirmed)
     winner = _winner(merges, objective)
     rivals = [best(confirmed, ("source",)), *_uniform_average(confirmed, winner)]
@@ -120,12 +122,12 @@ def _score_held_out(
     store: RunStore, executor: Executor, entries: Sequence[Entry], progress: Progress
 ) -> None:
     jobs = [job_of(entry.candidate, "held_out") for entry in entries]
-    progress.compared(0, len(jobs))
+    progress.compared(0, len(jobs), HELD_OUT)
     for done, (job, outcome) in enumerate(evaluate(executor, jobs), start=1):
         if isinstance(outcome, Failed):
             raise RunError(f"candidate {job.number} on held-out items: {outcome.reason}")
         store.add_scores(job.number, "held_out", outcome.scores)
-        progress.compared(done, len(jobs))
+        progress.compared(done, len(jobs), HELD_OUT)
 
 
 def _verdict(

@@ -18,7 +18,7 @@ from evomerge.search.contract import Finished, Result
 from evomerge.store.records import Entry, scores_of_sources
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from evomerge.evaluation.objective import Objective
     from evomerge.evaluation.racing import Race
@@ -42,8 +42,8 @@ class Progress(Protocol):
     def known(self, entries: Sequence[Entry]) -> None:
         """These candidates were asked for before this process started."""
 
-    def compared(self, done: int, total: int) -> None:
-        """So many of the finalists have been scored on held-out items."""
+    def compared(self, done: int, total: int, on: str) -> None:
+        """So many of the finalists have been scored on some items, say on which."""
 
 
 class SearchLoop:
@@ -75,6 +75,7 @@ class SearchLoop:
         racing: Racing | None = None,
     ) -> None:
         self._racing = racing
+        self._go_on: Callable[[], None] | None = None
         self._genome, self._strategy, self._objective = genome, strategy, objective
         self._executor, self._store, self._progress = executor, store, progress
         # Those below 0 were made at the end of a search and are no part of its course.
@@ -89,7 +90,13 @@ class SearchLoop:
         progress.known(list(self._entries.values()))
 
     def run(
-        self, candidates: int, generation: int, *, steady: bool = False, stop: Stop | None = None
+        self,
+        candidates: int,
+        generation: int,
+        *,
+        steady: bool = False,
+        stop: Stop | None = None,
+        go_on: Callable[[], None] | None = None,
     ) -> str | None:
         """Search until `candidates` have been evaluated, or there is a reason to stop.
 
@@ -98,6 +105,7 @@ class SearchLoop:
             generation: How many are under way at a time.
             steady: Ask for another one whenever one is told, instead of when all are.
             stop: Reasons to stop before.
+            go_on: Called before the first candidate is stored that the store does not have.
 
         Returns:
             Why it stopped before, if it did.
@@ -106,6 +114,7 @@ class SearchLoop:
             NoCandidateError: Nothing but failures.
             RunError: The strategy does not repeat what the store says it did.
         """
+        self._go_on = go_on
         first = starting(self._genome)
         individuals = Individuals(self._genome)
         self._total = max(candidates, len(first), len(self._entries))
@@ -166,6 +175,9 @@ class SearchLoop:
                     "versions that the run recorded"
                 )
         new = candidates[len(known) :]
+        if new and self._go_on:
+            self._go_on()
+            self._go_on = None
         self._store.add_candidates(new)
         for candidate in new:
             self._entries[candidate.number] = Entry(

@@ -22,6 +22,7 @@ from evomerge.genome.build import build_genome
 from evomerge.live_model import choose_device
 from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.paths import absolute
+from evomerge.run.leakage import refuse_held_out
 from evomerge.run.scoring import (
     Contents,
     Scoring,
@@ -133,6 +134,8 @@ def check_search(recipe: SearchRecipe, root: Path) -> Preparation:
     single = result.attempt("evaluation", lambda: with_tasks_of_groups(recipe))
     scored = single and result.attempt("evaluation", lambda: scoring(single))
     if single and scored:
+        words = scored.contents.in_words
+        result.attempt("calibration", lambda: refuse_held_out(words, _texts(recipe)))
         final = _without_racing(single, scored.uneven, result) if scored.uneven else single
         if base is not None and not result.errors:
             result.search = _assemble(final, root, base, opened, scored)

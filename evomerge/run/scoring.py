@@ -94,11 +94,14 @@ class Contents:
         choosing: Digests of the documents that decide something, search and confirm items.
         held_out: Digests of those that only the final comparison sees.
         tasks: A digest of all that scores on the search items of a task follow from.
+        in_words: The held-out items as their readers know them; empty unless the recipe has
+            calibration texts, which must not contain them.
     """
 
     choosing: tuple[str, ...]
     held_out: tuple[str, ...]
     tasks: dict[str, str]
+    in_words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,6 +157,11 @@ def scoring(recipe: SearchRecipe) -> Scoring:
             task.name: task.digest([of_task[position] for position in drawn.search])
             for task, of_task, drawn in zip(tasks, documents, items, strict=True)
         },
+        in_words=tuple(
+            words
+            for task, drawn in zip(tasks, items, strict=True)
+            for words in (task.in_words(drawn.held_out) if recipe.calibration else ())
+        ),
     )
     return Scoring(objective=objective, items=items, contents=contents, uneven=uneven)
 

@@ -57,7 +57,6 @@ def start_or_continue(
         with closing(opened) as store:
             if beginning is None:
                 _refuse_other_recipe(store, search)
-                _remember_changes(store, search.recipe)
                 for note in notes(store):
                     warn(note)
             _run(search, store, progress)
@@ -83,13 +82,6 @@ def _begin(search: PreparedSearch) -> Beginning:
     return beginning
 
 
-def _remember_changes(store: RunStore, recipe: SearchRecipe) -> None:
-    """Keep what may change and has, so that a resumed run goes on with it."""
-    document = recipe.model_dump(mode="json")
-    if store.fact("recipe") != document:
-        store.write_facts({"recipe": document})
-
-
 def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
     settings = search.recipe.search
     asked = sum(entry.candidate.number >= 0 for entry in store.entries())
@@ -101,7 +93,9 @@ def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
     workers, threads = plan_workers(search.recipe, search.parameters)
     strategy = strategy_of(store, search, measured_gram(search.recipe, store, progress))
     genome = measured_genome(search.genome, search.recipe, store, progress)
-    store.write_facts({"state": "running", "workers": workers})
+    # What may change and has; kept when what was known was proposed again, and not before: a
+    # finished run that cannot be continued keeps its winner.
+    changed = {"recipe": search.recipe.model_dump(mode="json"), "workers": workers}
     with closing(build_executor(search, workers, threads)) as executor:
         loop = SearchLoop(
             genome=genome,
@@ -113,9 +107,13 @@ def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
             racing=search.recipe.evaluation.racing,
         )
         reason = loop.run(
-            settings.candidates, settings.generation, steady=settings.steady, stop=settings.stop
+            settings.candidates,
+            settings.generation,
+            steady=settings.steady,
+            stop=settings.stop,
+            go_on=lambda: store.write_facts(changed | {"state": "running"}),
         )
-        store.write_facts({"stopped": reason, "stop": stop})
+        store.write_facts(changed | {"stopped": reason, "stop": stop})
         finish_search(store, executor, search.objective, progress, genome)
 
 

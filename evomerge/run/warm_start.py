@@ -15,10 +15,11 @@ from evomerge.evaluation.outcome import Evaluated, Timing
 from evomerge.recipe.digest import digest
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.reporting.leaderboard import read_objective
+from evomerge.run.candidates import starting
 from evomerge.run.finalists import best_points
 from evomerge.run.folder import RunFolder, recipe_of
 from evomerge.run.transfer import models_by_content, transferred
-from evomerge.search.strategies import WITHOUT_CENTRE
+from evomerge.search.strategies import BREEDERS, WITHOUT_CENTRE
 from evomerge.store.database import RunStore
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ def read_warm_start(
         choosing = _choosing(store, search, run)
         best = best_points(store.entries(), read_objective(store))
         if not best:
+            if recipe_of(store).search.strategy in BREEDERS:
+                raise RunError(f"{run} bred models from models, so it has no point to start from")
             raise RunError(f"{run} has no offspring yet that stands for a point")
         genes = store.fact("genes")
         points = [
@@ -101,7 +104,7 @@ def read_warm_start(
         choosing=choosing,
         findings=(
             start_note(run, strategy),
-            _about("note", _scores_used(differs)),
+            _about("note", _scores_used(differs, search, outcomes)),
             *_warnings(len(overlap), run),
         ),
     )
@@ -169,10 +172,14 @@ def _with_models(recipe: MergeRecipe, models: Mapping[str, str]) -> MergeRecipe:
     return recipe.model_copy(update={"base": models[recipe.base], "sources": sources})
 
 
-def _scores_used(differs: Sequence[str]) -> str:
+def _scores_used(
+    differs: Sequence[str], search: PreparedSearch, outcomes: Mapping[str, Evaluated]
+) -> str:
     if differs:
         return f"base, sources and baselines are scored again: {', '.join(differs)} changed"
-    return "base, sources and baselines keep the scores that they have there"
+    starts = [candidate.digest for candidate in starting(search.genome)]
+    kept = sum(each in outcomes for each in starts)
+    return f"{kept} of {len(starts)} starting candidates keep the scores that they have there"
 
 
 def _warnings(overlap: int, run: str) -> list[Finding]:

@@ -101,7 +101,8 @@ class EvoGM:
 
     def ask(self, count: int) -> list[Point]:
         """Propose points."""
-        asked = self._propose(count)
+        # One by one, so that the points do not depend on how many are asked for at a time.
+        asked = [self._propose() for _ in range(count)]
         self._asked += [(self._basis, each) for each in asked]
         return [tuple(self._basis.point(each).tolist()) for each in asked]
 
@@ -118,10 +119,10 @@ class EvoGM:
         if half and not self._shifted and len(self._fitness) >= ELITES:
             self._shift()
 
-    def _propose(self, count: int) -> list[Array]:
-        """Coefficients of new candidates, shape `(K,)` each."""
+    def _propose(self) -> Array:
+        """Coefficients of a new candidate, shape `(K,)`."""
         size = len(self._basis.elements)
-        noise = self._rng.normal(size=(count, size))
+        noise = self._rng.normal(size=size)
         if len(self._fitness) < FEWEST:
             # Only in the first round: the second begins with the elites.
             proposed = np.array(self._settings.centre or [0.5] * size) + self._step * noise
@@ -130,10 +131,10 @@ class EvoGM:
             losers, winners = split(
                 np.array(self._coefficients[newest]), np.array(self._fitness[newest])
             )
-            drawn = losers[self._rng.integers(len(losers), size=count)]
+            drawn = losers[self._rng.integers(len(losers))]
             moved = drawn + JITTER * losers.std(axis=0, ddof=1) * noise
             proposed = turn(moved, losers, winners)
-        return list(np.clip(proposed, self._basis.low, 1.0))
+        return np.clip(proposed, self._basis.low, 1.0)
 
     def _shift(self) -> None:
         order = np.argsort(-np.array(self._fitness), kind="stable")[:ELITES]

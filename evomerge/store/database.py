@@ -98,7 +98,10 @@ class RunStore:
 
     def fact(self, key: str) -> Any:
         """A fact about the run, or None."""
-        row = self._connection.execute("SELECT value FROM run WHERE key = ?", (key,)).fetchone()
+        with _explained(Path("run store")):
+            row = self._connection.execute(
+                "SELECT value FROM run WHERE key = ?", (key,)
+            ).fetchone()
         return json.loads(row[0]) if row else None
 
     def items(self) -> list[TaskItems]:
@@ -173,6 +176,10 @@ class RunStore:
 
     def entries(self) -> list[Entry]:
         """All candidates and their outcomes, in the order of asking."""
+        with _explained(Path("run store")):
+            return self._entries()
+
+    def _entries(self) -> list[Entry]:
         scores = self._scores()
         query = """
             SELECT number, digest, kind, name, generation, genotype, recipe, parents,

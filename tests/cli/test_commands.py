@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 
 from evomerge.cli.main import COMMANDS
+from evomerge.search.random import RandomStrategy
+from evomerge.search.strategies import STRATEGIES
 
 pytestmark = pytest.mark.slow
 
@@ -291,6 +294,23 @@ def test_a_file_for_mergekit_evolve_runs_and_is_printed_as_the_same_search(
     # The same genome: continuing the same run with it finds nothing that differs.
     continued = run_cli("search", ours, "--run", tmp_path / "run", "--set", "search.candidates=12")
     assert continued.code == 0, continued.err
+
+
+def test_a_finished_run_that_cannot_go_on_keeps_its_winner(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    other = lambda settings: RandomStrategy(replace(settings, seed=99))  # noqa: E731
+    monkeypatch.setitem(STRATEGIES, "random", other)
+    again = run_cli(
+        "search", finished.parent / "search.yaml", "--run", run, "--set", "search.candidates=20"
+    )
+    assert again.code == 1
+    assert "the strategy proposes another one now" in again.err
+    monkeypatch.undo()
+    assert run_cli("show", run, "winner").out == run_cli("show", finished, "winner").out
+    assert run_cli("resume", run).code == 0
 
 
 @pytest.mark.parametrize("kind", ["search", "merge"])

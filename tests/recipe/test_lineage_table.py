@@ -157,3 +157,23 @@ def test_a_copy_with_other_fields_has_another_digest() -> None:
     assert digest(CHILD) == digest(CHILD.model_copy())
     other = CHILD.model_copy(update={"seed": 9})
     assert digest(other) == digest(MergeRecipe.model_validate(as_document(CHILD) | {"seed": 9}))
+
+
+def test_a_table_stands_in_the_outermost_recipe_only() -> None:
+    inner = {"base": "base", "sources": ["one"], "recipes": {"q": as_document(make("two"))}}
+    entry = {**inner, "operator": "linear"}
+    with pytest.raises(RecipeError, match="recipes: stands in the outermost recipe only"):
+        validate(
+            MergeRecipe,
+            yaml.parse(
+                json.dumps(
+                    {
+                        "base": "base",
+                        "operator": "linear",
+                        "sources": [{"recipe": "p"}],
+                        "recipes": {"p": entry},
+                    }
+                ),
+                "r.yaml",
+            ),
+        )

@@ -91,6 +91,14 @@ def test_stopped_candidates_are_counted_and_not_compared(store: RunStore) -> Non
     assert front(store)["stopped"] == 1
 
 
+def test_a_finalist_that_was_stopped_and_then_scored_in_full_is_compared(store: RunStore) -> None:
+    add(store, "stopped", scored(0.9, 1.0))
+    store.add_scores(0, "confirm", scored(0.8, 2.0).scores)
+    add(store, "beaten", scored(0.7, 2.0))
+    assert names(store) == {"stopped"}
+    assert front(store)["candidates"][0]["scores"] == {"accuracy": 0.8, "perplexity": 2.0}
+
+
 def test_the_hypervolume_is_that_above_the_base(store: RunStore) -> None:
     add(store, "base", scored(0.2, 6.0), kind="base")
     add(store, "source", scored(0.3, 4.0), kind="source")

@@ -216,3 +216,14 @@ def test_telling_more_than_was_asked_for_is_a_programming_error(name: StrategyNa
 
 def test_every_name_in_recipes_is_a_strategy() -> None:
     assert set(STRATEGIES) == set(get_args(StrategyName))
+
+
+@every_strategy
+def test_a_generation_that_is_cut_short_asks_for_the_same_points_as_a_whole_one(
+    name: StrategyName,
+) -> None:
+    # Or a search that is given more candidates would not repeat its last generation.
+    whole, cut = _strategy(name), _strategy(name)
+    for strategy in (whole, cut):
+        _play(strategy, [GENERATION] * 4)
+    assert cut.ask(3) == whole.ask(GENERATION)[:3]
