@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from evomerge.genome.genome import Genome
-    from evomerge.search.contract import Proposal
+    from evomerge.search.contract import Point, Proposal
 
 
 class Individuals:
@@ -28,8 +28,10 @@ class Individuals:
         self._genome = genome
         # What is bred for one child only may be a parent of the next one's parent.
         self._unnumbered: dict[int, tuple[Breeding, MergeRecipe]] = {}
-        self._recipes = [alone(genome.base, each, genome.dtype) for each in genome.sources]
-        self._sources = tuple(map(digest, self._recipes))
+        sources = [alone(genome.base, each, genome.dtype) for each in genome.sources]
+        self._sources = tuple(map(digest, sources))
+        # Points are kept as such: a long search has many, and few or none are parents.
+        self._made: list[MergeRecipe | Point] = [*sources]
 
     def add(self, proposal: Proposal) -> MergeRecipe:
         """Make an individual of a proposal, numbered after all others.
@@ -38,26 +40,29 @@ class Individuals:
         Averages of averages hold no ancestors: they are averages of the sources.
         """
         if isinstance(proposal, int):
-            recipe = self._recipes[proposal]
+            self._made.append(self._made[proposal])
         elif isinstance(proposal, Breeding):
-            recipe = self._bred(proposal)
+            self._made.append(self._bred(proposal))
         else:
-            recipe = self._genome.decode(proposal)
-        self._recipes.append(recipe)
-        return recipe
+            self._made.append(proposal)
+        return self._recipe(len(self._made) - 1)
+
+    def _recipe(self, number: int) -> MergeRecipe:
+        made = self._made[number]
+        return made if isinstance(made, MergeRecipe) else self._genome.decode(made)
 
     def parents(self, proposal: Proposal) -> tuple[str, ...]:
         """Digests of what a proposal is made from: its parents, else the sources it merges."""
         if isinstance(proposal, int):
-            return (digest(self._recipes[proposal]),)
+            return (digest(self._recipe(proposal)),)
         if isinstance(proposal, Breeding):
             numbers = _numbers(proposal, set())
-            return tuple(dict.fromkeys(digest(self._recipes[number]) for number in numbers))
+            return tuple(dict.fromkeys(digest(self._recipe(number)) for number in numbers))
         return tuple(self._sources[index] for index in self._genome.taken(proposal))
 
     def _parent(self, parent: int | Breeding) -> MergeRecipe:
         if not isinstance(parent, Breeding):
-            return self._recipes[parent]
+            return self._recipe(parent)
         if id(parent) not in self._unnumbered:
             self._unnumbered[id(parent)] = (parent, self._bred(parent))
         return self._unnumbered[id(parent)][1]
