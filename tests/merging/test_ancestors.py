@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from evomerge.recipe.merge import MergeRecipe
+
 
 @dataclass(eq=False)
 class Individual:
@@ -74,16 +76,15 @@ def test_with_room_an_ancestor_is_not_merged_again_for_the_next_heir() -> None:
 
 def test_a_lineage_of_many_paths_is_merged(family: Path) -> None:
     recipe = twins(MAX_DEPTH - 1)
-    operands = SourceLibrary(family).operands(recipe)
+    # All individuals of a generation are the mean of the first two.
+    mean = make("one", "two")
+    found, expected = (first_tensor(SourceLibrary(family), each) for each in (recipe, mean))
+    assert torch.equal(found, expected)
+
+
+def first_tensor(library: SourceLibrary, recipe: MergeRecipe) -> Tensor:
+    operands = library.operands(recipe)
     job = operands.plan.jobs[0]
     out = torch.empty(job.shape, dtype=job.dtype)
     merge_tensor(operands, job, out)
-    # All individuals of a generation are the mean of the first two.
-    mean = SourceLibrary(family).operands(make("one", "two"))
-    expected = torch.empty_like(out)
-    merge_tensor(mean, job_named(mean, job.name), expected)
-    assert torch.equal(out, expected)
-
-
-def job_named(operands, name):  # type: ignore[no-untyped-def]
-    return next(job for job in operands.plan.jobs if job.name == name)
+    return out
