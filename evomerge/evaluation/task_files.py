@@ -157,10 +157,8 @@ def _manager_that_knows(name: str, include_path: str | None, *, allow_code: bool
         manager = _manager_with_defaults(include_path)
     if name not in manager.all_tasks:
         known = nearest(name, manager.all_tasks)
-        raise TaskError(
-            f"task {name!r} does not exist{known}; tasks of your own are found in "
-            "evaluation.include_path"
-        )
+        hint = known or "; tasks of your own are found in evaluation.include_path"
+        raise TaskError(f"task {name!r} does not exist{hint}")
     return manager
 
 

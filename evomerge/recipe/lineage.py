@@ -91,7 +91,7 @@ class _Table:
         """A recipe's data with recipes for names."""
         if not isinstance(document, dict):
             return document
-        if "recipes" in document and not outermost:
+        if document.get("recipes") and not outermost:
             raise ValueError(
                 "recipes: stands in the outermost recipe only; move its entries there"
             )

@@ -123,7 +123,7 @@ def check_search(recipe: SearchRecipe, root: Path) -> Preparation:
     if base is not None:
         result.findings.extend(check_family(base, opened))
         result.attempt("genome", lambda: _genome(recipe, base))
-    result.attempt("calibration", lambda: _texts(recipe))
+    texts = result.attempt("calibration", lambda: _texts(recipe))
     if recipe.executor.address is None:
         result.attempt("evaluation", lambda: choose_device(recipe.evaluation.device))
         result.attempt("evaluation", lambda: check_backend(recipe.evaluation.backend))
@@ -135,7 +135,7 @@ def check_search(recipe: SearchRecipe, root: Path) -> Preparation:
     scored = single and result.attempt("evaluation", lambda: scoring(single))
     if single and scored:
         words = scored.contents.in_words
-        result.attempt("calibration", lambda: refuse_held_out(words, _texts(recipe)))
+        result.attempt("calibration", lambda: refuse_held_out(words, texts or {}))
         final = _without_racing(single, scored.uneven, result) if scored.uneven else single
         if base is not None and not result.errors:
             result.search = _assemble(final, root, base, opened, scored)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def recipe(tmp_path: Path, family: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A search recipe for Fisher merging, with texts beside it."""
     monkeypatch.setenv("EVOMERGE_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "texts.txt").write_text("red cat\nsun and moon\n")
+    (tmp_path / "texts.txt").write_text("red cat dog\nsun and moon\n")
     file = write_recipe(tmp_path, family)
     text = file.read_text().replace("genome: {", "genome: {operator: fisher, ")
     file.write_text(text + "calibration: {texts: texts.txt, samples: 2}\n")

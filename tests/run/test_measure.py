@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from command_line import run_cli, write_recipe
 from safetensors.torch import load_file, save_file
+from tiny_family import WORDS
 
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.run import measure
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.slow
 def recipe(tmp_path: Path, family: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A search recipe with a prior, its texts beside it."""
     monkeypatch.setenv("EVOMERGE_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "texts.txt").write_text("red cat\nsun and moon\n")
+    (tmp_path / "texts.txt").write_text("red cat dog\nsun and moon\n")
     file = write_recipe(tmp_path, family)
     text = file.read_text().replace("genome: {", "genome: {prior: {kind: sensitivity}, ")
     file.write_text(text + "calibration: {texts: texts.txt, samples: 2}\n")
@@ -183,3 +184,11 @@ def test_a_source_that_was_only_asked_for_cannot_win(family: Path, tmp_path: Pat
     best = max(entries(run), key=lambda entry: entry.fitness or 0)
     assert best.candidate.digest in sources  # or this test tells nothing
     assert fact(run, "verdict")["winner"] not in sources
+
+
+def test_texts_that_hold_held_out_items_are_refused(recipe: Path, tmp_path: Path) -> None:
+    every_pair = [f"{a} {b}" for a in WORDS for b in WORDS if a != b]
+    (tmp_path / "texts.txt").write_text("\n".join(every_pair))
+    done = run_cli("check", recipe)
+    assert done.code == 2
+    assert "texts.txt contains 12 held-out items, which would help to choose" in done.err

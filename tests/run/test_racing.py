@@ -141,7 +141,7 @@ def test_a_recipe_that_was_asked_for_twice_is_confirmed_once(
         store.add_outcome(CANDIDATES, entry.outcome, entry.fitness)
         monkeypatch.setattr("evomerge.run.finalists.FINALISTS", CANDIDATES + 9)
         executor = ItemExecutor()
-        confirm(store, executor, OBJECTIVE)
+        confirm(store, executor, OBJECTIVE, Silent())
         asked = [digest(job.recipe) for job in executor.jobs]
         assert asked.count(twin.digest) == 1
         assert all(each.whole for each in store.entries())
