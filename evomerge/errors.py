@@ -17,6 +17,12 @@ EvomergeError            anything below; the command line prints it as one line
 
 from __future__ import annotations
 
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 class EvomergeError(Exception):
     """Base of every exception raised on purpose.
@@ -90,3 +96,16 @@ class VersionError(EvomergeError):
     """A package or a version that is needed is missing."""
 
     exit_code = 5
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that is most like another one, whatever their case."""
+    words = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(word.lower(), words, n=1)
+    return words[near[0]] if near else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """What to put behind an unknown word: a question, or nothing."""
+    near = nearest(word, known)
+    return f"; did you mean {near!r}?" if near else ""

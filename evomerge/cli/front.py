@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from evomerge.cli.view import view
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
@@ -16,15 +18,10 @@ def front(run: Path, *, as_json: bool) -> None:
 
     Works while the search runs, too. Scores are those on search items, which chose them.
     """
-    from contextlib import closing
-
     from evomerge.cli.console import out, print_json, scores_table
     from evomerge.reporting.front import front as find
-    from evomerge.run.folder import RunFolder
-    from evomerge.store.database import RunStore
 
-    with closing(RunStore.open_for_reading(RunFolder(run).database)) as store:
-        document = find(store)
+    document = view(run, find)
     if as_json:
         print_json(document)
         return

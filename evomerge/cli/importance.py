@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from evomerge.cli.view import view
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
@@ -16,15 +18,10 @@ def importance(run: Path, *, as_json: bool) -> None:
 
     Works while the search runs, too. What was hardly varied shows little, whatever it could do.
     """
-    from contextlib import closing
-
     from evomerge.cli.console import out, print_json
     from evomerge.reporting.importance import importance as measure
-    from evomerge.run.folder import RunFolder
-    from evomerge.store.database import RunStore
 
-    with closing(RunStore.open_for_reading(RunFolder(run).database)) as store:
-        document = measure(store)
+    document = view(run, measure)
     if as_json:
         print_json(document)
         return

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import click
+
+from evomerge.cli.view import view
 
 
 @click.command()
@@ -30,8 +31,5 @@ def leaderboard(run: Path, top: int | None, *, as_json: bool) -> None:
 def read_leaderboard(run: Path) -> dict[str, Any]:
     """The leaderboard of a run folder, which another process may be writing."""
     from evomerge.reporting.leaderboard import leaderboard as build_leaderboard
-    from evomerge.run.folder import RunFolder
-    from evomerge.store.database import RunStore
 
-    with closing(RunStore.open_for_reading(RunFolder(run).database)) as store:
-        return build_leaderboard(store, run)
+    return view(run, lambda store: build_leaderboard(store, run))

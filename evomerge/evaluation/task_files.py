@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import io
 import itertools
@@ -11,7 +10,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evomerge.errors import TaskError
+from evomerge.errors import TaskError, did_you_mean
 from evomerge.evaluation.generated_code import (
     ACCEPTED,
     accepted_by_metrics,
@@ -19,7 +18,7 @@ from evomerge.evaluation.generated_code import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 DATA_TAG = "tag:yaml.org,2002:"
 """What tags of plain data begin with; `!function` and the like do not."""
@@ -156,7 +155,7 @@ def _manager_that_knows(name: str, include_path: str | None, *, allow_code: bool
     if name not in manager.all_tasks:
         manager = _manager_with_defaults(include_path)
     if name not in manager.all_tasks:
-        known = nearest(name, manager.all_tasks)
+        known = did_you_mean(name, manager.all_tasks)
         hint = known or "; tasks of your own are found in evaluation.include_path"
         raise TaskError(f"task {name!r} does not exist{hint}")
     return manager
@@ -271,9 +270,3 @@ def _tags_and_includes(file: Path) -> tuple[set[str], list[str]]:
     lists = [each.value if isinstance(each.value, list) else [each] for each in included]
     names = [str(each.value) for each in itertools.chain(*lists)]
     return {node.tag for node in nodes.values()}, names
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word that is most like another one, as a question, or nothing."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from evomerge.errors import TaskError
+from evomerge.errors import TaskError, did_you_mean
 from evomerge.evaluation.choices import RightChoice, right_choice
 from evomerge.evaluation.generated_code import score_in_sandbox
 from evomerge.evaluation.outcome import TaskScore
 from evomerge.evaluation.task_files import (
     load_task,
     load_text,
-    nearest,
     quietly,
     runs_generated_code,
 )
@@ -300,7 +299,7 @@ class HarnessTask:
         metric, _, chosen_filter = (wanted or known[0]).partition(",")
         if metric not in known:
             raise TaskError(
-                f"task {self.name}: has no metric {metric!r}{nearest(metric, known)}; "
+                f"task {self.name}: has no metric {metric!r}{did_you_mean(metric, known)}; "
                 f"it has: {', '.join(known)}"
             )
         if chosen_filter and chosen_filter not in filters:

@@ -71,25 +71,24 @@ class Genome:
             post, self._values(post, genotype), (Source(recipe=merge),), self.dtype
         )
 
+    def _gene(self, parameter: str, genotype: Sequence[float]) -> tuple[Gene, float] | None:
+        """The one gene of a parameter and its coordinate, if the genome has it."""
+        pairs = zip(self.genes, genotype, strict=True)
+        return next((pair for pair in pairs if pair[0].parameter == parameter), None)
+
     def _trust(self, genotype: Sequence[float], prior: Prior) -> float:
-        for gene, coordinate in zip(self.genes, genotype, strict=True):
-            if gene.parameter == TRUST and not gene.choices:
-                return gene.value(coordinate)
-        return prior.trust
+        found = self._gene(TRUST, genotype)
+        return found[0].value(found[1]) if found else prior.trust
 
     def operator(self, genotype: Sequence[float]) -> str:
         """The operator of the recipe that a genotype stands for."""
-        for gene, coordinate in zip(self.genes, genotype, strict=True):
-            if gene.choices and gene.parameter == OPERATOR:
-                return gene.choice(coordinate)
-        return self.space.operators[0]
+        found = self._gene(OPERATOR, genotype)
+        return found[0].choice(found[1]) if found else self.space.operators[0]
 
     def post(self, genotype: Sequence[float]) -> str | None:
         """The operator that is applied to the merge of a genotype, if one is."""
-        for gene, coordinate in zip(self.genes, genotype, strict=True):
-            if gene.parameter == POST and gene.choice(coordinate) != NOTHING:
-                return self.space.post
-        return None
+        found = self._gene(POST, genotype)
+        return self.space.post if found and found[0].choice(found[1]) != NOTHING else None
 
     def taken(self, genotype: Sequence[float]) -> tuple[int, ...]:
         """Indices of the sources that the recipe of a genotype merges, in order.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import inspect
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import evomerge.operators
-from evomerge.errors import RecipeError
+from evomerge.errors import RecipeError, nearest
 from evomerge.operators.parameters import INPUTS, Parameter, read_parameters
 
 if TYPE_CHECKING:
@@ -135,6 +134,6 @@ def find_operator(name: str) -> Operator:
     known = operators()
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    near = nearest(name, known)
+    hint = f" Did you mean {near!r}?" if near else ""
     raise RecipeError(f"unknown operator {name!r}.{hint} `evomerge operators` lists them.")

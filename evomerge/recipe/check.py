@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
-from evomerge.errors import RecipeError
+from evomerge.errors import RecipeError, nearest
 from evomerge.operators.parameters import OF_BASE, OF_SOURCES
 from evomerge.operators.registry import Operator, find_operator
 from evomerge.recipe.mergekit.names import NORM, OPERATORS
@@ -92,8 +91,8 @@ def _problems(
 ) -> Iterator[str]:
     parameter = operator.parameters.get(name)
     if parameter is None:
-        near = difflib.get_close_matches(name, operator.parameters, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        near = nearest(name, operator.parameters)
+        hint = f"did you mean {near!r}? " if near else ""
         known = ", ".join(operator.parameters)
         yield f"{where}: {operator.name} has no such parameter; {hint}it has: {known}"
         return

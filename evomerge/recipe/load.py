@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from evomerge.errors import RecipeError, VersionError
+from evomerge.errors import RecipeError, VersionError, did_you_mean
 from evomerge.recipe import yaml
 
 if TYPE_CHECKING:
@@ -144,7 +143,9 @@ def _describe(detail: ErrorDetails, document: yaml.Document, model: type[BaseMod
         case "value_error":
             return f"{where}: {detail['ctx']['error']}"
         case "literal_error" | "enum":
-            hint = _nearest(detail["input"], re.findall(r"'(.*?)'", detail["ctx"]["expected"]))
+            hint = did_you_mean(
+                str(detail["input"]), re.findall(r"'(.*?)'", detail["ctx"]["expected"])
+            )
             return f"{where}: expected {detail['ctx']['expected']}, {found}{hint}"
         case kind:
             return f"{where}: {_EXPECTED.get(kind) or _in_lower_case(detail['msg'])}, {found}"
@@ -197,12 +198,7 @@ def _has(data: Any, key: str | int) -> bool:
 def _suggest(key: str, detail: ErrorDetails, model: type[BaseModel]) -> str:
     known = _keys_beside(detail, model)
     known_keys = f"; known: {', '.join(sorted(known))}" if known else ""
-    return _nearest(key, known) or known_keys
-
-
-def _nearest(found: object, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(str(found), known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return did_you_mean(key, known) or known_keys
 
 
 def _keys_beside(detail: ErrorDetails, model: type[BaseModel]) -> list[str]:

@@ -126,6 +126,7 @@ def test_a_recipe_must_have_keys(text):
         ("popultion: 5", "r.yaml:5: popultion: unknown key; known: base, calibration, dtype, "),
         ("serch: {seed: 1}", "r.yaml:5: serch: unknown key; did you mean 'search'?"),
         ("search:\n  sede: 1", "r.yaml:6: search.sede: unknown key; did you mean 'seed'?"),
+        ("search: {strategy: cma}", "found 'cma'; did you mean 'CMA'?"),
         (
             "genome:\n  fixt: {}\nexecutor: {knd: ray}",
             "r.yaml:6: genome.fixt: unknown key; did you mean 'fixed'?",

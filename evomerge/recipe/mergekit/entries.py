@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import sys
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from evomerge.errors import RecipeError
+from evomerge.errors import RecipeError, nearest
 from evomerge.recipe.yaml import with_merge_keys
 
 if TYPE_CHECKING:
@@ -65,8 +64,8 @@ class Entries:
             self.refuse(path, f"expected keys and values, found {given!r}")
         for key in given:
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else "known: " + _list(known)
+                near = nearest(str(key), known)
+                hint = f"did you mean {near!r}?" if near else "known: " + _list(known)
                 self.doubt(
                     (*path, key), f"{key}: unknown key, which mergekit would ignore; {hint}"
                 )
