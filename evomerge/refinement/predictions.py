@@ -1,0 +1,31 @@
+"""What a teacher predicts at some positions, as far as it is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TopK:
+    """The likeliest tokens at `n` positions, and how likely all others are together.
+
+    A row with fewer than `k` tokens ends with log-probabilities of minus infinity.
+
+    Attributes:
+        ids: Tokens, likeliest first; shape `(n, k)`, int64.
+        log_probs: Their log-probabilities at temperature 1; shape `(n, k)`, float32.
+        tail: The log-probability of all other tokens together, minus infinity if there are none;
+            shape `(n,)`, float32.
+        nll: The negative log-probability of the token that follows; shape `(n,)`, float32.
+        vocabulary: The number of tokens that the teacher knows.
+    """
+
+    ids: Tensor
+    log_probs: Tensor
+    tail: Tensor
+    nll: Tensor
+    vocabulary: int
