@@ -133,7 +133,7 @@ def test_a_recipe_must_have_keys(text):
         ("dtype: bfloat", "'float64', found 'bfloat'; did you mean 'bfloat16'?"),
         (
             "search: {strategy: cma}",
-            f"r.yaml:5: search.strategy: expected {STRATEGY_NAMES}, found 'cma'; did you mean 'CMA'?",
+            f"search.strategy: expected {STRATEGY_NAMES}, found 'cma'; did you mean 'CMA'?",
         ),
         (
             "genome: {components: [mpl]}",
