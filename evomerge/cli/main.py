@@ -18,6 +18,7 @@ COMMANDS = {
     "inspect": "inspect",
     "search": "search",
     "resume": "search",
+    "refine": "refine",
     "leaderboard": "leaderboard",
     "show": "show",
     "importance": "importance",

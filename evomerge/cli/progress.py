@@ -90,6 +90,14 @@ class SearchProgress:
         elif done in {0, total}:
             self._console.print(f"finalists on {on}: {done}/{total}", markup=False)
 
+    def refined(self, what: str, done: int, total: int) -> None:
+        """Show how far the refinement is."""
+        if self._console.is_terminal:
+            self._bar.reset(self._task, description=what, completed=done, total=total)
+        elif what != self._measuring:
+            self._console.print(f"{what}: {total} steps", markup=False)
+        self._measuring = what
+
     def _print_line(self, number: int, total: int) -> None:
         now = time.monotonic()
         if now - self._last_line >= PLAIN_INTERVAL_S or number == total:

@@ -38,7 +38,7 @@ def search(recipe: Path, folder: Path | None, overrides: tuple[str, ...]) -> Non
     read = read_search(recipe, overrides)
     for note in read.notes:
         log().print(f"note: {note}", markup=False)
-    _work(
+    work(
         run,
         lambda progress, warn: start_or_continue(read.recipe, read.root, run, progress, warn),
     )
@@ -50,10 +50,10 @@ def resume(run: Path) -> None:
     """Continue the search in the folder RUN; finished work is never repeated."""
     from evomerge.run.search import resume as resume_search
 
-    _work(run, lambda progress, warn: resume_search(run, progress, warn))
+    work(run, lambda progress, warn: resume_search(run, progress, warn))
 
 
-def _work(run: Path, action: Callable[[SearchProgress, Warn], None]) -> None:
+def work(run: Path, action: Callable[[SearchProgress, Warn], None]) -> None:
     from evomerge.cli.console import log
     from evomerge.cli.progress import SearchProgress
     from evomerge.run.prepare import describe

@@ -39,7 +39,7 @@ class RayExecutor:
         self, settings: WorkerSettings, workers: int, address: str | None = None, gpus: float = 0
     ) -> None:
         self._settings, self._gpus = settings, gpus
-        self._ray, self._started = _join_or_start(workers * self._cpus, address)
+        self._ray, self._started = join_or_start(workers * self._cpus, address)
         self._actors = [self._build_actor() for _ in range(workers)]
         self._free = list(range(workers))
         self._waiting: deque[tuple[Job, int]] = deque()
@@ -48,7 +48,7 @@ class RayExecutor:
             self._ray.get([actor.ready.remote() for actor in self._actors])
         except self._ray.exceptions.RayError as error:
             self.close()
-            raise RunError(f"a worker could not be built: {_cause(error)}") from error
+            raise RunError(f"a worker could not be built: {one_cause(error)}") from error
 
     @property
     def workers(self) -> int:
@@ -98,7 +98,7 @@ class RayExecutor:
             # Process death: memory, a crash in native code, a lost node.
             self._ray.kill(self._actors[slot])
             self._actors[slot] = self._build_actor()
-            return Failed(stage="worker", reason=_cause(error))
+            return Failed(stage="worker", reason=one_cause(error))
         return outcome
 
     def _build_actor(self) -> Any:
@@ -119,8 +119,13 @@ class _Actor:
         return self._worker.evaluate(job)
 
 
-def _join_or_start(cpus: int, address: str | None) -> tuple[Any, bool]:
-    """The ray module, connected, and whether it was connected here."""
+def join_or_start(cpus: int, address: str | None) -> tuple[Any, bool]:
+    """The ray module, connected, and whether it was connected here.
+
+    Raises:
+        RunError: Ray cannot be started.
+        VersionError: Ray is not installed.
+    """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is None:
@@ -154,7 +159,7 @@ def _join_or_start(cpus: int, address: str | None) -> tuple[Any, bool]:
     return ray, True
 
 
-def _cause(error: BaseException) -> str:
+def one_cause(error: BaseException) -> str:
     """The cause inside Ray's wrapping, in one line."""
     cause = getattr(error, "cause", None) or error
     lines = [line for line in str(cause).splitlines() if line.strip()]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 UNIFORM_AVERAGE = "uniform average"
 
-Kind = Literal["base", "source", "baseline", "offspring"]
+Kind = Literal["base", "source", "baseline", "offspring", "refined", "control"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

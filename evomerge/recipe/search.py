@@ -11,6 +11,7 @@ from evomerge.recipe.calibration import CalibrationSettings
 from evomerge.recipe.merge import Dtype, Sources, Value
 from evomerge.recipe.prior import PriorSettings
 from evomerge.recipe.ranges import Bounds, Range, bounds_of
+from evomerge.recipe.refine import Refinement
 from evomerge.recipe.schema import Flag, Natural, Number, Positive, Strict, Text
 
 if TYPE_CHECKING:
@@ -339,6 +340,7 @@ class SearchRecipe(Strict):
         executor: Where candidates are merged and scored.
         dtype: What merged models are stored in; `base` keeps each tensor's dtype of the base.
         calibration: Texts that the models are run on, for operators and priors that measure them.
+        refine: How the winner is refined by distillation; null leaves it as it is.
     """
 
     version: Literal[1] = 1
@@ -350,3 +352,4 @@ class SearchRecipe(Strict):
     executor: Executor = Executor()
     dtype: Dtype = "base"
     calibration: CalibrationSettings | None = None
+    refine: Refinement | None = None

@@ -37,7 +37,7 @@ def leaderboard(store: RunStore, run: Path) -> dict[str, Any]:
     """
     objective, entries = read_objective(store), store.entries()
     finished, workers = store.fact("state") == "finished", store.fact("workers")
-    verdict = store.fact("verdict") if finished else None
+    verdict = _verdict(store) if finished else None
     genes = store.fact("genes") or []
     rows = [_row(entry, objective, genes) for entry in _distinct(entries)]
     ranked = sorted(
@@ -61,6 +61,16 @@ def leaderboard(store: RunStore, run: Path) -> dict[str, Any]:
         "verdict": verdict,
         "forecast": forecast(entries, objective, workers) if finished and workers else None,
     }
+
+
+def _verdict(store: RunStore) -> dict[str, Any] | None:
+    """What was found out in the end: after a refinement, if there was one of this winner."""
+    verdict: dict[str, Any] | None = store.fact("verdict")
+    refinement = store.fact("refinement")
+    if verdict and refinement and refinement["student"] == verdict["winner"]:
+        found: dict[str, Any] = refinement["verdict"]
+        return found
+    return verdict
 
 
 def read_objective(store: RunStore) -> Objective:

@@ -62,7 +62,7 @@ def finish_search(
     _score_held_out(store, executor, missing, progress)
     scored = {entry.candidate.number: entry for entry in store.entries()}
     winner, *rivals = (scored[entry.candidate.number] for entry in (winner, *rivals))
-    verdict = _verdict(winner, rivals, objective, best(merges, MERGES))
+    verdict = verdict_on(winner, rivals, objective, best(merges, MERGES))
     store.write_facts({"verdict": verdict, "state": "finished"})
 
 
@@ -130,9 +130,18 @@ def _score_held_out(
         progress.compared(done, len(jobs), HELD_OUT)
 
 
-def _verdict(
+def verdict_on(
     winner: Entry, rivals: Sequence[Entry], objective: Objective, first: Entry
 ) -> dict[str, Any]:
+    """How a winner compares with its rivals on held-out items.
+
+    Args:
+        winner: The winner.
+        rivals: The best source, and perhaps others.
+        objective: What is compared.
+        first: The candidate with the best score on the items that chose; the winner, or one that
+            was passed over for it.
+    """
     results = [
         compare_scores(winner.held_out, rival.held_out, objective, comparisons=len(rivals))
         for rival in rivals
@@ -155,7 +164,7 @@ def _verdict(
     lines = [
         *_passed_over(first, winner, objective),
         *(
-            _sentence(rival, result, objective)
+            sentence("The winner", _named(rival), result, objective)
             for rival, result in zip(rivals, results, strict=True)
         ),
         f"Its search score was {luck_in_words} than its held-out score.",
@@ -190,13 +199,17 @@ def _passed_over(first: Entry, winner: Entry, objective: Objective) -> list[str]
     return [sentence]
 
 
-def _sentence(rival: Entry, result: PairedComparison, objective: Objective) -> str:
+def _named(rival: Entry) -> str:
     name = rival.candidate.name
-    what = f"the best source ({name})" if rival.candidate.kind == "source" else f"the {name}"
+    return f"the best source ({name})" if rival.candidate.kind == "source" else f"the {name}"
+
+
+def sentence(who: str, what: str, result: PairedComparison, objective: Objective) -> str:
+    """A comparison on held-out items in words."""
     word = "from" if result.verdict == "not distinguishable" else "than"
     measured = "" if objective.name == "mean" else f"{objective.name} "
     return (
-        f"The winner is {result.verdict} {word} {what} on {result.items} held-out items: "
+        f"{who} is {result.verdict} {word} {what} on {result.items} held-out items: "
         f"{measured}{result.difference:+.3f}, 95 % interval "
         f"[{result.low:+.3f}, {result.high:+.3f}], p = {result.p_value:.2g}."
     )

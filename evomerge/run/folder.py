@@ -38,6 +38,11 @@ class RunFolder:
         return self.path / "run.sqlite"
 
     @property
+    def refined(self) -> Path:
+        """Where refined models are trained and kept."""
+        return self.path / "refined"
+
+    @property
     def _lock(self) -> Path:
         return self.path / "run.lock"
 

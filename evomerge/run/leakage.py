@@ -1,4 +1,4 @@
-"""Whether calibration texts contain held-out items, which must choose nothing."""
+"""Whether texts contain items that judge what they help to make."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ LEAST = 20
 """Characters that an item must have to be recognised inside a longer text."""
 
 
-def refuse_held_out(
-    held_out: Iterable[str], texts: Mapping[str, Sequence[str | Prompted]]
+def refuse_items(
+    items: Iterable[str], texts: Mapping[str, Sequence[str | Prompted]], where: str, what: str
 ) -> None:
-    """Check that no held-out item is measured on.
+    """Check that models are not measured or trained on items that judge them.
 
     Args:
-        held_out: The items in words.
-        texts: Calibration texts by their file.
+        items: The items in words.
+        texts: Texts by their file.
+        where: The setting that names the files.
+        what: What the items are called.
 
     Raises:
         RecipeError: A file contains some; the message says how many.
     """
-    wanted = {_plain(item) for item in held_out}
+    wanted = {_plain(item) for item in items}
     for file, of_file in texts.items():
-        known = [_plain(text if isinstance(text, str) else "".join(text)) for text in of_file]
-        whole = set(known)
-        found = sum(
-            item in whole or (len(item) >= LEAST and any(item in text for text in known))
-            for item in wanted
-        )
+        known = {_plain(text if isinstance(text, str) else "".join(text)) for text in of_file}
+        # No item goes over the end of a line.
+        together = "\n".join(known)
+        found = sum(item in known or (len(item) >= LEAST and item in together) for item in wanted)
         if found:
             raise RecipeError(
-                f"calibration.texts: {file} contains {found} held-out item{'s'[: found > 1]}, "
+                f"{where}: {file} contains {found} {what} item{'s'[: found > 1]}, "
                 "which would help to choose what they judge; give other texts"
             )
 

@@ -45,6 +45,9 @@ class Progress(Protocol):
     def compared(self, done: int, total: int, on: str) -> None:
         """So many of the finalists have been scored on some items, say on which."""
 
+    def refined(self, what: str, done: int, total: int) -> None:
+        """So much of a step of the refinement is done."""
+
 
 class SearchLoop:
     """Asks a strategy for candidates, has them evaluated, stores and tells their outcomes.

@@ -22,7 +22,8 @@ from evomerge.genome.build import build_genome
 from evomerge.live_model import choose_device
 from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.paths import absolute
-from evomerge.run.leakage import refuse_held_out
+from evomerge.refinement.data import in_words, read_examples
+from evomerge.run.leakage import refuse_items
 from evomerge.run.scoring import (
     Contents,
     Scoring,
@@ -113,6 +114,10 @@ def check_search(recipe: SearchRecipe, root: Path) -> Preparation:
     result = Preparation()
     recipe = _with_absolute_texts(_with_absolute_tasks(recipe, root), root)
     recipe = _with_absolute_run(recipe, root)
+    refine = recipe.refine
+    if refine is not None:
+        refined = result.attempt("refine", lambda: refine.under(root))
+        recipe = recipe.model_copy(update={"refine": refined or refine})
     library = SourceLibrary(root)
     base = result.attempt("base", lambda: library.model(recipe.base))
     sources = [
@@ -134,12 +139,26 @@ def check_search(recipe: SearchRecipe, root: Path) -> Preparation:
     single = result.attempt("evaluation", lambda: with_tasks_of_groups(recipe))
     scored = single and result.attempt("evaluation", lambda: scoring(single))
     if single and scored:
-        words = scored.contents.in_words
-        result.attempt("calibration", lambda: refuse_held_out(words, texts or {}))
+        held_out = scored.contents.held_out_in_words
+        result.attempt(
+            "calibration",
+            lambda: refuse_items(held_out, texts or {}, "calibration.texts", "held-out"),
+        )
+        if recipe.refine is not None:
+            result.attempt("refine", lambda: _check_refinement(recipe, scored.contents))
         final = _without_racing(single, scored.uneven, result) if scored.uneven else single
         if base is not None and not result.errors:
             result.search = _assemble(final, root, base, opened, scored)
     return result
+
+
+def _check_refinement(recipe: SearchRecipe, contents: Contents) -> None:
+    if recipe.refine is None:
+        return
+    path = recipe.refine.data.path
+    texts = {path: in_words(read_examples(Path(path)).examples)}
+    refuse_items(contents.choosing_in_words, texts, "refine.data", "search")
+    refuse_items(contents.held_out_in_words, texts, "refine.data", "held-out")
 
 
 def _without_racing(recipe: SearchRecipe, task: str, result: Preparation) -> SearchRecipe:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from evomerge.checkpoints import Checkpoint
+    from evomerge.evaluation.outcome import Split
     from evomerge.recipe.search import SearchRecipe, Task
 
 
@@ -94,14 +95,16 @@ class Contents:
         choosing: Digests of the documents that decide something, search and confirm items.
         held_out: Digests of those that only the final comparison sees.
         tasks: A digest of all that scores on the search items of a task follow from.
-        in_words: The held-out items as their readers know them; empty unless the recipe has
-            calibration texts, which must not contain them.
+        held_out_in_words: The held-out items as their readers know them; empty unless the recipe
+            has texts, which must not contain them.
+        choosing_in_words: The search and confirm items, likewise.
     """
 
     choosing: tuple[str, ...]
     held_out: tuple[str, ...]
     tasks: dict[str, str]
-    in_words: tuple[str, ...] = ()
+    held_out_in_words: tuple[str, ...] = ()
+    choosing_in_words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,13 +160,19 @@ def scoring(recipe: SearchRecipe) -> Scoring:
             task.name: task.digest([of_task[position] for position in drawn.search])
             for task, of_task, drawn in zip(tasks, documents, items, strict=True)
         },
-        in_words=tuple(
-            words
-            for task, drawn in zip(tasks, items, strict=True)
-            for words in (task.in_words(drawn.held_out) if recipe.calibration else ())
-        ),
+        held_out_in_words=_in_words(tasks, items, "held_out")
+        if recipe.calibration or recipe.refine
+        else (),
+        choosing_in_words=_in_words(tasks, items, "confirm") if recipe.refine else (),
     )
     return Scoring(objective=objective, items=items, contents=contents, uneven=uneven)
+
+
+def _in_words(
+    tasks: Sequence[HarnessTask], items: Sequence[TaskItems], split: Split
+) -> tuple[str, ...]:
+    pairs = zip(tasks, items, strict=True)
+    return tuple(words for task, drawn in pairs for words in task.in_words(drawn.of(split)))
 
 
 def _of_all(

@@ -23,7 +23,7 @@ from evomerge.store.database import RunStore
 if TYPE_CHECKING:
     from evomerge.recipe.search import SearchRecipe
 
-MAY_CHANGE = {"search.candidates", "search.stop", "executor"}
+MAY_CHANGE = {"search.candidates", "search.stop", "executor", "refine"}
 """Parts of a recipe that may differ when a run is continued."""
 
 Warn = Callable[[Finding], None]
@@ -60,6 +60,7 @@ def start_or_continue(
                 for note in notes(store):
                     warn(note)
             _run(search, store, progress)
+            _refine(search, store, folder, progress)
 
 
 def resume(run: Path, progress: Progress, warn: Warn) -> None:
@@ -115,6 +116,19 @@ def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
         )
         store.write_facts(changed | {"stopped": reason, "stop": stop})
         finish_search(store, executor, search.objective, progress, genome)
+
+
+def _refine(
+    search: PreparedSearch, store: RunStore, folder: RunFolder, progress: Progress
+) -> None:
+    if search.recipe.refine is None:
+        return
+    # Imported here because it brings along what trains models.
+    from evomerge.run.refine import is_refined, refine_winner
+
+    if not is_refined(store, search.recipe.refine):
+        store.write_facts({"recipe": search.recipe.model_dump(mode="json")})
+        refine_winner(search, store, folder.refined, progress)
 
 
 def _refuse_other_recipe(store: RunStore, search: PreparedSearch) -> None:

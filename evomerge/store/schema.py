@@ -86,4 +86,24 @@ STEPS = (
     ALTER TABLE wider_items RENAME TO items;
     ALTER TABLE scores ADD COLUMN sureness REAL;
     """,
+    # What comes out of a refinement, and what it is compared with.
+    """
+    CREATE TABLE wider_candidates (
+        number     INTEGER PRIMARY KEY,
+        digest     TEXT NOT NULL,
+        kind       TEXT NOT NULL CHECK (
+            kind IN ('base', 'source', 'baseline', 'offspring', 'refined', 'control')
+        ),
+        name       TEXT,
+        generation INTEGER NOT NULL,
+        genotype   TEXT,
+        recipe     TEXT NOT NULL,
+        parents    TEXT NOT NULL,
+        asked_at   TEXT NOT NULL
+    ) STRICT;
+    INSERT INTO wider_candidates SELECT * FROM candidates ORDER BY rowid;
+    DROP TABLE candidates;
+    ALTER TABLE wider_candidates RENAME TO candidates;
+    CREATE INDEX candidates_by_digest ON candidates (digest);
+    """,
 )

@@ -179,7 +179,7 @@ def test_a_worker_that_cannot_be_built_is_explained(family: Path) -> None:
 LISTENING = """
 import os
 from pathlib import Path
-from evomerge.executors.ray import _join_or_start
+from evomerge.executors.ray import join_or_start
 
 def parent(process):
     return int((process / "stat").read_text().rpartition(")")[2].split()[1])
@@ -203,7 +203,7 @@ def sockets(process):
     except OSError:
         return
 
-_join_or_start(1, None)
+join_or_start(1, None)
 owners = {
     socket: Path(f"/proc/{process}/comm").read_text().strip()
     for process in descendants(os.getpid())

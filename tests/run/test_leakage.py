@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from evomerge.errors import RecipeError
-from evomerge.run.leakage import refuse_held_out
+from evomerge.run.leakage import refuse_items
 from evomerge.sensitivity.calibration import Prompted
 
+WHERE = ("calibration.texts", "held-out")
 QUESTION = "Which is the largest planet of our sun?"
 
 
@@ -24,14 +25,26 @@ def test_a_held_out_item_among_the_texts_is_refused_by_file_and_number(
     text: str | Prompted,
 ) -> None:
     with pytest.raises(RecipeError, match=r"calibration\.texts: t\.txt contains 1 held-out item,"):
-        refuse_held_out([QUESTION, "Another one of some length."], {"t.txt": ["Else.", text]})
+        refuse_items(
+            [QUESTION, "Another one of some length."],
+            {"t.txt": ["Else.", text]},
+            "calibration.texts",
+            "held-out",
+        )
 
 
 def test_other_texts_are_welcome() -> None:
-    refuse_held_out([QUESTION], {"t.txt": ["Which is the largest planet?", "Else."]})
+    refuse_items(
+        [QUESTION],
+        {"t.txt": ["Which is the largest planet?", "Else."]},
+        "calibration.texts",
+        "held-out",
+    )
 
 
 def test_short_items_count_as_whole_texts_only() -> None:
-    refuse_held_out(["2 + 2 ="], {"t.txt": ["As we know, 2 + 2 = 4."]})
+    refuse_items(
+        ["2 + 2 ="], {"t.txt": ["As we know, 2 + 2 = 4."]}, "calibration.texts", "held-out"
+    )
     with pytest.raises(RecipeError, match="contains 1 held-out item,"):
-        refuse_held_out(["2 + 2 ="], {"t.txt": ["2 + 2 ="]})
+        refuse_items(["2 + 2 ="], {"t.txt": ["2 + 2 ="]}, *WHERE)

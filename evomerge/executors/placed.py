@@ -1,0 +1,137 @@
+"""Runs one long piece of work somewhere, told how far it is and stopped when asked to.
+
+It runs beside the caller, so that a signal reaches the caller at once: the work is then asked to
+save itself and to end, and the signal goes on.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from evomerge.errors import EvomergeError, RunError
+from evomerge.executors.ray import join_or_start, one_cause
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+INTERVAL_S = 0.5
+"""Seconds between two looks at the work."""
+
+Result = TypeVar("Result")
+Result_co = TypeVar("Result_co", covariant=True)
+
+
+class Tell(Protocol):
+    """Told how far a piece of work is."""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Say what is done, how much of it, and of how much."""
+
+
+class Work(Protocol, Generic[Result_co]):
+    """A piece of work; what travels to another process must be plain data."""
+
+    def __call__(self, tell: Tell, stop: Callable[[], bool]) -> Result_co:
+        """Do it; save and return as soon as `stop` says so."""
+
+
+def run_here(work: Work[Result], tell: Tell) -> Result:
+    """Do a piece of work in this process."""
+    stopped = threading.Event()
+    found: list[Any] = []
+
+    def do() -> None:
+        try:
+            found.append(work(tell, stopped.is_set))
+        except BaseException as error:  # noqa: BLE001 (raised again where it is waited for)
+            found.append(error)
+
+    thread = threading.Thread(target=do, name="refinement")
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(INTERVAL_S)
+    except BaseException:
+        stopped.set()
+        thread.join()
+        raise
+    if isinstance(found[0], BaseException):
+        raise found[0]
+    result: Result = found[0]
+    return result
+
+
+def run_on_ray(
+    work: Work[Result], tell: Tell, *, cpus: int, gpus: int, address: str | None
+) -> Result:
+    """Do a piece of work in one Ray task.
+
+    Args:
+        work: The work.
+        tell: Told how far it is.
+        cpus: CPUs that it gets.
+        gpus: GPUs that it gets.
+        address: Address of a running cluster; None starts a local Ray.
+
+    Raises:
+        RunError: Ray cannot be started, or the process that did the work died.
+        VersionError: Ray is not installed.
+        EvomergeError: What the work raises on purpose.
+    """
+    ray, started = join_or_start(cpus, address)
+    try:
+        board = ray.remote(num_cpus=0)(_Board).remote()
+        answer = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_do).remote(work, board)
+        try:
+            while not ray.wait([answer], timeout=INTERVAL_S)[0]:
+                for told in ray.get(board.read.remote()):
+                    tell(*told)
+        except BaseException:
+            ray.get(board.stop.remote())
+            ray.wait([answer])
+            raise
+        for told in ray.get(board.read.remote()):
+            tell(*told)
+        result: Result = ray.get(answer)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, EvomergeError):
+            raise error.cause from None
+        raise RunError(f"refine: {one_cause(error)}") from error
+    except ray.exceptions.RayError as error:
+        raise RunError(f"refine: the process that did it died: {one_cause(error)}") from error
+    finally:
+        if started:
+            ray.shutdown()
+    return result
+
+
+class _Board:
+    """Where the work writes how far it is, and reads whether to stop."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, tuple[str, int, int]] = {}
+        self._stopped = False
+
+    def tell(self, what: str, done: int, total: int) -> bool:
+        self._told[what] = (what, done, total)
+        return self._stopped
+
+    def read(self) -> list[tuple[str, int, int]]:
+        told, self._told = list(self._told.values()), {}
+        return told
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def stopped(self) -> bool:
+        return self._stopped
+
+
+def _do(work: Work[Any], board: Any) -> Any:
+    import ray
+
+    return work(
+        lambda what, done, total: ray.get(board.tell.remote(what, done, total)) and None,
+        lambda: ray.get(board.stopped.remote()),
+    )

@@ -1,0 +1,75 @@
+"""Settings of published systems of fusion by distillation."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any, Literal
+
+PresetName = Literal["default", "infifusion", "fusellm", "fusechat", "feddf"]
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    # Yan et al. 2025, https://arxiv.org/abs/2501.02795: top-10 standardised ULD of all teachers at
+    # once, aligned by position. The weights of the two terms are not published; these are ULD's
+    # (Boizard et al. 2024, https://arxiv.org/abs/2402.12030: cross entropy plus 1.5 of it).
+    "infifusion": {
+        "loss": {
+            "kind": "standardised_uld",
+            "distillation": 1.5,
+            "cross_entropy": 1.0,
+            "top": 10,
+        },
+        "alignment": {"kind": "position"},
+    },
+    # Wan et al. 2024, https://arxiv.org/abs/2401.10491: the teacher, or the student, with the
+    # lowest cross entropy on a text; tokens mapped by edit distance; 9 parts cross entropy.
+    "fusellm": {
+        "fuse": "min_ce",
+        "loss": {
+            "kind": "top_k_kl",
+            "distillation": 0.1,
+            "cross_entropy": 0.9,
+            "tail": "renormalised",
+        },
+        "cache": {"k": 10},
+        "alignment": {"kind": "edit_distance"},
+    },
+    # Wan et al. 2024, https://arxiv.org/abs/2408.07990: as FuseLLM, a student for each teacher,
+    # merged by SCE; tokens mapped by how often they meet.
+    "fusechat": {
+        "mode": "pairwise",
+        "operator": "sce",
+        "fuse": "min_ce",
+        "loss": {
+            "kind": "top_k_kl",
+            "distillation": 0.1,
+            "cross_entropy": 0.9,
+            "tail": "renormalised",
+        },
+        "cache": {"k": 10},
+        "alignment": {"kind": "statistics"},
+    },
+    # Lin et al. 2020, https://arxiv.org/abs/2006.07242: the mean of the teachers' logits on texts
+    # without labels, by the forward divergence alone.
+    "feddf": {
+        "fuse": "avg_logits",
+        "loss": {"kind": "top_k_kl", "distillation": 1.0, "cross_entropy": 0.0},
+    },
+}
+"""What each preset sets, where a recipe does not say otherwise."""
+
+
+def with_preset(data: Any) -> Any:
+    """Settings with those of their preset where they give none, and without its name."""
+    if not isinstance(data, dict) or data.get("preset") not in PRESETS:
+        return data
+    given = {key: value for key, value in data.items() if key != "preset"}
+    return _filled(given, PRESETS[data["preset"]])
+
+
+def _filled(given: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
+    found = deepcopy(preset) | given
+    for key, own in preset.items():
+        if isinstance(own, dict) and isinstance(given.get(key), dict):
+            found[key] = _filled(given[key], own)
+    return found

@@ -1,0 +1,282 @@
+"""How a merge is refined: by which teachers, on which texts, and with which loss."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from evomerge.checkpoints import resolve_reference
+from evomerge.recipe.merge import Name
+from evomerge.recipe.paths import absolute
+from evomerge.recipe.presets import PresetName, with_preset
+from evomerge.recipe.schema import Flag, Natural, Number, Positive, Strict, Text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from typing_extensions import Self
+
+Share = Annotated[Number, Field(ge=0, lt=1)]
+Weight = Annotated[Number, Field(ge=0)]
+Rate = Annotated[Number, Field(gt=0)]
+
+Fusion = Literal[
+    "by_domain", "min_ce", "avg_ce", "ce_weighted", "avg_logits", "avg_probs", "dynamic"
+]
+
+LossName = Literal[
+    "top_k_kl",
+    "sampled_kl",
+    "kl",
+    "reverse_kl",
+    "jsd",
+    "uld",
+    "standardised_uld",
+    "alm",
+    "span_hybrid",
+]
+
+LIVE = frozenset({"kl", "reverse_kl", "jsd"})
+"""Losses that need all that a teacher predicts, which is too much to be kept."""
+
+
+class Teacher(Strict):
+    """A model that the student learns from.
+
+    Attributes:
+        model: Folder, Hub id (`org/name@revision`) or adapter on top of one (`base+adapter`).
+        name: Short name in tables; taken from the model's path when absent.
+        domains: The domains of the texts that it teaches when teachers are fused `by_domain`; its
+            own name when absent.
+    """
+
+    model: Text
+    name: Name | None = None
+    domains: tuple[Text, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """Its name, else the last part of its model's path."""
+        return self.name or self.model.rstrip("/").rpartition("+")[2].rpartition("/")[2]
+
+
+def _teacher_from_text(value: Any) -> Any:
+    return {"model": value} if isinstance(value, str) else value
+
+
+def _with_unique_names(teachers: tuple[Teacher, ...] | None) -> tuple[Teacher, ...] | None:
+    labels = [teacher.label for teacher in teachers or ()]
+    repeated = sorted({label for label in labels if labels.count(label) > 1})
+    if repeated:
+        raise ValueError(f"two teachers are called {repeated[0]!r}; give each a 'name'")
+    if teachers == ():
+        raise ValueError("names no teacher; leave it out for the sources of the search")
+    return teachers
+
+
+Teachers = Annotated[
+    tuple[
+        Annotated[
+            Teacher, BeforeValidator(_teacher_from_text, json_schema_input_type=str | Teacher)
+        ],
+        ...,
+    ]
+    | None,
+    AfterValidator(_with_unique_names),
+]
+
+
+class RefineData(Strict):
+    """The texts that the student learns on; none may be an item of the search.
+
+    Attributes:
+        path: A `.txt` file with a document per line, or a `.jsonl` file of objects with `text`,
+            with `prompt` and `completion`, or with `messages`, and perhaps a `domain`; relative
+            to the recipe.
+        max_tokens: A longer text is cut to its first so many tokens.
+        validation: Share of the texts that tells when to stop, and is not learned from.
+    """
+
+    path: Text
+    max_tokens: Positive = 512
+    validation: Share = 0.1
+
+
+class TeacherCacheSettings(Strict):
+    """What is written down of the teachers' predictions.
+
+    Attributes:
+        kind: `top_k`, the likeliest tokens with the mass of all others, or `sampled`, tokens drawn
+            from the prediction, which is the smallest that is unbiased.
+        k: Number of tokens at each position, or of draws.
+        folder: Where it is kept, relative to the recipe; the cache of evomerge when absent.
+    """
+
+    kind: Literal["top_k", "sampled"] = "top_k"
+    k: Positive = 64
+    folder: Text | None = None
+
+
+class DistillationLoss(Strict):
+    """What the student's mistakes are measured by.
+
+    Attributes:
+        kind: The distance from a teacher's prediction.
+        distillation: Its weight.
+        cross_entropy: The weight of the cross entropy of the texts themselves.
+        tail: What becomes of the tokens that the cache has not: `ghost`, one bucket for all;
+            `renormalised`, the kept ones sum to one; `zero`, they are left out.
+        temperature: Predictions are compared at this temperature.
+        beta: Of `jsd`: 0 is the forward and 1 the reverse divergence.
+        top: Of `standardised_uld`: number of tokens compared.
+        standardise: Of `standardised_uld`: over the whole vocabulary, or over the tokens compared.
+    """
+
+    kind: LossName = "top_k_kl"
+    distillation: Weight = 0.9
+    cross_entropy: Weight = 0.1
+    tail: Literal["ghost", "renormalised", "zero"] = "ghost"
+    temperature: Rate = 1.0
+    beta: Annotated[Number, Field(ge=0, le=1)] = 0.5
+    top: Positive = 10
+    standardise: Literal["vocabulary", "kept"] = "vocabulary"
+
+    @model_validator(mode="after")
+    def _learns_something(self) -> Self:
+        if self.distillation + self.cross_entropy == 0:
+            raise ValueError("both weights are 0, so that nothing is learned")
+        if self.kind == "standardised_uld" and self.standardise == "kept" and self.top < 3:
+            raise ValueError("top: two standardised numbers are always alike; give 3 or more")
+        return self
+
+
+class Alignment(Strict):
+    """How teachers with another tokenizer are read.
+
+    Attributes:
+        kind: `spans` of equal bytes, `edit_distance` of tokens as FuseLLM, `statistics` of how
+            tokens meet as FuseChat, `exact` tokens only, or `position`, by number.
+        coverage: Least share of the texts' bytes that must find a partner.
+    """
+
+    kind: Literal["spans", "edit_distance", "statistics", "exact", "position"] = "spans"
+    coverage: Share = 0.2
+
+
+class Training(Strict):
+    """How the student is trained.
+
+    Attributes:
+        what: `lora`, a low-rank update; `full`, all weights; `coefficients`, those of the merge
+            only; `layerwise`, element-wise coefficients layer by layer (ProDistill).
+        rank: Rank of the update.
+        alpha: The update is multiplied by `alpha / rank`; twice the rank when absent.
+        layers: Trained layers as `[first, end]`; when absent those in which a teacher differs
+            from the student, or all.
+        rate: Highest learning rate; by what is trained when absent.
+        epochs: How often each text is read.
+        tokens: Most tokens that are read; ends the training before its epochs.
+        batch_tokens: Most tokens of an optimiser step.
+        pass_tokens: Most tokens of one forward pass; a step adds up several.
+        warmup: Share of the steps in which the rate rises.
+        checkpoints: How often in the course of the training it is saved, and compared with
+            before.
+        patience: The training stops after so many comparisons without a gain.
+        gradient_checkpointing: Compute activations twice, to save memory.
+        seed: Seeds the update and the order of texts.
+    """
+
+    what: Literal["lora", "full", "coefficients", "layerwise"] = "lora"
+    rank: Positive = 16
+    alpha: Positive | None = None
+    layers: tuple[Natural, Positive] | None = None
+    rate: Rate | None = None
+    epochs: Positive = 1
+    tokens: Positive | None = None
+    batch_tokens: Positive = 2048
+    pass_tokens: Positive = 2048
+    warmup: Share = 0.03
+    checkpoints: Positive = 8
+    patience: Positive = 3
+    gradient_checkpointing: Flag = False
+    seed: Natural = 0
+
+    def whole(self) -> Training:
+        """The same without a limit of tokens."""
+        return self.model_copy(update={"tokens": None})
+
+
+class Refinement(Strict):
+    """How the winner is refined: distilled from teachers, compared, and kept if it is no worse.
+
+    Attributes:
+        preset: Settings of a published system, which the others change: `default`, `infifusion`,
+            `fusellm`, `fusechat` or `feddf`.
+        data: The texts.
+        teachers: The models to learn from; the sources of the search when absent.
+        mode: `unified`, all teachers at once, or `pairwise`, a student for each teacher, merged
+            by `operator`.
+        operator: What merges the students of `pairwise`.
+        fuse: How several teachers become one; when absent `by_domain` if every text has one of
+            their domains, else `min_ce`.
+        fuse_by: Whether teachers are fused for each `sequence` or each `token`.
+        loss: What mistakes are measured by.
+        cache: What is written down of the teachers; null has them run beside the student.
+        alignment: How teachers with another tokenizer are read.
+        train: How the student is trained.
+        control: Train another student on the texts alone, to compare with.
+    """
+
+    preset: PresetName = "default"
+    data: RefineData
+    teachers: Teachers = None
+    mode: Literal["unified", "pairwise"] = "unified"
+    operator: Text = "linear"
+    fuse: Fusion | None = None
+    fuse_by: Literal["sequence", "token"] = "sequence"
+    loss: DistillationLoss = DistillationLoss()
+    cache: TeacherCacheSettings | None = TeacherCacheSettings()
+    alignment: Alignment = Alignment()
+    train: Training = Training()
+    control: Flag = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _starts_from_preset(cls, data: Any) -> Any:
+        return with_preset(data)
+
+    @model_validator(mode="after")
+    def _teachers_are_as_the_loss_needs(self) -> Self:
+        if self.cache is not None and self.loss.kind in LIVE:
+            raise ValueError(
+                f"loss.kind: {self.loss.kind} needs all that a teacher predicts; write "
+                "cache: null, or take top_k_kl"
+            )
+        if self.cache is None and self.loss.kind in {"top_k_kl", "sampled_kl"}:
+            raise ValueError(f"loss.kind: {self.loss.kind} needs a cache; take kl without one")
+        if self.cache is not None and (self.loss.kind == "sampled_kl") != (
+            self.cache.kind == "sampled"
+        ):
+            raise ValueError(
+                "cache.kind: sampled goes with loss.kind sampled_kl, and only with it"
+            )
+        return self
+
+    def under(self, root: Path) -> Refinement:
+        """The same with absolute paths, where those that are relative start from `root`.
+
+        Raises:
+            ModelError: A teacher is neither a folder nor a Hub id.
+        """
+        teachers = self.teachers and tuple(
+            each.model_copy(
+                update={"model": resolve_reference(each.model, root=root), "name": each.label}
+            )
+            for each in self.teachers
+        )
+        data = self.data.model_copy(update={"path": absolute(self.data.path, root)})
+        cache = self.cache
+        if cache is not None and cache.folder is not None:
+            cache = cache.model_copy(update={"folder": absolute(cache.folder, root)})
+        return self.model_copy(update={"teachers": teachers, "data": data, "cache": cache})

@@ -1,0 +1,92 @@
+"""The card of an exported model: what it was made of, and how it scored on held-out items."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from evomerge.reporting.leaderboard import find_row
+
+if TYPE_CHECKING:
+    from evomerge.recipe.merge import MergeRecipe
+
+RECIPE_FILE = "evomerge.yaml"
+
+
+def model_card(document: dict[str, Any], row: dict[str, Any], recipe: MergeRecipe) -> str:
+    """A card for the Hub.
+
+    Args:
+        document: The leaderboard of the run.
+        row: The candidate's row in it.
+        recipe: Its recipe.
+
+    Returns:
+        Markdown with front matter; folders of this machine are called by their last part.
+    """
+    from huggingface_hub import ModelCardData
+
+    models = sorted(_models(recipe))
+    data = ModelCardData(
+        base_model=[model for model in models if not _is_folder(model)] or None,
+        base_model_relation="merge",
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["merge", "evomerge"],
+    )
+    lines = [
+        "---",
+        data.to_yaml(),
+        "---",
+        "",
+        f"# {row['name'] or row['candidate']}",
+        "",
+        f"A merge of {_list(sorted(map(_called, models)))}, found by "
+        "[evomerge](https://pypi.org/project/evomerge/)."
+        + (" It was refined by distillation." if row["kind"] == "refined" else ""),
+        "",
+        *_scores(document, row),
+        f"`{RECIPE_FILE}` beside the weights rebuilds the model from its sources.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _scores(document: dict[str, Any], row: dict[str, Any]) -> list[str]:
+    """A table of held-out scores, and what the search found out."""
+    rows = [each for each in document["candidates"] if each["held_out_scores"]]
+    if row not in rows:
+        return ["It has not been scored on held-out items.", ""]
+    tasks = list(row["held_out_scores"])
+    lines = [
+        "Scores on held-out items, which chose nothing:",
+        "",
+        f"| model | {' | '.join(tasks)} | all |",
+        f"| --- {'| ---: ' * (len(tasks) + 1)}|",
+    ]
+    for each in [row, *(other for other in rows if other is not row)]:
+        name = "this model" if each is row else each["name"] or each["candidate"]
+        scores = [f"{each['held_out_scores'][task]:.3f}" for task in tasks]
+        lines.append(f"| {name} | {' | '.join(scores)} | {each['held_out_score']:.3f} |")
+    verdict = document["verdict"]
+    if verdict and find_row(document, verdict["winner"]) is row:
+        lines += ["", *(f"{line}  " for line in verdict["text"].splitlines())]
+    return [*lines, ""]
+
+
+def _models(recipe: MergeRecipe) -> set[str]:
+    """All models and adapters that a recipe with absolute paths is made of."""
+    found = {recipe.base, *(source.model for source in recipe.sources if source.model)}
+    alone = {part for model in found for part in model.replace("+/", "\n/").split("\n")}
+    return alone.union(*(_models(inner) for inner in recipe.inner))
+
+
+def _is_folder(model: str) -> bool:
+    return model.startswith("/")
+
+
+def _called(model: str) -> str:
+    return model.rpartition("/")[2] if _is_folder(model) else model
+
+
+def _list(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,288 @@
+"""The last stage: the winner is refined by distillation, and stays if that made it no better."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from blake3 import blake3
+
+from evomerge.errors import RunError
+from evomerge.evaluation.outcome import Failed
+from evomerge.executors.contract import evaluate
+from evomerge.executors.placed import run_here, run_on_ray
+from evomerge.recipe.digest import digest
+from evomerge.recipe.merge import MergeRecipe, Source
+from evomerge.recipe.refine import Teacher
+from evomerge.refinement.distil import Distillation, Distilled
+from evomerge.run.candidates import fitness_of, job_of, recipe_json
+from evomerge.run.finish import compare_scores, sentence, verdict_on
+from evomerge.run.workers import build_executor, plan_workers
+from evomerge.store.records import Candidate, scores_of_sources
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from evomerge.evaluation.items import TaskItems
+    from evomerge.evaluation.objective import Objective
+    from evomerge.evaluation.outcome import Split, TaskScore
+    from evomerge.evaluation.statistics import PairedComparison
+    from evomerge.executors.contract import Executor
+    from evomerge.genome.baselines import Kind
+    from evomerge.recipe.refine import Refinement
+    from evomerge.run.loop import Progress
+    from evomerge.run.prepare import PreparedSearch
+    from evomerge.store.database import RunStore
+    from evomerge.store.records import Entry
+
+REFINED = "refined"
+KINDS = ("refined", "control")
+CONTROL = "trained on the texts alone"
+
+
+def is_refined(store: RunStore, settings: Refinement) -> bool:
+    """Whether the winner of a run has been refined by these settings."""
+    done, verdict = store.fact("refinement"), store.fact("verdict")
+    return bool(
+        done
+        and done["settings"] == settings.model_dump(mode="json")
+        and done["student"] == _student(verdict)
+    )
+
+
+def refine_winner(
+    search: PreparedSearch, store: RunStore, folder: Path, progress: Progress
+) -> None:
+    """Refine the winner of a finished search, compare, and store the new verdict.
+
+    A refined model is the winner if it scores no less than the student on the confirm items, or
+    on the search items if there are none. Held-out items choose nothing here either.
+
+    Args:
+        search: The search; its recipe says how to refine.
+        store: Its store, with a verdict.
+        folder: Where students are trained and kept.
+        progress: Told how far it is.
+
+    Raises:
+        RunError: The training or a comparison failed; the winner is what it was.
+    """
+    settings = search.recipe.refine
+    if settings is None:
+        return
+    student = _entry(store, _student(store.fact("verdict")))
+    distilled = {}
+    for name, work in distillations(search, settings, student, folder).items():
+        distilled[name] = _place(search, work, name, progress)
+    candidates = _candidates(store, student, settings, distilled)
+    workers, threads = plan_workers(search.recipe, search.parameters)
+    with closing(build_executor(search, workers, threads)) as executor:
+        _score(store, executor, search.objective, candidates, progress)
+    courses = {name: each.course for name, each in distilled.items()}
+    _conclude(store, search.objective, student, candidates, courses, settings)
+
+
+def distillations(
+    search: PreparedSearch, settings: Refinement, student: Entry, folder: Path
+) -> dict[str, Distillation]:
+    """The students to train, by the names of their candidates."""
+    recipe = search.recipe
+    teachers = settings.teachers or tuple(
+        Teacher(model=source.model or "", name=source.label) for source in recipe.sources
+    )
+    groups = {REFINED: teachers}
+    if settings.mode == "pairwise":
+        groups = {f"{REFINED} by {teacher.label}": (teacher,) for teacher in teachers}
+    if settings.control:
+        groups[CONTROL] = ()
+    workers, threads = plan_workers(recipe, search.parameters)
+    # Another student, or other settings, are another training.
+    key = blake3(f"{student.candidate.digest} {settings.model_dump_json()}".encode()).hexdigest()
+    return {
+        name: Distillation(
+            student=MergeRecipe.model_validate_json(student.candidate.recipe),
+            teachers=group,
+            settings=settings,
+            folder=str(folder / f"{name.replace(' ', '-')}-{key[:8]}"),
+            device=recipe.evaluation.device,
+            dtype=recipe.evaluation.dtype,
+            threads=workers * threads,
+        )
+        for name, group in groups.items()
+    }
+
+
+def _place(search: PreparedSearch, work: Distillation, name: str, progress: Progress) -> Distilled:
+    executor = search.recipe.executor
+
+    def tell(what: str, done: int, total: int) -> None:
+        progress.refined(f"{name}: {what}", done, total)
+
+    if executor.kind == "inline":
+        return run_here(work, tell)
+    return run_on_ray(work, tell, cpus=work.threads, gpus=0, address=executor.address)
+
+
+def _candidates(
+    store: RunStore, student: Entry, settings: Refinement, distilled: dict[str, Distilled]
+) -> list[Candidate]:
+    """Put what was trained into the store; what is there already stays as it is."""
+    recipes: list[tuple[str, Kind, MergeRecipe]] = [
+        (name, "control" if name == CONTROL else "refined", each.recipe)
+        for name, each in distilled.items()
+    ]
+    if settings.mode == "pairwise":
+        own = [recipe for _, kind, recipe in recipes if kind == "refined"]
+        recipes.insert(0, (REFINED, "refined", _merged(student, settings.operator, own)))
+    entries = store.entries()
+    known = {entry.candidate.digest: entry.candidate for entry in entries}
+    lowest = min(0, *(entry.candidate.number for entry in entries))
+    candidates = [
+        known.get(digest(recipe))
+        or Candidate(
+            number=lowest - 1 - index,
+            digest=digest(recipe),
+            kind=kind,
+            name=name,
+            generation=student.candidate.generation,
+            genotype=None,
+            recipe=recipe_json(recipe),
+            parents=(student.candidate.digest,),
+        )
+        for index, (name, kind, recipe) in enumerate(recipes)
+    ]
+    store.add_candidates([each for each in candidates if each.digest not in known])
+    return candidates
+
+
+def _merged(student: Entry, operator: str, recipes: Sequence[MergeRecipe]) -> MergeRecipe:
+    """The merge of several refined students; task vectors are measured from the student."""
+    recipe = MergeRecipe.model_validate_json(student.candidate.recipe)
+    return MergeRecipe(
+        base=recipe.base,
+        base_recipe=recipe,
+        sources=tuple(Source(recipe=each, name=f"{n}") for n, each in enumerate(recipes, 1)),
+        operator=operator,
+        dtype=recipe.dtype,
+    )
+
+
+def _score(
+    store: RunStore,
+    executor: Executor,
+    objective: Objective,
+    candidates: Sequence[Candidate],
+    progress: Progress,
+) -> None:
+    splits: list[Split] = ["search", "confirm", "held_out"]
+    if not any(items.confirm for items in store.items()):
+        splits.remove("confirm")
+    for split in splits:
+        known = {entry.candidate.number: entry for entry in store.entries()}
+        waiting = [each for each in candidates if not _scores(known[each.number], split)]
+        jobs = [job_of(each, split) for each in waiting]
+        what = {"search": "search items", "confirm": "confirm items"}.get(split, "held-out items")
+        progress.compared(0, len(jobs), what)
+        for done, (job, outcome) in enumerate(evaluate(executor, jobs), start=1):
+            if isinstance(outcome, Failed):
+                raise RunError(f"refine: the model on {what}: {outcome.reason}")
+            if split == "search":
+                store.add_outcome(job.number, outcome, fitness_of(objective, outcome))
+            else:
+                store.add_scores(job.number, split, outcome.scores)
+            progress.compared(done, len(jobs), what)
+
+
+def _scores(entry: Entry, split: Split) -> tuple[TaskScore, ...]:
+    if split == "search":
+        return entry.searched
+    return entry.confirmed if split == "confirm" else entry.held_out
+
+
+def _conclude(
+    store: RunStore,
+    objective: Objective,
+    student: Entry,
+    candidates: Sequence[Candidate],
+    courses: dict[str, Any],
+    settings: Refinement,
+) -> None:
+    entries, drawn = store.entries(), store.items()
+    objective = objective.measured_by(scores_of_sources(entries))
+    known = {entry.candidate.number: entry for entry in entries}
+    student = known[student.candidate.number]
+    of_kind = {kind: [known[c.number] for c in candidates if c.kind == kind] for kind in KINDS}
+
+    def judged(entry: Entry) -> float:
+        return objective.fitness(judging(entry, drawn))
+
+    best = max(of_kind["refined"], key=judged)
+    kept = judged(best) >= judged(student)
+    verdict = store.fact("verdict")
+    if kept:
+        digests = [each["rival"] for each in verdict["comparisons"]]
+        rivals = [e for d in digests for e in entries if e.candidate.digest == d and e.held_out]
+        verdict = verdict_on(best, rivals, objective, best)
+    against = {"the merge it was made from": student}
+    against |= {f"the same merge {CONTROL}": each for each in of_kind["control"]}
+    results = {
+        what: compare_scores(best.held_out, each.held_out, objective, comparisons=len(against))
+        for what, each in against.items()
+    }
+    lines = [
+        sentence("The refined model", what, each, objective) for what, each in results.items()
+    ]
+    if not kept:
+        lines.append(
+            f"It scored {judged(student) - judged(best):.3f} less on the items that choose, so "
+            "the winner is the merge as it was."
+        )
+    store.write_facts(
+        {
+            "refinement": {
+                "settings": settings.model_dump(mode="json"),
+                "student": student.candidate.digest,
+                "verdict": verdict | {"text": "\n".join([verdict["text"], *lines])},
+                "comparisons": {what: _as_json(each) for what, each in results.items()},
+                "courses": courses,
+            }
+        }
+    )
+
+
+def judging(entry: Entry, drawn: Sequence[TaskItems]) -> tuple[TaskScore, ...]:
+    """The scores that decide whether a refined model is kept: those on confirm items.
+
+    The search chose the student by its search items, where it was lucky and the refined model
+    was not; they count only where there are no others.
+    """
+    if not entry.confirmed or not any(items.confirm for items in drawn):
+        return entry.whole
+    seen = {items.task: len(items.search) for items in drawn}
+    return tuple(_after(score, seen[score.task]) for score in entry.confirmed)
+
+
+def _after(score: TaskScore, seen: int) -> TaskScore:
+    rest = score.items[seen:]
+    # A task without confirm items says what it can.
+    return replace(score, items=rest, score=sum(rest) / len(rest)) if rest else score
+
+
+def _as_json(result: PairedComparison) -> dict[str, Any]:
+    return {
+        "difference": result.difference,
+        "interval": [result.low, result.high],
+        "p_value": result.p_value,
+        "verdict": result.verdict,
+    }
+
+
+def _student(verdict: dict[str, Any]) -> str:
+    found: str = verdict["winner"]
+    return found
+
+
+def _entry(store: RunStore, wanted: str) -> Entry:
+    return next(entry for entry in store.entries() if entry.candidate.digest == wanted)

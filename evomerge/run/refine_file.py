@@ -1,0 +1,74 @@
+"""Refines the winner of a run that is there already."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evomerge.errors import RecipeError, RunError
+from evomerge.recipe import yaml
+from evomerge.recipe.load import read_text, validate
+from evomerge.recipe.refine import Refinement
+from evomerge.run.folder import RunFolder, recipe_of
+from evomerge.run.search import start_or_continue
+from evomerge.store.database import RunStore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evomerge.recipe.search import SearchRecipe
+    from evomerge.run.loop import Progress
+    from evomerge.run.search import Warn
+
+
+def refine_run(
+    run: Path, file: Path | None, overrides: Sequence[str], progress: Progress, warn: Warn
+) -> None:
+    """Refine the winner of a finished search.
+
+    Args:
+        run: The run folder.
+        file: How to refine; None for what the run's own recipe says.
+        overrides: `path.to.key=value` texts for it.
+        progress: Told how far it is.
+        warn: Told about every finding that is no error.
+
+    Raises:
+        EvomergeError: Anything that the user has to know; see `errors`.
+    """
+    start_or_continue(refined_recipe(run, file, overrides), Path("/"), run, progress, warn)
+
+
+def refined_recipe(run: Path, file: Path | None, overrides: Sequence[str]) -> SearchRecipe:
+    """The recipe of a finished run, with a refinement.
+
+    Raises:
+        RecipeError: The refinement is wrong, or there is none.
+        RunError: The search has not finished.
+    """
+    with closing(RunStore.open_for_reading(RunFolder(run).database)) as store:
+        recipe, finished = recipe_of(store), store.fact("state") == "finished"
+    if not finished:
+        raise RunError(
+            f"{run}: the search has not finished, so there is no winner yet; first: "
+            f"evomerge resume {run}"
+        )
+    if file is None:
+        if recipe.refine is None:
+            raise RecipeError(
+                f"{run}: its recipe has no refine block; say how to refine with --recipe FILE"
+            )
+        known = recipe.refine.model_dump(mode="json", exclude_unset=True)
+        document = yaml.parse("{}", "--set")
+        document.data.update(known)
+        root = Path("/")
+    else:
+        document, root = yaml.parse(read_text(file), str(file)), file.resolve().parent
+    refinement = validate(Refinement, document, overrides).under(root)
+    return recipe.model_copy(update={"refine": refinement})
+
+
+def estimate_run(run: Path, file: Path | None, overrides: Sequence[str]) -> list[str]:
+    """What the cache of the teachers would hold, in lines; see `refine_run`."""
+    raise NotImplementedError
