@@ -1,0 +1,228 @@
+"""The loss of hidden states under an output head, without the logits of all rows at once.
+
+Gradients of losses with respect to logits are known in closed form, so they are made in the
+forward pass, chunk by chunk, and only those of the hidden states and of the head are kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from evomerge.refinement.heads import live
+from evomerge.refinement.losses.cross_entropy import CrossEntropy
+from evomerge.refinement.losses.rows import Student
+from evomerge.refinement.losses.spans import groups_within
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from evomerge.refinement.heads import Head
+    from evomerge.refinement.losses.rows import RowLoss
+
+_BUDGET_BYTES = {"cpu": 64 * 2**20}
+_LARGE_BUDGET_BYTES = 256 * 2**20
+_MULTIPLE = 16
+_LEAST_WITH_HEAD = 128
+"""Each chunk reads and writes the gradient of the whole head: fewer rows are slower."""
+
+
+def chunked_loss(
+    hidden: Tensor, head: Head, row_loss: RowLoss, weights: Tensor, chunk: int | None = None
+) -> Tensor:
+    """The weighted sum of the losses of rows.
+
+    Args:
+        hidden: Last hidden states of the rows that are learned from, and of no others; shape
+            `(N, H)`. N may be 0.
+        head: The student's head. Its gradient is computed only if its weight requires one.
+        row_loss: The loss and its targets at these rows.
+        weights: Of each row; for a mean, 1 over the number of rows of the whole optimiser step,
+            not of this batch. Shape `(N,)`, float32. Rows of one group have the same weight.
+        chunk: How many rows have logits at once, by default as many as fit into 64 MiB, or 256
+            MiB on a GPU.
+
+    Returns:
+        A number, float32.
+    """
+    trained = any(
+        each is not None and each.requires_grad for each in (hidden, head.weight, head.bias)
+    )
+    if not (trained and torch.is_grad_enabled()):
+        return (row_losses(hidden, head, row_loss, chunk) * weights).sum()
+    size = chunk or _rows_at_once(head, row_loss, with_head=head.weight.requires_grad)
+    plan = _Plan(head, row_loss, weights, size)
+    loss: Tensor = _ChunkedLoss.apply(  # type: ignore[no-untyped-call]
+        hidden, head.weight, head.bias, plan
+    )
+    return loss
+
+
+@torch.no_grad()
+def row_losses(hidden: Tensor, head: Head, row_loss: RowLoss, chunk: int | None = None) -> Tensor:
+    """The loss of each row, without gradients; arguments as above.
+
+    Returns:
+        Shape `(N,)`, float32. A group of rows has its loss at its last row.
+    """
+    with torch.autocast(hidden.device.type, enabled=False):
+        head = head.cast(_precision(hidden, head))
+        size = chunk or _rows_at_once(head, row_loss, with_head=False)
+        losses = [
+            row_loss(Student(head.logits(hidden[rows])), rows, None)
+            for rows in chunks(len(hidden), size, row_loss.spans)
+        ]
+    return torch.cat(losses) if losses else hidden.new_zeros(0, dtype=torch.float32)
+
+
+def merged(
+    head: Head, hidden: Tensor, labels: Tensor, spans: Tensor
+) -> tuple[Callable[[slice], Tensor], Tensor]:
+    """What a teacher that runs beside its student predicts for groups of its own rows.
+
+    Args:
+        head: The teacher's.
+        hidden: The teacher's last hidden states at its rows; shape `(N_T, H)`.
+        labels: The teacher's token that follows each of its rows; shape `(N_T,)`, int64.
+        spans: The teacher's rows of each group; see `RowLoss`.
+
+    Returns:
+        The merged log-probabilities of groups, as `MergedSpans` asks for, and the log-likelihood
+        of each group, shape `(G,)`, as `LikelihoodMatching` does.
+    """
+    likelihoods = -row_losses(hidden, head, CrossEntropy(labels))
+    device = hidden.device
+    groups = groups_within(spans, slice(0, len(hidden)), device)
+    totals = groups.sums(likelihoods)
+    earlier = totals - likelihoods[groups.last]
+    logits = live(head, hidden[groups.last])
+
+    def log_probs(which: slice) -> Tensor:
+        return Student(logits(which)).log_probs.add_(earlier[which][:, None])
+
+    return log_probs, totals
+
+
+def chunks(count: int, size: int, spans: Tensor | None) -> Iterator[slice]:
+    """Cut rows into chunks of at most `size`, larger only where a single span is.
+
+    Args:
+        count: The number of rows.
+        size: At least 1.
+        spans: Rows that have to stay together; see `RowLoss`.
+    """
+    allowed = torch.ones(count + 1, dtype=torch.bool)
+    for start, stop in [] if spans is None else spans.tolist():
+        allowed[start + 1 : stop] = False
+    cuts = allowed.nonzero().squeeze(-1)
+    start = 0
+    while start < count:
+        # The last cut within reach, or else the first one beyond.
+        reach = int(torch.searchsorted(cuts, start + size, right=True)) - 1
+        stop = int(cuts[reach])
+        if stop == start:
+            stop = int(cuts[reach + 1])
+        yield slice(start, stop)
+        start = stop
+
+
+def _rows_at_once(head: Head, row_loss: RowLoss, *, with_head: bool) -> int:
+    budget = _BUDGET_BYTES.get(head.weight.device.type, _LARGE_BUDGET_BYTES)
+    copies = row_loss.copies + (head.cap is not None)
+    rows = budget // (4 * head.vocabulary * copies) // _MULTIPLE * _MULTIPLE
+    return max(rows, _LEAST_WITH_HEAD if with_head else _MULTIPLE)
+
+
+def _precision(hidden: Tensor, head: Head) -> torch.dtype:
+    """The precision of the head's products: autocast's, where that is on."""
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return head.weight.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    head: Head
+    row_loss: RowLoss
+    weights: Tensor
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """Gradients so far, of what needs one, in float32 or more."""
+
+    hidden: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
+
+    @staticmethod
+    def zeros(like: tuple[Tensor | None, ...], needed: tuple[bool, ...]) -> _Sums:
+        return _Sums(
+            *(
+                torch.zeros_like(each, dtype=torch.promote_types(each.dtype, torch.float32))
+                if each is not None and need
+                else None
+                for each, need in zip(like, needed, strict=False)
+            )
+        )
+
+    def add(
+        self, head: Head, hidden: Tensor, rows: slice, gradient: Tensor, weights: Tensor
+    ) -> None:
+        """Add what follows from the gradient of the projection's results at some rows."""
+        # Rows are weighted where they are short.
+        slopes = gradient.to(head.weight.dtype)
+        if self.hidden is not None:
+            torch.mul(slopes @ head.weight, weights[:, None], out=self.hidden[rows])
+        if self.weight is not None:
+            inputs = (hidden[rows] * weights[:, None]).to(slopes.dtype)
+            if slopes.dtype == self.weight.dtype:
+                self.weight.addmm_(slopes.T, inputs)
+            else:
+                self.weight.add_(slopes.T @ inputs)
+        if self.bias is not None:
+            self.bias.add_(weights @ gradient)
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    """Weight and bias are those of the plan's head: autograd sees arguments only."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, plan: _Plan
+    ) -> Tensor:
+        sums = _Sums.zeros((hidden, weight, bias), ctx.needs_input_grad)
+        with torch.autocast(hidden.device.type, enabled=False):
+            head = plan.head.cast(_precision(hidden, plan.head))
+            loss = plan.weights.new_zeros(())
+            for rows in chunks(len(hidden), plan.size, plan.row_loss.spans):
+                logits = head.logits(hidden[rows])
+                slopes = head.slopes(logits)
+                student = Student(logits)
+                del logits
+                gradient = torch.zeros_like(student.log_probs)
+                losses = plan.row_loss(student, rows, gradient)
+                del student
+                loss += (losses * plan.weights[rows]).sum()
+                if slopes is not None:
+                    gradient.mul_(slopes)
+                sums.add(head, hidden, rows, gradient, plan.weights[rows] * head.scale)
+        ctx.save_for_backward(sums.hidden, sums.weight, sums.bias)
+        ctx.dtypes = hidden.dtype, weight.dtype
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias = ctx.saved_tensors
+        of_hidden, of_head = ctx.dtypes
+        return (
+            None if hidden is None else (hidden * outer[0]).to(of_hidden),
+            None if weight is None else (weight * outer[0]).to(of_head),
+            None if bias is None else (bias * outer[0]).to(of_head),
+            None,
+        )
