@@ -120,8 +120,10 @@ def read_texts(file: Path) -> tuple[str | Prompted, ...]:
         RecipeError: The file cannot be read, is of another kind, or holds no text.
     """
     expected = "the text 'text', or the texts 'prompt' and 'completion'"
-    documents = read_documents(file, parse_text, what="calibration texts", expected=expected)
-    return tuple(document for _, document in documents)
+    found: list[tuple[str, str | Prompted]] = read_documents(
+        file, parse_text, what="calibration texts", expected=expected
+    )
+    return tuple(text for _, text in found)
 
 
 def parse_text(record: object) -> str | Prompted | None:
