@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from blake3 import blake3
 
-from evomerge.errors import EvaluationError, RecipeError
+from evomerge.errors import EvaluationError
+from evomerge.sensitivity.text_files import read_documents
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,7 +76,7 @@ class Calibration:
             EvaluationError: No text is left.
         """
         length = min(self.max_tokens, window or self.max_tokens)
-        found = [_tokenise(tokenizer, text, length) for text in self.texts[: self.samples]]
+        found = [tokenise(tokenizer, text, length) for text in self.texts[: self.samples]]
         documents = [document for document in found if document.start < len(document.ids)]
         if not documents:
             raise EvaluationError(
@@ -86,7 +87,14 @@ class Calibration:
         return documents
 
 
-def _tokenise(tokenizer: Any, text: str | Prompted, length: int) -> Document:
+def tokenise(tokenizer: Any, text: str | Prompted, length: int) -> Document:
+    """Read a text as a model does, as lm-eval forms the tokens of a prompt and what follows it.
+
+    Args:
+        tokenizer: A tokenizer of transformers.
+        text: The text.
+        length: Most tokens kept.
+    """
     if isinstance(text, str):
         return Document(ids=_ids(tokenizer, text)[:length])
     whole, prompt = _ids(tokenizer, "".join(text)), _ids(tokenizer, text.prompt)
@@ -111,39 +119,18 @@ def read_texts(file: Path) -> tuple[str | Prompted, ...]:
     Raises:
         RecipeError: The file cannot be read, is of another kind, or holds no text.
     """
-    if file.suffix not in {".txt", ".jsonl"}:
-        raise RecipeError(f"{file}: calibration texts are read from .txt and .jsonl files only")
-    try:
-        lines = file.read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise RecipeError(f"{file}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{file}: is not UTF-8 at byte {error.start}") from error
-    numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1)]
-    texts = tuple(
-        line if file.suffix == ".txt" else _document(f"{file}: line {number}", line)
-        for number, line in numbered
-        if line
+    expected = "the text 'text', or the texts 'prompt' and 'completion'"
+    found: list[tuple[str, str | Prompted]] = read_documents(
+        file, parse_text, what="calibration texts", expected=expected
     )
-    if not texts:
-        raise RecipeError(f"{file}: holds no text; write one document per line")
-    return texts
+    return tuple(text for _, text in found)
 
 
-def _document(where: str, line: str) -> str | Prompted:
-    try:
-        record = json.loads(line)
-        json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair is no text
-    except (ValueError, RecursionError) as error:
-        raise RecipeError(f"{where} is not JSON: {error}") from error
+def parse_text(record: object) -> str | Prompted | None:
+    """The text that a record holds, or nothing if it is of another form."""
     match record:
         case {"text": str(text)}:
             return text
         case {"prompt": str(prompt), "completion": str(completion)}:
             return Prompted(prompt, completion)
-    found = type(record).__name__
-    if isinstance(record, dict):
-        found = ", ".join(f"{key} ({type(value).__name__})" for key, value in record.items())
-    raise RecipeError(
-        f"{where} has {found}; expected the text 'text', or the texts 'prompt' and 'completion'"
-    )
+    return None

@@ -1,0 +1,112 @@
+"""Chats as a model reads them, and which of their tokens the assistant wrote.
+
+Few chat templates mark the assistant's turns, and many write a turn differently when others
+follow it. What is compared is therefore always the whole chat, written twice: once as it is, and
+once with other words in one turn. Where the two differ is what the template made of that turn.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from evomerge.errors import RecipeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from evomerge.refinement.data import Message
+
+_OTHER_WORDS = "\ue000other words\ue000"
+"""A text that no content begins or ends like."""
+
+Span = tuple[int, int]
+
+
+def read_chat(
+    tokenizer: Any, messages: Sequence[Message], where: str = "a chat"
+) -> tuple[Tensor, Tensor]:
+    """Tokenise a chat with the tokenizer's chat template.
+
+    Args:
+        tokenizer: A fast tokenizer of transformers with a chat template.
+        messages: The turns.
+        where: Where the chat was read, for messages.
+
+    Returns:
+        Tokens, shape `(tokens,)`, int64, and whether each was written by the assistant, bool: the
+        content of its turns, and behind each of them the token that ends it.
+
+    Raises:
+        RecipeError: The template cannot write the chat, or the tokenizer does not say which
+            characters its tokens stand for.
+    """
+    if not tokenizer.is_fast:
+        raise RecipeError(
+            f"{where}: the model's tokenizer does not say where its tokens are in a text, so the "
+            "assistant's turns cannot be found; give 'prompt' and 'completion' instead"
+        )
+    text = _write(tokenizer, messages, where)
+    spans = [
+        _difference(text, _write(tokenizer, _in_other_words(messages, number), where))
+        for number, message in enumerate(messages)
+        if message.role == "assistant"
+    ]
+    # The template has written the special tokens already.
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+    ends = {*tokenizer.added_tokens_decoder, tokenizer.eos_token_id}
+    is_end = [token in ends for token in ids]
+    supervised = torch.zeros(len(ids), dtype=torch.bool)
+    for start, stop in spans:
+        inside = [n for n, (a, b) in enumerate(offsets) if a < stop and b > start]
+        supervised[inside] = True
+        supervised[_ending(text, stop, offsets, is_end)] = True
+    return torch.tensor(ids, dtype=torch.long), supervised
+
+
+def _write(tokenizer: Any, messages: Sequence[Message], where: str) -> str:
+    from jinja2 import TemplateError
+
+    turns = [message._asdict() for message in messages]
+    try:
+        return str(tokenizer.apply_chat_template(turns, tokenize=False))
+    except (TemplateError, ValueError, TypeError, KeyError) as error:
+        cause = " ".join(str(error).split())
+        raise RecipeError(
+            f"{where}: the model's chat template cannot write these messages: {cause}; change "
+            "them, or give 'prompt' and 'completion' instead"
+        ) from error
+
+
+def _in_other_words(messages: Sequence[Message], number: int) -> list[Message]:
+    changed = messages[number]._replace(content=_OTHER_WORDS)
+    return [*messages[:number], changed, *messages[number + 1 :]]
+
+
+def _difference(text: str, other: str) -> Span:
+    """Where `text` is not what `other` is; an empty span at its end if they are the same."""
+    start = _alike(text, other)
+    return start, len(text) - _alike(text[start:][::-1], other[start:][::-1])
+
+
+def _alike(text: str, other: str) -> int:
+    """How many characters two texts begin with alike."""
+    pairs = enumerate(zip(text, other, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), min(len(text), len(other)))
+
+
+def _ending(text: str, stop: int, offsets: Sequence[Span], is_end: Sequence[bool]) -> list[int]:
+    """The tokens from the end of a turn's content to the one that ends the turn, if one does."""
+    found = []
+    for number, (first, last) in enumerate(offsets):
+        if first >= stop:
+            found.append(number)
+            if is_end[number]:
+                return found
+            if not text[first:last].isspace():
+                break
+    return []
