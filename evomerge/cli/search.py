@@ -54,6 +54,7 @@ def resume(run: Path) -> None:
 
 
 def work(run: Path, action: Callable[[SearchProgress, Warn], None]) -> None:
+    """Do something to a run, show how far it is, and in the end its leaderboard."""
     from evomerge.cli.console import log
     from evomerge.cli.progress import SearchProgress
     from evomerge.run.prepare import describe

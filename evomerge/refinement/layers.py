@@ -31,8 +31,7 @@ def layers_to_train(
         library: Opens the models.
         weights: The student's weights by their stored names.
     """
-    everything = {place.layer for name in weights if (place := locate(name)).layer is not None}
-    layers = {layer for layer in everything if layer is not None}
+    layers = {layer for name in weights if (layer := locate(name).layer) is not None}
     if work.settings.train.layers is not None:
         first, end = work.settings.train.layers
         return layers & set(range(first, end))

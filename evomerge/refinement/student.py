@@ -36,6 +36,10 @@ class Student(nn.Module):
         self._head = head_of(model, vocabulary)
         self._make_loss = make_loss
 
+    def activation_checkpointing_enable(self, **options: Any) -> None:
+        """Compute activations twice, to save memory; what transformers' Trainer calls."""
+        self.model.activation_checkpointing_enable(**options)
+
     def forward(
         self,
         *,

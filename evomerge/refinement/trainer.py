@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from evomerge.checkpoints.durability import sync_files, sync_folder, write_atomically
@@ -59,6 +59,8 @@ class RefineTrainer(Trainer):  # type: ignore[misc] # (transformers has no types
             data_collator=_only,
             callbacks=list(callbacks),
         )
+        # Progress is told in another way.
+        self.remove_callback(PrinterCallback)
         # The student divides by the labels of the whole step.
         self.model_accepts_loss_kwargs = True
         self._loss_shifts_labels = False
@@ -183,7 +185,7 @@ def arguments_of(
         adam_beta2=0.95,
         weight_decay=0.1 if settings.what == "full" else 0.0,
         max_grad_norm=1.0,
-        gradient_checkpointing=False,
+        activation_checkpointing=settings.gradient_checkpointing,
         logging_steps=1,
         save_strategy="steps",
         save_steps=every,

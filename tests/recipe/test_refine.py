@@ -1,0 +1,98 @@
+"""The refine block of a search recipe: presets, checks and messages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evomerge.errors import RecipeError
+from evomerge.recipe import yaml
+from evomerge.recipe.load import validate
+from evomerge.recipe.presets import PRESETS
+from evomerge.recipe.refine import Refinement
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DATA = {"path": "texts.jsonl"}
+
+
+def read(text: str) -> Refinement:
+    return validate(Refinement, yaml.parse(f"data: {{path: t.jsonl}}\n{text}", "r.yaml"))
+
+
+def test_the_default_is_nine_parts_teacher_in_64_tokens_and_a_bucket_for_the_others() -> None:
+    found = Refinement.model_validate({"data": DATA})
+    assert (found.loss.kind, found.loss.tail) == ("top_k_kl", "ghost")
+    assert (found.loss.distillation, found.loss.cross_entropy) == (0.9, 0.1)
+    assert found.cache is not None
+    assert found.cache.k == 64
+    assert found.control
+
+
+def test_fusellm_is_one_part_teacher_in_ten_tokens_that_sum_to_one() -> None:
+    found = read("preset: fusellm")
+    assert (found.loss.distillation, found.loss.cross_entropy) == (0.1, 0.9)
+    assert (found.loss.tail, found.fuse) == ("renormalised", "min_ce")
+    assert found.cache is not None
+    assert found.cache.k == 10
+
+
+def test_fusechat_merges_a_student_of_each_teacher() -> None:
+    found = read("preset: fusechat")
+    assert (found.mode, found.operator) == ("pairwise", "sce")
+
+
+def test_what_a_recipe_says_comes_before_its_preset() -> None:
+    found = read("preset: fusellm\nloss: {cross_entropy: 0.5}")
+    assert (found.loss.cross_entropy, found.loss.distillation) == (0.5, 0.1)
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+@given(seed=st.integers(0, 100))
+def test_settings_are_the_same_after_a_round_trip_with_or_without_defaults(
+    preset: str, seed: int
+) -> None:
+    given_: dict[str, Any] = {"preset": preset, "data": DATA, "train": {"seed": seed}}
+    found = Refinement.model_validate(given_)
+    for dump in (found.model_dump(mode="json"), found.model_dump(exclude_defaults=True)):
+        assert Refinement.model_validate(dump) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("loss: {kind: jsd}", "needs all that a teacher predicts; write cache: null"),
+        ("cache: null", "loss.kind: top_k_kl needs a cache; take kl without one"),
+        ("cache: {kind: sampled}", "sampled goes with loss.kind sampled_kl, and only with it"),
+        ("teachers: []", "names no teacher; leave it out for the sources of the search"),
+        ("teachers: [a/x, b/x]", "two teachers are called 'x'; give each a 'name'"),
+        ("loss: {distillation: 0, cross_entropy: 0}", "both weights are 0"),
+        ("preset: fusellm2", "did you mean 'fusellm'?"),
+        ("train: {what: lora2}", "did you mean 'lora'?"),
+        (
+            "loss: {kind: standardised_uld, standardise: kept, top: 2}",
+            "two standardised numbers are always alike; give 3 or more",
+        ),
+    ],
+)
+def test_what_cannot_be_is_one_line(text: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read(text)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_paths_start_from_the_folder_of_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    found = read("teachers: [model]\ncache: {folder: kept}").under(tmp_path)
+    assert found.data.path == str(tmp_path / "t.jsonl")
+    assert found.teachers is not None
+    assert found.teachers[0].model == str(tmp_path / "model")
+    assert found.teachers[0].label == "model"
+    assert found.cache is not None
+    assert found.cache.folder == str(tmp_path / "kept")

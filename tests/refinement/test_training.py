@@ -1,0 +1,158 @@
+"""A student is trained, and a training that was cut off goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from students import distillation
+
+from evomerge.checkpoints import open_checkpoint
+from evomerge.errors import RunError
+from evomerge.merging.engine import merge_tensor
+from evomerge.merging.sources import SourceLibrary
+
+if TYPE_CHECKING:
+    from evomerge.recipe.merge import MergeRecipe
+
+
+def never() -> bool:
+    return False
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    """Say nothing."""
+
+
+class StopAfter:
+    """Asks a training to stop after so many optimiser steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
+
+
+def tensors(recipe: MergeRecipe) -> dict[str, torch.Tensor]:
+    operands = SourceLibrary(Path("/")).operands(recipe)
+    found = {}
+    for job in operands.plan.jobs:
+        found[job.name] = torch.empty(job.shape, dtype=job.dtype)
+        merge_tensor(operands, job, found[job.name])
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(family: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The course of a training on texts alone that nothing disturbed."""
+    work = distillation(family, tmp_path_factory.mktemp("whole") / "student")
+    return work(quiet, never).course
+
+
+def test_texts_are_learned(whole: dict[str, Any]) -> None:
+    losses = whole["validation_losses"]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_student_that_has_been_trained_is_not_trained_again(
+    family: Path, tmp_path: Path
+) -> None:
+    work = distillation(family, tmp_path / "student")
+    first = work(quiet, never)
+    assert work(quiet, lambda: True) == first
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_a_training_that_was_stopped_goes_on_to_the_same_losses_bit_for_bit(
+    family: Path, tmp_path: Path, whole: dict[str, Any], steps: int
+) -> None:
+    work = distillation(family, tmp_path / "student")
+    with pytest.raises(RunError, match="it can be continued"):
+        work(quiet, StopAfter(steps))
+    course = work(quiet, never).course
+    assert course["losses"] == whole["losses"]
+    assert course["validation_losses"] == whole["validation_losses"]
+    assert course["adapter"] == whole["adapter"]
+
+
+def test_the_result_is_a_recipe_of_the_merge_and_an_adapter_of_low_rank(
+    family: Path, tmp_path: Path
+) -> None:
+    work = distillation(family, tmp_path / "student", train={"rank": 2})
+    recipe = work(quiet, never).recipe
+    merge, update = recipe.sources
+    assert merge.recipe == work.student
+    assert update.model is not None
+    checkpoint = open_checkpoint(update.model, root=Path("/"))
+    before, after = tensors(work.student), tensors(recipe)
+    changed = [name for name in before if not torch.equal(before[name], after[name])]
+    assert changed
+    for name in changed:
+        delta = checkpoint.read(name) - open_checkpoint(recipe.base, root=Path("/")).read(name)
+        assert torch.linalg.matrix_rank(delta, atol=1e-4) <= 2
+        torch.testing.assert_close(
+            after[name].float(), before[name].float() + delta, atol=0.01, rtol=0.01
+        )
+
+
+def test_only_the_layers_that_are_asked_for_are_trained(family: Path, tmp_path: Path) -> None:
+    work = distillation(family, tmp_path / "student", train={"layers": [1, 2]})
+    recipe = work(quiet, never).recipe
+    before, after = tensors(work.student), tensors(recipe)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(".layers.1." in name for name in changed)
+
+
+def test_texts_that_have_changed_since_the_training_began_are_refused(
+    family: Path, tmp_path: Path
+) -> None:
+    work = distillation(family, tmp_path / "student")
+    with pytest.raises(RunError, match="it can be continued"):
+        work(quiet, StopAfter(2))
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text(texts.read_text().replace("red", "sea"))
+    with pytest.raises(RunError, match=r"texts\.jsonl, the texts: has changed .*, from \w+ to \w"):
+        work(quiet, never)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from students import distillation
+distillation(Path(sys.argv[1]), Path(sys.argv[2]))(lambda *told: None, lambda: False)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kill_at", ["checkpoint-2", ".saving", "best.safetensors"])
+def test_a_training_that_is_killed_goes_on_to_the_same_losses_bit_for_bit(
+    family: Path, tmp_path: Path, whole: dict[str, Any], kill_at: str
+) -> None:
+    folder = tmp_path / "student"
+    command = [sys.executable, "-c", SCRIPT, str(family), str(folder)]
+    paths = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(command, env=os.environ | paths)
+    awaited = folder / "checkpoints" / kill_at
+    while process.poll() is None and not awaited.exists():
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    assert not (folder / "course.json").exists()
+    subprocess.run(command, env=os.environ | paths, check=True)
+    course = json.loads((folder / "course.json").read_text())
+    assert course["losses"] == whole["losses"]
+    assert course["adapter"] == whole["adapter"]
+    assert not (folder / "checkpoints").exists()
+    shutil.rmtree(folder)

@@ -1,0 +1,66 @@
+"""A tiny student with texts to learn from."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import TYPE_CHECKING, Any
+
+from tiny_family import WORDS
+
+from evomerge.recipe.merge import MergeRecipe, Source
+from evomerge.recipe.refine import Refinement
+from evomerge.refinement.distil import Distillation
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from evomerge.recipe.refine import Teacher
+
+
+def merge_of(family: Path) -> MergeRecipe:
+    """The uniform average of two siblings of a tiny family."""
+    return MergeRecipe(
+        base=str(family / "base"),
+        sources=(Source(model=str(family / "one")), Source(model=str(family / "two"))),
+        operator="task_arithmetic",
+        parameters={"weight": 0.5},
+    )
+
+
+def write_texts(file: Path, count: int = 60) -> Path:
+    """Write prompts of any words, and completions of four of them; one or the other domain."""
+    rng = random.Random(0)
+    lines = [
+        json.dumps(
+            {
+                "prompt": " ".join(rng.choices(WORDS, k=4)),
+                "completion": " " + " ".join(rng.choices(WORDS[:4], k=5)),
+                "domain": ("one", "two")[index % 2],
+            }
+        )
+        for index in range(count)
+    ]
+    file.write_text("\n".join(lines), encoding="utf-8")
+    return file
+
+
+def distillation(
+    family: Path, folder: Path, teachers: tuple[Teacher, ...] = (), **settings: Any
+) -> Distillation:
+    """A student that learns from texts beside `folder`, in a few steps."""
+    texts = folder.parent / "texts.jsonl"
+    if not texts.exists():
+        write_texts(texts)
+    train = {"rate": 1e-2, "epochs": 2, "batch_tokens": 256, "pass_tokens": 128}
+    given = {"data": {"path": str(texts)}, **settings}
+    given["train"] = train | given.get("train", {})
+    return Distillation(
+        student=merge_of(family),
+        teachers=teachers,
+        settings=Refinement.model_validate(given),
+        folder=str(folder),
+        device="cpu",
+        dtype="auto",
+        threads=1,
+    )
