@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -109,12 +109,6 @@ def open_family(recipe: MergeRecipe, library: SourceLibrary, calibrator: Calibra
         ModelError: A model cannot be opened or run.
         EvaluationError: The texts of a source are too short.
     """
-    for name in ("stack", "tokenizer", "mergekit_compat"):
-        if getattr(recipe, name) is not None:
-            raise RecipeError(
-                f"{name}: a merge that is calibrated keeps the base's layers, vocabulary and our "
-                "arithmetic; export it first and calibrate with that as a source"
-            )
     if recipe.calibration is None:
         raise RecipeError(
             "calibration: is missing; write calibration: {texts: FILE} at the top of the recipe"
@@ -124,15 +118,42 @@ def open_family(recipe: MergeRecipe, library: SourceLibrary, calibrator: Calibra
     for label, texts in zip(labels, given, strict=True):
         if texts is None:
             raise RecipeError(f"calibration.texts: has no file for {label}; give it one")
+    family, tokenizer = open_models(recipe, library, calibrator.device)
+    window = window_of(family.model)
+    found = [texts.documents(tokenizer, window) for texts in given if texts is not None]
+    return replace(family, texts=found)
+
+
+def open_models(recipe: MergeRecipe, library: SourceLibrary, device: str) -> tuple[Family, Any]:
+    """Open the models of a recipe and load the base, without texts.
+
+    Args:
+        recipe: The recipe.
+        library: Opens its models.
+        device: Where models run.
+
+    Returns:
+        The models, and the base's tokenizer.
+
+    Raises:
+        RecipeError: The recipe changes layers or vocabulary.
+        ModelError: A model cannot be opened or run.
+    """
+    for name in ("stack", "tokenizer", "mergekit_compat"):
+        if getattr(recipe, name) is not None:
+            raise RecipeError(
+                f"{name}: a merge that is calibrated keeps the base's layers, vocabulary and our "
+                "arithmetic; export it first and calibrate with that as a source"
+            )
     operands = library.operands(recipe)
     checkpoint = library.model(recipe.base)
-    model, tokenizer = load_checkpoint(checkpoint, torch.float32, choose_device(calibrator.device))
-    window = window_of(model)
-    return Family(
+    model, tokenizer = load_checkpoint(checkpoint, torch.float32, choose_device(device))
+    family = Family(
         recipe=recipe,
         model=model,
         names=stored_names(model, checkpoint.headers),
         operands=operands,
         jobs={job.name: job for job in operands.plan.jobs},
-        texts=[texts.documents(tokenizer, window) for texts in given if texts is not None],
+        texts=(),
     )
+    return family, tokenizer
