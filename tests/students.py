@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from tiny_family import WORDS
 
+from evomerge.merging.engine import merge_tensor
+from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.refine import Refinement
 from evomerge.refinement.distil import Distillation
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from evomerge.recipe.refine import Teacher
 
 
@@ -64,3 +66,22 @@ def distillation(
         dtype="auto",
         threads=1,
     )
+
+
+def never() -> bool:
+    """Never stop."""
+    return False
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    """Say nothing."""
+
+
+def tensors(recipe: MergeRecipe) -> dict[str, torch.Tensor]:
+    """All tensors that a recipe makes."""
+    operands = SourceLibrary(Path("/")).operands(recipe)
+    found = {}
+    for job in operands.plan.jobs:
+        found[job.name] = torch.empty(job.shape, dtype=job.dtype)
+        merge_tensor(operands, job, found[job.name])
+    return found

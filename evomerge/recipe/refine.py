@@ -107,13 +107,13 @@ class TeacherCacheSettings(Strict):
     """What is written down of the teachers' predictions.
 
     Attributes:
-        kind: `top_k`, the likeliest tokens with the mass of all others, or `sampled`, tokens drawn
+        kind: `topk`, the likeliest tokens with the mass of all others, or `sampled`, tokens drawn
             from the prediction, which is the smallest that is unbiased.
         k: Number of tokens at each position, or of draws.
         folder: Where it is kept, relative to the recipe; the cache of evomerge when absent.
     """
 
-    kind: Literal["top_k", "sampled"] = "top_k"
+    kind: Literal["topk", "sampled"] = "topk"
     k: Positive = 64
     folder: Text | None = None
 

@@ -126,7 +126,7 @@ class _Training:
         model, tokenizer = load_model(base.folder, choose_dtype(work.dtype, device), device)
         found = read_examples(Path(self._settings.data.path))
         read, dropped = make_sequences(found.examples, tokenizer, self._settings.data.max_tokens)
-        targets, about = targets_of(work, self._library, found.examples, read, self._tell)
+        targets = targets_of(work, self._library, read, len(tokenizer), self._tell)
         weights = named_weights(model, base.headers)
         ResidentWeights(weights, self._library).merge(work.student)
         layers = layers_to_train(work, self._library, weights)
@@ -149,7 +149,6 @@ class _Training:
             "duplicates": found.duplicates,
             "dropped": dropped,
             "seconds": round(time.monotonic() - started, 1),
-            **about,
         }
 
     def _fit(

@@ -9,27 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
-from students import distillation
+from students import distillation, never, quiet, tensors
 
 from evomerge.checkpoints import open_checkpoint
 from evomerge.errors import RunError
-from evomerge.merging.engine import merge_tensor
-from evomerge.merging.sources import SourceLibrary
-
-if TYPE_CHECKING:
-    from evomerge.recipe.merge import MergeRecipe
-
-
-def never() -> bool:
-    return False
-
-
-def quiet(what: str, done: int, total: int) -> None:
-    """Say nothing."""
 
 
 class StopAfter:
@@ -41,15 +28,6 @@ class StopAfter:
     def __call__(self) -> bool:
         self.left -= 1
         return self.left <= 0
-
-
-def tensors(recipe: MergeRecipe) -> dict[str, torch.Tensor]:
-    operands = SourceLibrary(Path("/")).operands(recipe)
-    found = {}
-    for job in operands.plan.jobs:
-        found[job.name] = torch.empty(job.shape, dtype=job.dtype)
-        merge_tensor(operands, job, found[job.name])
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +107,7 @@ def test_texts_that_have_changed_since_the_training_began_are_refused(
 SCRIPT = """
 import sys
 from pathlib import Path
-from students import distillation
+from students import distillation, never, quiet, tensors
 distillation(Path(sys.argv[1]), Path(sys.argv[2]))(lambda *told: None, lambda: False)
 """
 

@@ -1,0 +1,48 @@
+"""A student learns what its teachers know."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from students import distillation, never, quiet
+
+from evomerge.errors import RecipeError
+from evomerge.recipe.refine import Teacher
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def teachers(family: Path, *names: str) -> tuple[Teacher, ...]:
+    return tuple(Teacher(model=str(family / name), name=name) for name in names)
+
+
+DISTIL = {"distillation": 1.0, "cross_entropy": 0.0}
+
+
+def test_a_student_comes_nearer_to_its_teacher(family: Path, tmp_path: Path) -> None:
+    work = distillation(family, tmp_path / "student", teachers(family, "one"), loss=DISTIL)
+    losses = work(quiet, never).course["validation_losses"]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_a_student_that_is_its_teacher_learns_nothing(family: Path, tmp_path: Path) -> None:
+    work = distillation(
+        family, tmp_path / "student", teachers(family, "one"), loss=DISTIL, cache={"k": 13}
+    )
+    one = work.student.sources[0].model_copy(update={"parameters": {"weight": 1.0}})
+    work = type(work)(
+        **{
+            **{field: getattr(work, field) for field in work.__slots__},
+            "student": work.student.model_copy(update={"sources": (one,)}),
+        }
+    )
+    course = work(quiet, never).course
+    assert max(course["losses"]) < 1e-3
+
+
+def test_a_text_without_a_teacher_is_refused(family: Path, tmp_path: Path) -> None:
+    work = distillation(family, tmp_path / "student", teachers(family, "one", "three"))
+    with pytest.raises(RecipeError, match=r"no teacher has the domain 'two'; the"):
+        work(quiet, never)
