@@ -113,7 +113,7 @@ def write_data(folder: Path, settings: Settings) -> dict[str, list[Item]]:
 
 
 def add_refine_items(folder: Path, settings: Settings) -> None:
-    """Writes what a merge can be refined with; families of before have none of it."""
+    """Writes what a merge can be refined with; a family built earlier may lack it."""
     write_refine_items(folder, SKILLS, count=REFINE_COUNT, seed=settings.plan.seed)
 
 
