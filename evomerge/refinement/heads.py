@@ -94,8 +94,8 @@ def head_of(model: Any, vocabulary: int | None = None) -> Head:
     if type(layer) is not nn.Linear:
         raise ModelError(
             f"{kind}: its output head is {type(layer).__module__}.{type(layer).__name__}, allowed "
-            "is a plain linear layer; take the head (lm_head) out of the adapter's target_modules and modules_to_save, and "
-            "do not quantise it"
+            "is a plain linear layer; take the head (lm_head) out of the adapter's target_modules "
+            "and modules_to_save, and do not quantise it"
         )
     if vocabulary is not None and vocabulary > layer.out_features:
         raise ModelError(
