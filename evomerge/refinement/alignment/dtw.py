@@ -13,31 +13,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.refinement.alignment.vocabulary import as_text
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from evomerge.refinement.alignment.vocabulary import Vocabulary
-
 Costs = NDArray[np.int64]
+Aligned = tuple[tuple[int, ...], ...]
+"""For each token of the student the teacher's tokens that are aligned with it, ascending."""
 
 
-def warp(teacher: Sequence[str], student: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+def warp(teacher: Sequence[str], student: Sequence[str]) -> Aligned:
     """Align two sequences of tokens so that the edit distances add up to the least.
 
     The way back through the table of sums goes to the least of the three neighbours: of equal
     ones to the diagonal, then to the teacher's token before, then to the student's.
 
     Args:
-        teacher: Tokens without signs for word boundaries.
+        teacher: Tokens as texts without signs for word boundaries, as `Vocabulary.words`.
         student: The same.
 
     Returns:
-        For each token of the student the teacher's tokens that are aligned with it, ascending; at
-        least one, unless the teacher has none.
+        At least one token of the teacher for each of the student, unless the teacher has none.
     """
     if not teacher or not student:
         return ((),) * len(student)
@@ -51,31 +48,24 @@ def warp(teacher: Sequence[str], student: Sequence[str]) -> tuple[tuple[int, ...
     return tuple(tuple(reversed(each)) for each in found)
 
 
-def warped_partners(
-    teacher: tuple[Sequence[int], Vocabulary],
-    student: tuple[Sequence[int], Vocabulary],
-    to_student: Tensor,
+def matching_partners(
+    aligned: Aligned, teacher: Sequence[int], student: Sequence[int], to_student: Tensor
 ) -> tuple[int | None, ...]:
     """For each token of the student the teacher's one that predicts it, if any.
 
     That is the one token aligned with it, provided that the map makes it the student's token.
 
     Args:
-        teacher: The teacher's tokens of a text, and its vocabulary.
-        student: The same of the student.
+        aligned: As `warp` tells it.
+        teacher: The teacher's tokens.
+        student: The student's tokens.
         to_student: The student's id for each id of the teacher; shape `(vocabulary,)`.
     """
-    (theirs, their_vocabulary), (ours, vocabulary) = teacher, student
-    aligned = warp(_unmarked(theirs, their_vocabulary), _unmarked(ours, vocabulary))
-    mapped = to_student[list(theirs)].tolist()
+    mapped = to_student[list(teacher)].tolist()
     return tuple(
-        with_it[0] if len(with_it) == 1 and mapped[with_it[0]] == token else None
-        for with_it, token in zip(aligned, ours, strict=True)
+        positions[0] if len(positions) == 1 and mapped[positions[0]] == token else None
+        for positions, token in zip(aligned, student, strict=True)
     )
-
-
-def _unmarked(ids: Sequence[int], vocabulary: Vocabulary) -> list[str]:
-    return [as_text(vocabulary.spellings[number] or b"").replace(" ", "") for number in ids]
 
 
 def _costs(teacher: Sequence[str], student: Sequence[str]) -> Costs:

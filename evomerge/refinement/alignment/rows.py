@@ -53,7 +53,7 @@ def align_rows(
     Args:
         teacher: Row `j` predicts the teacher's token `j` of the text.
         partners: For each token of the student the teacher's one whose row it takes, if any, as
-            `Groups.partners` or `warped_partners` tell it.
+            `Groups.partners` or `matching_partners` tell it.
         tokens: The student's tokens of the text.
         to_student: The student's id for each id of the teacher, or `UNMATCHED`; shape
             `(teacher vocabulary,)`. Ids from there on are padding.
@@ -72,7 +72,7 @@ def align_rows(
     device = teacher.ids.device
     covered = torch.tensor([p is not None for p in partners], dtype=torch.bool, device=device)
     taken = torch.tensor([p for p in partners if p is not None], dtype=torch.int64, device=device)
-    width = max(1, teacher.ids.shape[1])
+    width = teacher.ids.shape[1]
     ids = torch.zeros(len(tokens), width, dtype=torch.int64, device=device)
     log_probs = torch.full((len(tokens), width), -math.inf, device=device)
     tail = torch.full((len(tokens),), -math.inf, device=device)

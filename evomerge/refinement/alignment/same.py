@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
+
 from evomerge.checkpoints.tokenizer import tokenizer_content, tokenizer_digest, vocabulary
+from evomerge.refinement.alignment.vocabulary_map import UNMATCHED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from torch import Tensor
 
 _SHOWN = 3
 
@@ -33,6 +38,12 @@ class Relation:
     unshared: frozenset[int] = frozenset()
     size: int = 0
     explanation: str
+
+    def to_student(self) -> Tensor:
+        """The map of ids: each to itself, those that are unshared to `UNMATCHED`."""
+        ids = torch.arange(self.size)
+        ids[sorted(self.unshared)] = UNMATCHED
+        return ids
 
 
 def relate(student: Path, teacher: Path) -> Relation:

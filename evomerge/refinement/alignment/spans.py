@@ -33,7 +33,7 @@ class Spelled:
     """A text as tokens.
 
     Attributes:
-        ids: The tokens; no special tokens are put around the text.
+        ids: The tokens; no special ones are put in front of the text.
         ends: For each token the number of bytes of the text, in UTF-8, up to its end.
     """
 
@@ -75,18 +75,27 @@ class Groups:
         return sum(size for size, alone in zip(sizes, self.one_to_one(), strict=True) if alone)
 
 
-def spell(tokenizer: Tokenizer, vocabulary: Vocabulary, text: str) -> Spelled:
+def spell(
+    tokenizer: Tokenizer, vocabulary: Vocabulary, text: str, end: int | None = None
+) -> Spelled:
     """Split a text into tokens and say where each ends.
 
     Args:
         tokenizer: A tokenizer of the library `tokenizers`, which transformers' fast ones have as
-            `backend_tokenizer`; it neither cuts off nor pads.
+            `backend_tokenizer`. It stops cutting off and padding.
         vocabulary: Its vocabulary.
         text: The content of a message, without a chat template.
+        end: A token that is put after the text, such as the one that ends an answer; it counts as
+            one byte more.
     """
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     encoding = tokenizer.encode(text, add_special_tokens=False)
     spellings = [vocabulary.spellings[number] or b"" for number in encoding.ids]
-    return Spelled(ids=tuple(encoding.ids), ends=token_ends(text, spellings, encoding.offsets))
+    ids, ends = tuple(encoding.ids), token_ends(text, spellings, encoding.offsets)
+    if end is not None:
+        ids, ends = (*ids, end), (*ends, len(text.encode()) + 1)
+    return Spelled(ids=ids, ends=ends)
 
 
 def token_ends(text: str, spellings: Sequence[bytes], offsets: Sequence[Span]) -> tuple[int, ...]:
@@ -120,9 +129,6 @@ def token_ends(text: str, spellings: Sequence[bytes], offsets: Sequence[Span]) -
 
 def group(student: Sequence[int], teacher: Sequence[int]) -> Groups:
     """Group the tokens of a text in two tokenizations: a group ends where both have an end.
-
-    A token that both put after the text, such as the one that ends an answer, can be given as one
-    byte more.
 
     Args:
         student: For each token of the student the number of bytes up to its end, ascending.

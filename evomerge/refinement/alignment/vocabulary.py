@@ -6,6 +6,7 @@ of SentencePiece are both ` world`. Format: https://github.com/huggingface/token
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,13 @@ from blake3 import blake3
 
 from evomerge.checkpoints.tokenizer import tokenizer_content, vocabulary
 from evomerge.errors import ModelError
+from evomerge.merging.vocabulary.tokenizer_json import vocabulary_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from tokenizers import Tokenizer
 
 _WORD_BOUNDARY = "▁"
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
@@ -52,6 +56,10 @@ class Vocabulary:
         """A fingerprint of the tokens, what they stand for, and their ids."""
         return blake3(repr((self.tokens, self.spellings)).encode()).hexdigest()
 
+    def words(self, ids: Sequence[int]) -> list[str]:
+        """The texts of tokens without spaces, by which word boundaries are marked."""
+        return [as_text(self.spellings[number] or b"").replace(" ", "") for number in ids]
+
     def texts(self) -> tuple[str | None, ...]:
         """The spellings as texts, where bytes of incomplete characters stay what they are."""
         return tuple(None if each is None else as_text(each) for each in self.spellings)
@@ -74,6 +82,19 @@ def read_vocabulary(folder: Path) -> Vocabulary:
             f"{folder}: has no tokenizer.json, which tells what its tokens stand for; load its "
             "tokenizer with transformers and save it there"
         )
+    return _vocabulary(content, ids)
+
+
+def loaded_vocabulary(tokenizer: Tokenizer) -> Vocabulary:
+    """The vocabulary of a tokenizer of the library `tokenizers`.
+
+    transformers' fast ones have it as `backend_tokenizer`; it may differ from the file.
+    """
+    content = json.loads(tokenizer.to_str())
+    return _vocabulary(content, vocabulary_of(content))
+
+
+def _vocabulary(content: Mapping[str, Any], ids: Mapping[str, int]) -> Vocabulary:
     tokens: list[str | None] = [None] * (max(ids.values(), default=-1) + 1)
     spellings: list[bytes | None] = [None] * len(tokens)
     for token, spelling in _spell(content, ids).items():
@@ -96,9 +117,8 @@ def _spell(content: Mapping[str, Any], ids: Mapping[str, int]) -> dict[str, byte
         boundary = _WORD_BOUNDARY if strings & {_WORD_BOUNDARY, "Metaspace"} else None
         spelled = {token: _sentence_piece(token, boundary) for token in ids}
         if model.get("byte_fallback"):
-            spelled |= {
-                token: bytes.fromhex(byte[1]) for token in ids if (byte := _BYTE.fullmatch(token))
-            }
+            found = ((token, _BYTE.fullmatch(token)) for token in ids)
+            spelled |= {token: bytes.fromhex(byte[1]) for token, byte in found if byte}
     return spelled | {token: token.encode() for token in ids.keys() & literal}
 
 

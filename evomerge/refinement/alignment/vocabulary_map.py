@@ -18,6 +18,7 @@ from evomerge.checkpoints import named_errors, write_atomically
 from evomerge.refinement.alignment.nearest import nearest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from torch import Tensor
@@ -53,6 +54,21 @@ def exact_map(teacher: Vocabulary, student: Vocabulary) -> Tensor:
         ],
         dtype=torch.int64,
     )
+
+
+def with_pairs(to_student: Tensor, pairs: Mapping[int, int]) -> Tensor:
+    """Return a map in which further tokens of the teacher have a partner.
+
+    Tokens that end an answer mean the same, however they are written; mapped by hand, a teacher
+    says too when an answer is over.
+
+    Args:
+        to_student: A map, shape `(teacher vocabulary,)`.
+        pairs: The student's id for ids of the teacher.
+    """
+    changed = to_student.clone()
+    changed[list(pairs)] = torch.tensor(list(pairs.values()), dtype=torch.int64)
+    return changed
 
 
 def min_edit_map(teacher: Vocabulary, student: Vocabulary) -> Tensor:
