@@ -129,7 +129,16 @@ class Decoder:
 @torch.no_grad()
 def run(layer: nn.Module, hidden: Tensor, call: Call) -> Tensor:
     """The hidden states after a layer, shaped as those before it."""
-    found = layer(hidden, *call.arguments, **call.options)
+    return run_with({}, layer, hidden, call)
+
+
+def run_with(
+    weights: Mapping[str, Tensor], layer: nn.Module, hidden: Tensor, call: Call
+) -> Tensor:
+    """The same with other weights by their name in the layer, which gradients flow to."""
+    found = torch.func.functional_call(
+        layer, dict(weights), (hidden, *call.arguments), dict(call.options)
+    )
     result: Tensor = found[0] if isinstance(found, tuple) else found
     return result
 

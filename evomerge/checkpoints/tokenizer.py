@@ -45,8 +45,8 @@ def tokenizer_digest(folder: Path) -> str | None:
     Layout of the JSON and the settings for truncation and padding do not count. Digests of
     tokenizers that are stored in different kinds of files always differ.
     """
-    if (file := confined(folder, "tokenizer.json")).is_file():
-        return _digest(_without_batching(read_object(file)))
+    if (content := tokenizer_content(folder)) is not None:
+        return _digest(_without_batching(content))
     for names in _OLDER:
         files = [confined(folder, name) for name in names]
         if files[0].is_file():
@@ -54,10 +54,16 @@ def tokenizer_digest(folder: Path) -> str | None:
     return None
 
 
+def tokenizer_content(folder: Path) -> dict[str, Any] | None:
+    """Return what the tokenizer.json of a model folder says; `None` if it has none."""
+    file = confined(folder, "tokenizer.json")
+    return read_object(file) if file.is_file() else None
+
+
 def vocabulary(folder: Path) -> dict[str, int] | None:
     """Return the tokens of a model folder and their ids; `None` if no file tells them."""
-    if (file := confined(folder, "tokenizer.json")).is_file():
-        return _fast_vocabulary(read_object(file), file)
+    if (content := tokenizer_content(folder)) is not None:
+        return _fast_vocabulary(content, folder / "tokenizer.json")
     if (file := confined(folder, "vocab.json")).is_file():
         added = confined(folder, "added_tokens.json")
         return read_object(file) | (read_object(added) if added.is_file() else {})

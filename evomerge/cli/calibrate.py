@@ -12,6 +12,7 @@ Methods:
   adamerging           learns coefficients by entropy or loss; OUT is a recipe
   supermerge           learns coefficients by loss; OUT is a recipe
   featcal              fits layers to the sources' features; OUT is a model
+  prodistill           learns each entry's coefficient by layers; OUT is a model
   regmean_plus_plus    solves layers one after the other; OUT is a model
   localize_and_stitch  learns where each source's skill is; OUT is a model
 """

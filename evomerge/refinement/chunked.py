@@ -12,13 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from evomerge.refinement.heads import live
-from evomerge.refinement.losses.cross_entropy import CrossEntropy
 from evomerge.refinement.losses.rows import Student
-from evomerge.refinement.losses.spans import groups_within
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from evomerge.refinement.heads import Head
     from evomerge.refinement.losses.rows import RowLoss
@@ -48,16 +45,13 @@ def chunked_loss(
     Returns:
         A number, float32.
     """
-    trained = any(
-        each is not None and each.requires_grad for each in (hidden, head.weight, head.bias)
-    )
+    weight, bias = head.parameters()
+    trained = any(each is not None and each.requires_grad for each in (hidden, weight, bias))
     if not (trained and torch.is_grad_enabled()):
         return (row_losses(hidden, head, row_loss, chunk) * weights).sum()
-    size = chunk or _rows_at_once(head, row_loss, with_head=head.weight.requires_grad)
+    size = chunk or _rows_at_once(head, row_loss, with_head=weight.requires_grad)
     plan = _Plan(head, row_loss, weights, size)
-    loss: Tensor = _ChunkedLoss.apply(  # type: ignore[no-untyped-call]
-        hidden, head.weight, head.bias, plan
-    )
+    loss: Tensor = _ChunkedLoss.apply(hidden, weight, bias, plan)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -76,34 +70,6 @@ def row_losses(hidden: Tensor, head: Head, row_loss: RowLoss, chunk: int | None 
             for rows in chunks(len(hidden), size, row_loss.spans)
         ]
     return torch.cat(losses) if losses else hidden.new_zeros(0, dtype=torch.float32)
-
-
-def merged(
-    head: Head, hidden: Tensor, labels: Tensor, spans: Tensor
-) -> tuple[Callable[[slice], Tensor], Tensor]:
-    """What a teacher that runs beside its student predicts for groups of its own rows.
-
-    Args:
-        head: The teacher's.
-        hidden: The teacher's last hidden states at its rows; shape `(N_T, H)`.
-        labels: The teacher's token that follows each of its rows; shape `(N_T,)`, int64.
-        spans: The teacher's rows of each group; see `RowLoss`.
-
-    Returns:
-        The merged log-probabilities of groups, as `MergedSpans` asks for, and the log-likelihood
-        of each group, shape `(G,)`, as `LikelihoodMatching` does.
-    """
-    likelihoods = -row_losses(hidden, head, CrossEntropy(labels))
-    device = hidden.device
-    groups = groups_within(spans, slice(0, len(hidden)), device)
-    totals = groups.sums(likelihoods)
-    earlier = totals - likelihoods[groups.last]
-    logits = live(head, hidden[groups.last])
-
-    def log_probs(which: slice) -> Tensor:
-        return Student(logits(which)).log_probs.add_(earlier[which][:, None])
-
-    return log_probs, totals
 
 
 def chunks(count: int, size: int, spans: Tensor | None) -> Iterator[slice]:
@@ -189,6 +155,22 @@ class _Sums:
             self.bias.add_(weights @ gradient)
 
 
+def _add_chunk(sums: _Sums, plan: _Plan, head: Head, hidden: Tensor, rows: slice) -> Tensor:
+    """The loss of some rows; its own function, so that nothing of a chunk outlives it."""
+    logits = head.logits(hidden[rows])
+    slopes = head.slopes(logits)
+    student = Student(logits)
+    del logits
+    gradient = torch.zeros_like(student.log_probs)
+    losses = plan.row_loss(student, rows, gradient)
+    del student
+    if slopes is not None:
+        gradient.mul_(slopes)
+    weights = plan.weights[rows]
+    sums.add(head, hidden, rows, gradient, weights * head.scale)
+    return (losses * weights).sum()
+
+
 class _ChunkedLoss(torch.autograd.Function):
     """Weight and bias are those of the plan's head: autograd sees arguments only."""
 
@@ -201,17 +183,7 @@ class _ChunkedLoss(torch.autograd.Function):
             head = plan.head.cast(_precision(hidden, plan.head))
             loss = plan.weights.new_zeros(())
             for rows in chunks(len(hidden), plan.size, plan.row_loss.spans):
-                logits = head.logits(hidden[rows])
-                slopes = head.slopes(logits)
-                student = Student(logits)
-                del logits
-                gradient = torch.zeros_like(student.log_probs)
-                losses = plan.row_loss(student, rows, gradient)
-                del student
-                loss += (losses * plan.weights[rows]).sum()
-                if slopes is not None:
-                    gradient.mul_(slopes)
-                sums.add(head, hidden, rows, gradient, plan.weights[rows] * head.scale)
+                loss += _add_chunk(sums, plan, head, hidden, rows)
         ctx.save_for_backward(sums.hidden, sums.weight, sums.bias)
         ctx.dtypes = hidden.dtype, weight.dtype
         return loss

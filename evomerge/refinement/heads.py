@@ -17,7 +17,7 @@ from torch.nn import functional
 from evomerge.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 _FACTORS = ("logit_scale", "lm_head_multiplier", "output_multiplier", "logits_scaling")
 """Numbers of a config that logits are multiplied with or, in other models, divided by."""
@@ -28,26 +28,35 @@ class Head:
     """The output projection of a model, and what follows it.
 
     Attributes:
-        weight: Shape `(V, H)`, without rows beyond the tokenizer's vocabulary. Shared with the
-            model, and with its embedding where the two are tied.
-        bias: Shape `(V,)`.
+        weight: Shape `(V, H)` or with more rows; the model's own, which may be its embedding's.
+        bias: Of each row.
         scale: What the logits are multiplied with.
         cap: They become `cap * tanh(logits / cap)`, after they are scaled.
+        tokens: V, where there are more rows: padding, that predicts nothing.
     """
 
     weight: Tensor
     bias: Tensor | None = None
     scale: float = 1.0
     cap: float | None = None
+    tokens: int | None = None
 
     @property
     def vocabulary(self) -> int:
-        """The number of tokens."""
-        return self.weight.shape[0]
+        """V, the number of tokens."""
+        return self.tokens or self.weight.shape[0]
+
+    def parameters(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of the V tokens, through which gradients reach the model's own."""
+        count = self.vocabulary
+        if count == self.weight.shape[0]:
+            return self.weight, self.bias
+        return self.weight[:count], None if self.bias is None else self.bias[:count]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits of last hidden states: from shape `(n, H)` to `(n, V)`, float32 or more."""
-        raw = functional.linear(hidden.to(self.weight.dtype), self.weight, self.bias)
+        weight, bias = self.parameters()
+        raw = functional.linear(hidden.to(weight.dtype), weight, bias)
         # The projection's own result is not needed again: what follows happens in place.
         logits = raw.float() if raw.dtype.itemsize < 4 else raw
         if self.scale != 1:
@@ -63,25 +72,10 @@ class Head:
 
     def cast(self, dtype: torch.dtype) -> Head:
         """The same head in another precision."""
-        bias = None if self.bias is None else self.bias.to(dtype)
-        return replace(self, weight=self.weight.to(dtype), bias=bias)
-
-
-def live(head: Head, hidden: Tensor) -> Callable[[slice], Tensor]:
-    """The logits of a teacher that runs beside its student, for the losses that ask for them.
-
-    Args:
-        head: The teacher's.
-        hidden: The teacher's last hidden states at the rows of the loss; shape `(N, H)`.
-    """
-    hidden = hidden.detach()
-
-    @torch.no_grad()
-    def logits(rows: slice) -> Tensor:
-        with torch.autocast(hidden.device.type, enabled=False):
-            return head.logits(hidden[rows])
-
-    return logits
+        weight, bias = self.parameters()
+        return replace(
+            self, weight=weight.to(dtype), bias=None if bias is None else bias.to(dtype)
+        )
 
 
 def head_of(model: Any, vocabulary: int | None = None) -> Head:
@@ -99,20 +93,16 @@ def head_of(model: Any, vocabulary: int | None = None) -> Head:
     layer = plain.get_output_embeddings()
     if type(layer) is not nn.Linear:
         raise ModelError(
-            f"{kind}: its output head is {type(layer).__name__}, allowed is a plain linear layer; "
-            "take the head (lm_head) out of the adapter's target_modules and modules_to_save, and "
-            "do not quantise it"
+            f"{kind}: its output head is {type(layer).__module__}.{type(layer).__name__}, allowed "
+            "is a plain linear layer; take the head (lm_head) out of the adapter's target_modules "
+            "and modules_to_save, and do not quantise it"
         )
     if vocabulary is not None and vocabulary > layer.out_features:
         raise ModelError(
             f"{kind}: its tokenizer has {vocabulary} tokens, its output head "
             f"{layer.out_features}; use the tokenizer that belongs to the model"
         )
-    head = _like_the_model(plain, layer)
-    if vocabulary is None or vocabulary == layer.out_features:
-        return head
-    bias = None if head.bias is None else head.bias[:vocabulary]
-    return replace(head, weight=head.weight[:vocabulary], bias=bias)
+    return replace(_like_the_model(plain, layer), tokens=vocabulary)
 
 
 def last_hidden_states(model: Any, **inputs: Any) -> Tensor:

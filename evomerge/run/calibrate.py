@@ -17,6 +17,7 @@ from evomerge.calibration.localize_and_stitch import (
     LocalizeAndStitchSettings,
     localize_and_stitch,
 )
+from evomerge.calibration.prodistill import ProDistillSettings, prodistill
 from evomerge.calibration.regmean_plus_plus import RegMeanPlusPlusSettings, regmean_plus_plus
 from evomerge.checkpoints import check_output_file, check_output_folder
 from evomerge.errors import RecipeError
@@ -62,6 +63,7 @@ METHODS = {
     "adamerging": Method(settings=AdaMergingSettings, learn=adamerging),
     "featcal": Method(settings=FeatCalSettings, write=featcal),
     "localize_and_stitch": Method(settings=LocalizeAndStitchSettings, write=localize_and_stitch),
+    "prodistill": Method(settings=ProDistillSettings, write=prodistill),
     "regmean_plus_plus": Method(settings=RegMeanPlusPlusSettings, write=regmean_plus_plus),
     "supermerge": Method(settings=SuperMergeSettings, learn=supermerge),
 }

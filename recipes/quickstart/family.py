@@ -19,6 +19,7 @@ from conversion import PACKAGE, convert_base
 from experts import write_adapter, write_checkpoint
 from filelock import FileLock
 from items import Item, split, write_items
+from refining import write_refine_items
 from skills import SKILLS
 from training import LayerwiseTrainer, TrainingPlan, encode
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "tasks"
 MARKER = "complete.json"
 EVAL_COUNT = 320
+REFINE_COUNT = 320
 # French is by far the hardest: it is generated, letter for letter.
 TRAIN_COUNTS = {"french": 640, "words": 320, "python": 240}
 
@@ -70,6 +72,7 @@ def build(out: Path, settings: Settings) -> None:
     if (out / MARKER).exists():
         _check_settings(out, settings)
         write_tasks(out / "tasks", out / "data")
+        add_refine_items(out / "data", settings)
         print(f"{out} is complete")
         return
     if out.exists():
@@ -84,6 +87,7 @@ def build(out: Path, settings: Settings) -> None:
             (work / "base.partial").rename(work / "base")
     with stages.stage("data"):
         training_items = write_data(work / "data", settings)
+        add_refine_items(work / "data", settings)
         write_tasks(work / "tasks", out / "data")
     train_experts(work, training_items, settings, stages)
     _write_marker(work, settings, stages)
@@ -106,6 +110,11 @@ def write_data(folder: Path, settings: Settings) -> dict[str, list[Item]]:
         write_items(evaluation, folder / f"{skill.name}-eval.jsonl")
         training_items[skill.name] = training
     return training_items
+
+
+def add_refine_items(folder: Path, settings: Settings) -> None:
+    """Writes what a merge can be refined with; a family built earlier may lack it."""
+    write_refine_items(folder, SKILLS, count=REFINE_COUNT, seed=settings.plan.seed)
 
 
 def write_tasks(folder: Path, data: Path) -> None:

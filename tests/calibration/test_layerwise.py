@@ -11,6 +11,7 @@ from tiny_architectures import SIZES, build, save
 
 from evomerge.calibration.family import open_family
 from evomerge.calibration.featcal import FeatCalSettings, featcal
+from evomerge.calibration.prodistill import ProDistillSettings, prodistill
 from evomerge.calibration.regmean_plus_plus import RegMeanPlusPlusSettings, regmean_plus_plus
 from evomerge.checkpoints import open_checkpoint
 from evomerge.errors import OutputError
@@ -36,8 +37,11 @@ QUERY = "model.layers.{}.self_attn.q_proj.weight"
 METHODS: list[tuple[Any, Any]] = [
     (featcal, FeatCalSettings(anchor=1.0)),
     (regmean_plus_plus, RegMeanPlusPlusSettings()),
+    (prodistill, ProDistillSettings(epochs=2)),
 ]
-every_method = pytest.mark.parametrize(("method", "settings"), METHODS, ids=["featcal", "regmean"])
+every_method = pytest.mark.parametrize(
+    ("method", "settings"), METHODS, ids=["featcal", "regmean", "prodistill"]
+)
 
 
 def live(folder: Path) -> Any:
@@ -189,7 +193,14 @@ def test_biases_are_solved_too(
         torch.testing.assert_close(unchanged[name], one[name], rtol=1e-4, atol=1e-4)
 
 
-def test_featcal_brings_answers_nearer_to_those_of_the_sources(
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [(featcal, FeatCalSettings()), (prodistill, ProDistillSettings(epochs=20))],
+    ids=["featcal", "prodistill"],
+)
+def test_answers_come_nearer_to_those_of_the_sources(
+    method: Any,
+    settings: Any,
     tmp_path: Path,
     family: Path,
     recipe: Recipe,
@@ -197,7 +208,7 @@ def test_featcal_brings_answers_nearer_to_those_of_the_sources(
     calibrator: Calibrator,
 ) -> None:
     export_checkpoint(recipe(), library, tmp_path / "merged")
-    featcal(recipe(), library, calibrator, FeatCalSettings(), tmp_path / "out")
+    method(recipe(), library, calibrator, settings, tmp_path / "out")
     texts = open_family(recipe(), library, calibrator).texts
 
     def distance(folder: Path) -> float:

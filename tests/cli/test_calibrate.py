@@ -84,6 +84,7 @@ def test_learned_coefficients_are_a_recipe_that_merges(
     ("method", "operator", "parameters", "setting"),
     [
         ("featcal", "task_arithmetic", "{weight: 0.3}", "ridge=0.5"),
+        ("prodistill", "task_arithmetic", "{weight: 0.3}", "epochs=1"),
         ("regmean_plus_plus", "linear", "{}", "off_diagonal=0.5"),
         ("localize_and_stitch", "localize_and_stitch", "{density: 0.3}", "steps=1"),
     ],

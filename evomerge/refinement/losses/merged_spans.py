@@ -24,10 +24,7 @@ if TYPE_CHECKING:
     from evomerge.refinement.losses.rows import Student
 
 LogProbsOf = Callable[[slice], Tensor]
-"""A teacher's merged log-probabilities of some groups, shape `(g, V_T)`; a new tensor at each call.
-
-`merged` of `chunked.py` makes one of a teacher that runs beside its student.
-"""
+"""A teacher's merged log-probabilities of some groups, shape `(g, V_T)`, new at each call."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,100 @@
+"""How much of a data set a teacher with another tokenizer can teach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from evomerge.errors import CompatibilityError
+from evomerge.refinement.alignment.vocabulary_map import UNMATCHED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from evomerge.refinement.alignment.spans import Groups
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Coverage:
+    """What was aligned; those of several texts add up.
+
+    Attributes:
+        bytes_alone: Bytes of the texts that are one token of the student and one of the teacher.
+        bytes: Bytes of the texts.
+        fallbacks: Tokens of the student that no row of the teacher predicts.
+        positions: Tokens of the student.
+    """
+
+    bytes_alone: int = 0
+    bytes: int = 0
+    fallbacks: int = 0
+    positions: int = 0
+
+    def __add__(self, other: Coverage) -> Coverage:
+        return Coverage(
+            bytes_alone=self.bytes_alone + other.bytes_alone,
+            bytes=self.bytes + other.bytes,
+            fallbacks=self.fallbacks + other.fallbacks,
+            positions=self.positions + other.positions,
+        )
+
+    @property
+    def share(self) -> float:
+        """The fraction of bytes in groups of one token each; 1 without any text."""
+        return self.bytes_alone / self.bytes if self.bytes else 1.0
+
+    @property
+    def fallback_share(self) -> float:
+        """The fraction of the student's tokens that no row of the teacher predicts."""
+        return self.fallbacks / self.positions if self.positions else 0.0
+
+    def sentence(self, to_student: Tensor) -> str:
+        """Say it in one sentence.
+
+        Args:
+            to_student: The map of the teacher's vocabulary by which rows were aligned.
+        """
+        return (
+            f"{self.share:.1%} of the bytes are one token in both tokenizers, "
+            f"{matched(to_student):.1%} of the teacher's vocabulary is in the student's, and "
+            f"{self.fallback_share:.1%} of the positions learn their own token alone"
+        )
+
+    def check(self, minimum: float, teacher: str) -> None:
+        """Refuse to train on noise.
+
+        Args:
+            minimum: The least fraction of bytes in groups of one token each.
+            teacher: The teacher's name, for the message.
+
+        Raises:
+            CompatibilityError: It is less.
+        """
+        if self.share < minimum:
+            raise CompatibilityError(
+                f"{teacher}: only {self.share:.1%} of the bytes of the data are one token in its "
+                f"tokenizer and the student's; allowed: {minimum:.1%} and more; use a loss over "
+                "groups of tokens (alm), another teacher or a lower minimum"
+            )
+
+
+def cover(groups: Groups, partners: Sequence[int | None]) -> Coverage:
+    """What is covered of one text.
+
+    Args:
+        groups: Its tokens in groups.
+        partners: For each token of the student the teacher's one whose row it takes, if any.
+    """
+    return Coverage(
+        bytes_alone=groups.one_to_one_bytes(),
+        bytes=groups.ends[-1] if groups.ends else 0,
+        fallbacks=sum(partner is None for partner in partners),
+        positions=len(partners),
+    )
+
+
+def matched(to_student: Tensor) -> float:
+    """The fraction of a teacher's vocabulary that a map has a token of the student for."""
+    return float((to_student != UNMATCHED).double().mean()) if len(to_student) else 0.0

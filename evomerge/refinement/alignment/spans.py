@@ -1,0 +1,175 @@
+"""Tokens of one text in two tokenizations, grouped where both have a boundary at the same byte.
+
+The idea is that of GOLD (Patiño et al. 2025, the TRL library's `GOLDTrainer`) and of approximate
+likelihood matching (Minixhofer et al. 2025, "Universal Cross-Tokenizer Distillation via
+Approximate Likelihood Matching", https://arxiv.org/abs/2503.20083).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING
+
+import torch
+
+from evomerge.errors import CompatibilityError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tokenizers import Tokenizer
+    from torch import Tensor
+
+    from evomerge.refinement.alignment.vocabulary import Vocabulary
+
+Span = tuple[int, int]
+"""The first item and the one after the last."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spelled:
+    """A text as tokens.
+
+    Attributes:
+        ids: The tokens; no special ones are put in front of the text.
+        ends: For each token the number of bytes of the text, in UTF-8, up to its end.
+    """
+
+    ids: tuple[int, ...]
+    ends: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Groups:
+    """The smallest groups of tokens that cover the same bytes in two tokenizations.
+
+    Attributes:
+        student: The student's tokens of each group.
+        teacher: The teacher's tokens of each group.
+        ends: For each group the number of bytes of the text up to its end.
+    """
+
+    student: tuple[Span, ...]
+    teacher: tuple[Span, ...]
+    ends: tuple[int, ...]
+
+    def one_to_one(self) -> tuple[bool, ...]:
+        """Whether each group is one token of the student and one of the teacher."""
+        pairs = zip(self.student, self.teacher, strict=True)
+        return tuple(a[1] - a[0] == b[1] - b[0] == 1 for a, b in pairs)
+
+    def partners(self) -> tuple[int | None, ...]:
+        """For each token of the student the teacher's one that covers the same bytes, if any."""
+        found: list[int | None] = []
+        for alone, (start, stop), (teacher, _) in zip(
+            self.one_to_one(), self.student, self.teacher, strict=True
+        ):
+            found += [teacher] if alone else [None] * (stop - start)
+        return tuple(found)
+
+    def one_to_one_bytes(self) -> int:
+        """How many bytes of the text are in groups of one token each."""
+        sizes = (end - start for start, end in pairwise((0, *self.ends)))
+        return sum(size for size, alone in zip(sizes, self.one_to_one(), strict=True) if alone)
+
+
+def spell(
+    tokenizer: Tokenizer, vocabulary: Vocabulary, text: str, end: int | None = None
+) -> Spelled:
+    """Split a text into tokens and say where each ends.
+
+    Args:
+        tokenizer: A tokenizer of the library `tokenizers`, which transformers' fast ones have as
+            `backend_tokenizer`. It stops cutting off and padding.
+        vocabulary: Its vocabulary.
+        text: The content of a message, without a chat template.
+        end: A token that is put after the text, such as the one that ends an answer; it counts as
+            one byte more.
+    """
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    encoding = tokenizer.encode(text, add_special_tokens=False)
+    spellings = [vocabulary.spellings[number] or b"" for number in encoding.ids]
+    ids, ends = tuple(encoding.ids), token_ends(text, spellings, encoding.offsets)
+    if end is not None:
+        ids, ends = (*ids, end), (*ends, len(text.encode()) + 1)
+    return Spelled(ids=ids, ends=ends)
+
+
+def token_ends(text: str, spellings: Sequence[bytes], offsets: Sequence[Span]) -> tuple[int, ...]:
+    """For each token of a text, the number of its bytes up to the token's end.
+
+    Tokens that spell the text, with or without a space in front, end where their bytes do, within
+    characters too. For others, as after a normaliser, offsets tell it; tokens that share a
+    character, and a space in front that the text does not have, then end with what follows.
+
+    Args:
+        text: The text.
+        spellings: The bytes that each token stands for.
+        offsets: For each token the first character of the text that it comes from, and the one
+            after the last.
+    """
+    content = text.encode()
+    spelled = b"".join(spellings)
+    if spelled in {content, b" " + content}:
+        in_front = len(spelled) - len(content)
+        return tuple(max(0, end - in_front) for end in accumulate(map(len, spellings)))
+    before = [0, *accumulate(len(character.encode()) for character in text)]
+    ends: list[int] = []
+    following, end = len(text), len(text)
+    for start, stop in reversed(offsets):
+        # Whoever reaches into the next token has no end of its own.
+        end = min(end, stop) if stop <= following and ends else end
+        ends.append(before[end])
+        following = start
+    return tuple(reversed(ends))
+
+
+def group(student: Sequence[int], teacher: Sequence[int]) -> Groups:
+    """Group the tokens of a text in two tokenizations: a group ends where both have an end.
+
+    Args:
+        student: For each token of the student the number of bytes up to its end, ascending.
+        teacher: The same for the teacher.
+
+    Returns:
+        Groups that hold every token of both once, in order; none if a side has no token.
+
+    Raises:
+        CompatibilityError: The two do not end at the same byte.
+    """
+    if not student or not teacher:
+        return Groups(student=(), teacher=(), ends=())
+    if student[-1] != teacher[-1]:
+        raise CompatibilityError(
+            f"alignment: the student's tokens cover {student[-1]} bytes and the teacher's "
+            f"{teacher[-1]}; give both the same text"
+        )
+    shared = sorted({*student} & {*teacher})
+    return Groups(
+        student=_spans(student, shared), teacher=_spans(teacher, shared), ends=tuple(shared)
+    )
+
+
+def _spans(ends: Sequence[int], shared: Sequence[int]) -> tuple[Span, ...]:
+    stops = [0] * (len(shared) + 1)
+    for position, end in enumerate(ends):
+        stops[bisect_left(shared, end) + 1] = position + 1
+    return tuple(pairwise(stops))
+
+
+def group_sums(values: Tensor, spans: Sequence[Span]) -> Tensor:
+    """Add up what belongs to the tokens of each group, such as their log-probabilities.
+
+    Args:
+        values: One number for each token; shape `(n,)`.
+        spans: The tokens of each group, one side of `Groups`.
+
+    Returns:
+        Shape `(len(spans),)`; gradients pass.
+    """
+    sizes = torch.tensor([stop - start for start, stop in spans], device=values.device)
+    owner = torch.repeat_interleave(sizes)
+    return values.new_zeros(len(spans)).index_add(0, owner, values[: len(owner)])
