@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from evomerge.executors.contract import Executor
     from evomerge.genome.baselines import Kind
     from evomerge.recipe.refine import Refinement
+    from evomerge.recipe.search import SearchRecipe
     from evomerge.run.loop import Progress
     from evomerge.run.prepare import PreparedSearch
     from evomerge.store.database import RunStore
@@ -84,14 +85,19 @@ def refine_winner(
     _conclude(store, search.objective, student, candidates, courses, settings)
 
 
+def teachers_of(recipe: SearchRecipe, settings: Refinement) -> tuple[Teacher, ...]:
+    """The teachers that are named, or else the sources of the search."""
+    return settings.teachers or tuple(
+        Teacher(model=source.model or "", name=source.label) for source in recipe.sources
+    )
+
+
 def distillations(
     search: PreparedSearch, settings: Refinement, student: Entry, folder: Path
 ) -> dict[str, Distillation]:
     """The students to train, by the names of their candidates."""
     recipe = search.recipe
-    teachers = settings.teachers or tuple(
-        Teacher(model=source.model or "", name=source.label) for source in recipe.sources
-    )
+    teachers = teachers_of(recipe, settings)
     groups = {REFINED: teachers}
     if settings.mode == "pairwise":
         groups = {f"{REFINED} by {teacher.label}": (teacher,) for teacher in teachers}

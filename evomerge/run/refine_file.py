@@ -7,10 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evomerge.errors import RecipeError, RunError
+from evomerge.live_model import choose_device, choose_dtype, load_checkpoint
+from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe import yaml
 from evomerge.recipe.load import read_text, validate
 from evomerge.recipe.refine import Refinement
+from evomerge.refinement.data import read_examples
+from evomerge.refinement.estimate import estimate
+from evomerge.refinement.sequences import make_sequences
+from evomerge.refinement.teacher import Teacher as LoadedTeacher
 from evomerge.run.folder import RunFolder, recipe_of
+from evomerge.run.refine import teachers_of
 from evomerge.run.search import start_or_continue
 from evomerge.store.database import RunStore
 
@@ -18,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from evomerge.recipe.search import SearchRecipe
+    from evomerge.refinement.estimate import Estimate
     from evomerge.run.loop import Progress
     from evomerge.run.search import Warn
 
@@ -70,5 +78,40 @@ def refined_recipe(run: Path, file: Path | None, overrides: Sequence[str]) -> Se
 
 
 def estimate_run(run: Path, file: Path | None, overrides: Sequence[str]) -> list[str]:
-    """What the cache of the teachers would hold, in lines; see `refine_run`."""
-    raise NotImplementedError
+    """What the teachers' caches would hold, in lines, measured on a few texts; see `refine_run`.
+
+    Raises:
+        EvomergeError: Anything that the user has to know; see `errors`.
+    """
+    recipe = refined_recipe(run, file, overrides)
+    if recipe.refine is None:
+        return []
+    library = SourceLibrary(Path("/"))
+    device = choose_device(recipe.evaluation.device)
+    dtype = choose_dtype(recipe.evaluation.dtype, device)
+    examples = read_examples(Path(recipe.refine.data.path)).examples
+    lines = []
+    for teacher in teachers_of(recipe, recipe.refine):
+        model, tokenizer = load_checkpoint(library.model(teacher.model), dtype, device)
+        read = make_sequences(examples, tokenizer, recipe.refine.data.max_tokens).sequences
+        found = estimate(LoadedTeacher(model), read, len(tokenizer))
+        lines += _in_words(teacher.label, found)
+    return lines
+
+
+def _in_words(label: str, found: Estimate) -> list[str]:
+    advice = (
+        f"cache.k: {found.enough} is enough"
+        if found.enough
+        else "cache.kind: sampled would be unbiased"
+    )
+    return [
+        (
+            f"{label}: {found.rows:,} tokens to predict, of which {found.sequences} texts were tried; "
+            f"{found.nll:.3f} nats a token; {advice}"
+        ),
+        *(
+            f"  k = {size.k:<4} {size.mass:8.3%} of the probability, {size.bytes / 1e6:,.1f} MB"
+            for size in found.sizes
+        ),
+    ]
