@@ -105,11 +105,9 @@ def _in_words(label: str, found: Estimate) -> list[str]:
         if found.enough
         else "cache.kind: sampled would be unbiased"
     )
+    tokens = f"{label}: {found.rows:,} tokens to predict, {found.nll:.3f} nats each"
     return [
-        (
-            f"{label}: {found.rows:,} tokens to predict, of which {found.sequences} texts were tried; "
-            f"{found.nll:.3f} nats a token; {advice}"
-        ),
+        f"{tokens} in {found.sequences} texts that were tried; {advice}",
         *(
             f"  k = {size.k:<4} {size.mass:8.3%} of the probability, {size.bytes / 1e6:,.1f} MB"
             for size in found.sizes
