@@ -1,0 +1,108 @@
+"""What a teacher cache depends on, each part under a name, so that a message can say which."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from blake3 import blake3
+
+from evomerge.cache import cache_folder
+from evomerge.checkpoints import tokenizer_digest
+from evomerge.checkpoints.tokenizer import chat_template
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from evomerge.checkpoints import Checkpoint
+    from evomerge.refinement.sequences import Sequence
+    from evomerge.refinement.teacher import Target
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CacheKey:
+    """All that a cache of predictions depends on; how sequences are packed is no part of it.
+
+    Attributes:
+        teacher: The identity of the teacher's checkpoint.
+        tokenizer: A digest of the tokenizer that made the sequences.
+        template: A digest of its chat template.
+        data: A digest of the sequences and the numbers of their examples.
+        precision: Of the teacher's forward passes, e.g. `float32`.
+        target: What is kept of the predictions.
+        reference: How the user named the teacher; does not count.
+    """
+
+    teacher: str
+    tokenizer: str
+    template: str
+    data: str
+    precision: str
+    target: Target
+    reference: str = field(default="", compare=False)
+
+    def parts(self) -> dict[str, Any]:
+        """The parts that count, by name."""
+        parts = asdict(self)
+        del parts["reference"]
+        target: dict[str, Any] = parts.pop("target")
+        return parts | target
+
+    def digest(self) -> str:
+        """A fingerprint of all parts."""
+        return _digest(self.parts())
+
+    def default_folder(self) -> Path:
+        """Where the cache is kept if the user names no folder."""
+        return cache_folder("teachers") / self.digest()
+
+    def differences(self, found: Mapping[str, object]) -> list[str]:
+        """Which parts another cache has different, in words."""
+        return [
+            f"{name} {_short(found.get(name))} instead of {_short(wanted)}"
+            for name, wanted in self.parts().items()
+            if found.get(name) != wanted
+        ]
+
+
+def cache_key(
+    teacher: Checkpoint,
+    sequences: Iterable[Sequence],
+    target: Target,
+    *,
+    precision: str,
+    tokenizer: Path | None = None,
+) -> CacheKey:
+    """The key of what a teacher predicts of sequences.
+
+    Args:
+        teacher: The teacher.
+        sequences: What it is asked.
+        target: What is kept of its predictions.
+        precision: Of its forward passes, e.g. `float32`.
+        tokenizer: The model folder whose tokenizer made the sequences; the teacher's by default.
+
+    Raises:
+        ModelError: A file of the tokenizer cannot be read.
+    """
+    folder = tokenizer or teacher.folder
+    return CacheKey(
+        teacher=teacher.identity(),
+        tokenizer=tokenizer_digest(folder) or "none",
+        template=_digest(chat_template(folder)),
+        data=_digest(sorted((each.index, each.digest()) for each in sequences)),
+        precision=precision,
+        # Only draws need a seed.
+        target=target if target.kind == "sampled" else replace(target, seed=0),
+        reference=teacher.reference,
+    )
+
+
+def _digest(content: object) -> str:
+    return blake3(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _short(part: object) -> str:
+    return str(part)[:12]

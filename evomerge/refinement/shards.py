@@ -1,0 +1,110 @@
+"""Rows on disk: a folder of plain arrays that is there whole or not at all.
+
+`ids.npy` (uint16, or uint32 for a vocabulary over 65,536), `log_probs.npy` and `tail.npy`
+(float16) and `nll.npy` (float32). Log-probabilities lie between about -20 and 0, where float16 has
+steps of at most 1/64.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from blake3 import blake3
+
+from evomerge.checkpoints.durability import sync_folder, write_durably
+from evomerge.errors import RunError
+from evomerge.refinement.predictions import TopK
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+TEMPORARY = ".tmp-"
+"""What files begin with that are not finished."""
+
+
+def bytes_per_row(k: int, vocabulary: int) -> int:
+    """Bytes that one position takes on disk."""
+    tail_and_nll = 2 + 4
+    return k * (id_dtype(vocabulary).itemsize + 2) + tail_and_nll
+
+
+def id_dtype(vocabulary: int) -> np.dtype[Any]:
+    """The smallest integers that tokens fit in."""
+    return np.dtype("<u2" if vocabulary <= 1 << 16 else "<u4")
+
+
+def write_shard(folder: Path, rows: TopK) -> dict[str, str]:
+    """Write rows to a new folder; when this returns, they are on disk.
+
+    Returns:
+        A digest of every file, by its name.
+    """
+    arrays: dict[str, NDArray[Any]] = {
+        "ids.npy": rows.ids.numpy().astype(id_dtype(rows.vocabulary)),
+        "log_probs.npy": rows.log_probs.numpy().astype("<f2"),
+        "tail.npy": rows.tail.numpy().astype("<f2"),
+        "nll.npy": rows.nll.numpy().astype("<f4"),
+    }
+    temporary = folder.with_name(f"{TEMPORARY}{folder.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    digests = {}
+    for name, array in arrays.items():
+        stream = io.BytesIO()
+        np.save(stream, array)
+        write_durably(temporary / name, stream.getvalue())
+        digests[name] = blake3(stream.getvalue()).hexdigest()
+    sync_folder(temporary)
+    temporary.rename(folder)
+    sync_folder(folder.parent)
+    return digests
+
+
+def damage(folder: Path, digests: Mapping[str, str]) -> str | None:
+    """What is wrong with a shard's files; `None` if they are as they were written."""
+    for name, digest in digests.items():
+        file = folder / name
+        try:
+            found = blake3().update_mmap(file).hexdigest()
+        except OSError as error:
+            return f"{file}: cannot be read: {error.strerror}"
+        if found != digest:
+            return f"{file}: is damaged, it is not what was written"
+    return None
+
+
+class Shard:
+    """Rows that are read from disk when they are asked for.
+
+    Args:
+        folder: Where they were written.
+        digests: What `write_shard` returned.
+        vocabulary: The number of tokens that the teacher knows.
+
+    Raises:
+        RunError: A file is missing or damaged.
+    """
+
+    def __init__(self, folder: Path, digests: Mapping[str, str], vocabulary: int) -> None:
+        if (wrong := damage(folder, digests)) is not None:
+            raise RunError(f"{wrong}; delete the folder {folder} to have it made again")
+        arrays = [np.load(folder / name, mmap_mode="r") for name in digests]
+        self._ids, self._log_probs, self._tail, self._nll = arrays
+        self._vocabulary = vocabulary
+
+    def rows(self, start: int, stop: int) -> TopK:
+        """Some of the rows."""
+        return TopK(
+            ids=torch.from_numpy(self._ids[start:stop].astype(np.int64)),
+            log_probs=torch.from_numpy(self._log_probs[start:stop].astype(np.float32)),
+            tail=torch.from_numpy(self._tail[start:stop].astype(np.float32)),
+            nll=torch.from_numpy(self._nll[start:stop].astype(np.float32)),
+            vocabulary=self._vocabulary,
+        )

@@ -1,0 +1,173 @@
+"""Runs a teacher: its head sees supervised positions only, and a few of them at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from evomerge.errors import CompatibilityError, EvaluationError, ModelError
+from evomerge.operators.randomness import generator
+from evomerge.refinement.kept import concatenate, sampled, top_k
+from evomerge.refinement.packing import Pack, lay_out
+from evomerge.refinement.predictions import TopK
+
+if TYPE_CHECKING:
+    from collections import abc
+
+    from torch import Tensor
+
+    from evomerge.refinement.sequences import Sequence
+
+CHUNK_BYTES = {"cpu": 64_000_000, "cuda": 256_000_000}
+"""Memory that the logits of a chunk may take."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """What is kept of a teacher's predictions.
+
+    Attributes:
+        vocabulary: How many tokens its tokenizer knows; a head may have more rows, which are left
+            out as if they had no probability.
+        kind: The likeliest tokens, or random draws.
+        k: How many of them.
+        seed: Names the draws, together with the tokens of a sequence.
+    """
+
+    vocabulary: int
+    kind: Literal["topk", "sampled"] = "topk"
+    k: int = 64
+    seed: int = 0
+
+
+class Teacher:
+    """A causal language model of transformers in two halves: its decoder, and all behind it.
+
+    Args:
+        model: The model, in evaluation mode.
+
+    Raises:
+        ModelError: Its decoder cannot be told from its head.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self._decoder = model.get_decoder()
+        self._answer: Any = None
+        if self._decoder is model:
+            raise ModelError(
+                f"a teacher of the class {type(model).__name__}: its decoder cannot be told from "
+                "its head; use a model of another architecture"
+            )
+
+    def hidden(self, ids: Tensor) -> Tensor:
+        """The last hidden states of padded rows, shape `(rows, longest, width)`."""
+        # A causal model never looks at padding on the right: no mask is needed.
+        outputs = self._decoder(input_ids=ids.to(self.model.device), use_cache=False)
+        self._answer = type(outputs)
+        hidden: Tensor = outputs.last_hidden_state
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """What the model makes of hidden states: head, bias, scale, soft cap and so on.
+
+        Args:
+            hidden: Shape `(n, width)`.
+
+        Returns:
+            Shape `(n, rows of the head)`, in the model's precision.
+        """
+        outputs = self._answer(last_hidden_state=hidden[None])
+        # The model runs its own forward pass around a decoder that has its answer already.
+        self._decoder.forward = lambda *_, **__: outputs
+        try:
+            ids = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
+            logits: Tensor = self.model(input_ids=ids, use_cache=False).logits[0]
+        finally:
+            del self._decoder.forward
+        return logits
+
+    @torch.no_grad()
+    def predict(self, sequences: abc.Sequence[Sequence], target: Target) -> list[TopK]:
+        """Predict the supervised tokens of sequences that are read in one pass.
+
+        Args:
+            sequences: The sequences, best of about the same length.
+            target: What is kept.
+
+        Returns:
+            For each sequence a row for each supervised token, on the CPU.
+
+        Raises:
+            CompatibilityError: A sequence has tokens that are not in the vocabulary.
+            EvaluationError: The model predicts NaN.
+        """
+        batch = lay_out([Pack(sequences=(sequence,)) for sequence in sequences])
+        if (highest := int(batch.ids.max())) >= target.vocabulary:
+            raise CompatibilityError(
+                f"token {highest} is not in the teacher's vocabulary of {target.vocabulary}; "
+                "tokenise the refine data with the teacher's tokenizer"
+            )
+        hidden = self.hidden(batch.ids).flatten(0, 1)
+        places = batch.predicting().to(hidden.device)
+        labels = batch.labels().to(hidden.device)
+        draws = _draws(sequences, target).to(hidden.device)
+        parts = []
+        size = _chunk(target.vocabulary, hidden.device)
+        for chunk in (slice(start, start + size) for start in range(0, len(places), size)):
+            logits = self.logits(hidden[places[chunk]])[:, : target.vocabulary]
+            if target.kind == "topk":
+                rows = top_k(logits, labels[chunk], target.k)
+            else:
+                rows = sampled(logits, labels[chunk], draws[chunk])
+            parts.append(_on_cpu(rows))
+        rows = concatenate(parts)
+        if not rows.nll.isfinite().all():
+            raise EvaluationError("the teacher's log-probabilities are NaN or infinite")
+        return _split(rows, [int(sequence.supervised.sum()) for sequence in sequences])
+
+
+def _draws(sequences: abc.Sequence[Sequence], target: Target) -> Tensor:
+    """Random numbers for each supervised token, which do not depend on what is read with it."""
+    columns = target.k if target.kind == "sampled" else 0
+    parts = [
+        torch.rand(
+            (int(sequence.supervised.sum()), columns),
+            generator=generator(target.seed, "draws of a teacher", sequence.digest()),
+        )
+        for sequence in sequences
+    ]
+    return torch.cat(parts)
+
+
+def _chunk(vocabulary: int, device: torch.device) -> int:
+    """Positions of which the head makes logits at a time."""
+    # The model's own logits, those in float32, and what is looked for in them.
+    return max(1, CHUNK_BYTES[device.type] // (vocabulary * 12))
+
+
+def _on_cpu(rows: TopK) -> TopK:
+    return TopK(
+        ids=rows.ids.cpu(),
+        log_probs=rows.log_probs.cpu(),
+        tail=rows.tail.cpu(),
+        nll=rows.nll.cpu(),
+        vocabulary=rows.vocabulary,
+    )
+
+
+def _split(rows: TopK, counts: list[int]) -> list[TopK]:
+    stops = list(accumulate(counts))
+    return [
+        TopK(
+            ids=rows.ids[start:stop],
+            log_probs=rows.log_probs[start:stop],
+            tail=rows.tail[start:stop],
+            nll=rows.nll[start:stop],
+            vocabulary=rows.vocabulary,
+        )
+        for start, stop in pairwise([0, *stops])
+    ]
