@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -16,12 +17,16 @@ from filelock import FileLock
 from lessons import SAMPLED, TOP, VOCABULARY, Lesson, contents, lesson
 
 from evomerge.checkpoints import open_checkpoint
-from evomerge.errors import OutputError, RunError, RunInUseError
+from evomerge.errors import DiskFullError, OutputError, RunError, RunInUseError
 from evomerge.refinement import build as module
 from evomerge.refinement.cache import TeacherCache
 from evomerge.refinement.cache_key import CacheKey, cache_key
+from evomerge.refinement.shards import write_shard
 from evomerge.refinement.teacher import Target, Teacher
 from evomerge.sensitivity.calibration import Prompted
+
+if TYPE_CHECKING:
+    from evomerge.refinement.predictions import TopK
 
 WORDS = ("red", "green", "blue", "cat", "x", "dog", "bird", "one two three", "sun and moon")
 
@@ -228,6 +233,24 @@ def test_a_folder_of_something_else_is_left_alone(
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="file: cannot be written: File exists"):
         it.build(tmp_path / "file")
+
+
+def test_a_full_disk_is_one_line_and_nothing_is_lost(
+    tmp_path: Path, it: Lesson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: Path, rows: TopK) -> dict[str, str]:
+        if folder.name == "00002":
+            raise OSError(errno.ENOSPC, "full")
+        return write_shard(folder, rows)
+
+    it.build(tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "write_shard", full)
+        with pytest.raises(DiskFullError, match="c: no space is left on the disk"):
+            it.build(tmp_path / "c")
+    assert (tmp_path / "c" / "00001").is_dir()
+    it.build(tmp_path / "c")
+    assert contents(tmp_path / "c") == contents(tmp_path / "whole")
 
 
 def test_two_processes_do_not_build_the_same_cache(
