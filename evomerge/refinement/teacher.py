@@ -132,15 +132,13 @@ class Teacher:
 
 def _draws(sequences: abc.Sequence[Sequence], target: Target) -> Tensor:
     """Random numbers for each supervised token, which do not depend on what is read with it."""
-    columns = target.k if target.kind == "sampled" else 0
-    parts = [
-        torch.rand(
-            (int(sequence.supervised.sum()), columns),
-            generator=generator(target.seed, "draws of a teacher", sequence.digest()),
-        )
-        for sequence in sequences
-    ]
-    return torch.cat(parts)
+    counts = [int(sequence.supervised.sum()) for sequence in sequences]
+    if target.kind == "topk":
+        return torch.empty(sum(counts), 0)
+    names = (sequence.digest() for sequence in sequences)
+    sources = (generator(target.seed, "draws of a teacher", name) for name in names)
+    parts = zip(counts, sources, strict=True)
+    return torch.cat([torch.rand((n, target.k), generator=source) for n, source in parts])
 
 
 def _chunk(vocabulary: int, device: torch.device) -> int:

@@ -1,0 +1,89 @@
+"""Which teacher is listened to, and how much.
+
+By the domain of an example, or by how well a teacher predicts the tokens that follow: the lowest
+cross entropy and FuseLLM's average, Wan et al. 2024, sec. 3.3, https://arxiv.org/abs/2401.10491.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal, get_args
+
+import torch
+
+from evomerge.errors import RecipeError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+Rule = Literal["min_ce", "avg_logits", "avg_probs", "ce_weighted", "avg_ce"]
+"""How teachers become one: `avg_logits` takes the geometric mean, the others the arithmetic."""
+
+RULES: tuple[Rule, ...] = get_args(Rule)
+
+
+def of_domain(domains: Sequence[str | None], domain: str | None) -> int:
+    """Which teacher is the one for a domain; the first, if several are.
+
+    Args:
+        domains: The domain of each teacher.
+        domain: The domain of an example.
+
+    Raises:
+        RecipeError: No teacher is for it.
+    """
+    if domain not in domains:
+        known = sorted({each for each in domains if each})
+        hint = did_you_mean(domain, known) if domain else ""
+        raise RecipeError(
+            f"fuse: by_domain: an example of the domain {domain!r} has no teacher{hint}; teachers "
+            f"are there for {', '.join(known) or 'no domain'}; give one a 'domain', or choose "
+            "another way to fuse"
+        )
+    return domains.index(domain)
+
+
+def teacher_weights(
+    nll: Tensor, rule: Rule, *, per_token: bool = False, temperature: float = 1.0
+) -> Tensor:
+    """How much each teacher counts, by how well it predicts the tokens that follow.
+
+    Args:
+        nll: Negative log-probabilities of these tokens, shape `(teachers, n)`, n > 0.
+        rule: `min_ce` takes the teacher with the lowest cross entropy (the first of equal ones),
+            `ce_weighted` the softmax of minus the cross entropies, `avg_ce` that of their
+            exponentials as FuseLLM does, which is nearly uniform; the others take all alike.
+        per_token: Whether each token has weights of its own; else a sequence has, by the mean.
+        temperature: Divides the cross entropies of `ce_weighted`; near 0 it is `min_ce`.
+
+    Returns:
+        Weights that add up to 1 over teachers, shape `(teachers, n)`, or `(teachers, 1)` for a
+        whole sequence.
+    """
+    cross_entropy = nll if per_token else nll.mean(dim=1, keepdim=True)
+    match rule:
+        case "min_ce":
+            best = cross_entropy.argmin(dim=0, keepdim=True)
+            return torch.zeros_like(cross_entropy).scatter_(0, best, 1.0)
+        case "ce_weighted":
+            return (-cross_entropy / temperature).softmax(dim=0)
+        case "avg_ce":
+            return (-cross_entropy).exp().softmax(dim=0)
+        case _:
+            return torch.full_like(cross_entropy, 1 / len(cross_entropy))
+
+
+def better_than_chance(nll: Tensor, vocabulary: int) -> list[int]:
+    """Which teachers predict better than if they knew nothing; the best one if none does.
+
+    After FedDF's option to drop the worst teachers, Lin et al. 2020.
+
+    Args:
+        nll: Negative log-probabilities of the tokens that follow, shape `(teachers, n)`.
+        vocabulary: How many tokens there are.
+    """
+    cross_entropy = nll.mean(dim=1)
+    better = (cross_entropy < math.log(vocabulary)).nonzero()[:, 0].tolist()
+    return better or [int(cross_entropy.argmin())]

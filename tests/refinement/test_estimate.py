@@ -1,0 +1,48 @@
+"""Promise: before a cache is built, its size and what it keeps of the teacher are known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from lessons import VOCABULARY, lesson
+
+from evomerge.refinement.estimate import estimate
+from evomerge.refinement.shards import bytes_per_row
+from evomerge.refinement.teacher import Target, Teacher
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_an_estimate_tells_size_kept_mass_and_the_smallest_k_that_is_enough(family: Path) -> None:
+    it = lesson(family, ["red and green", "blue", "the sun"])
+    teacher = Teacher(it.model)
+    found = estimate(teacher, it.sequences, VOCABULARY)
+    rows = teacher.predict(it.sequences, Target(vocabulary=VOCABULARY, k=32))
+    tails = torch.cat([each.tail for each in rows]).exp()
+    nll = torch.cat([each.nll for each in rows])
+    by_k = {each.k: each for each in found.sizes}
+    assert list(by_k) == [8, 16, 32, 64, 128]
+    assert by_k[32].mass == pytest.approx(1 - float(tails.mean()), abs=1e-5)
+    assert by_k[32].bytes == it.rows * bytes_per_row(32, VOCABULARY)
+    assert found.nll == pytest.approx(float(nll.mean()))
+    assert found.rows == it.rows
+    wanted = [k for k, each in by_k.items() if each.mass >= 0.995]
+    assert found.enough == (wanted[0] if wanted else None)
+
+
+def test_a_peaked_teacher_needs_few_tokens_and_a_flat_one_draws(family: Path) -> None:
+    it = lesson(family, ["red and green"])
+    it.model.lm_head.weight.mul_(20)
+    assert estimate(Teacher(it.model), it.sequences, VOCABULARY).enough == 8
+    it.model.lm_head.weight.zero_()
+    flat = estimate(Teacher(it.model), it.sequences, VOCABULARY)
+    assert flat.enough is None
+    assert flat.sizes[-1].mass == pytest.approx(128 / 257)
+
+
+def test_only_a_few_sequences_are_tried(family: Path) -> None:
+    it = lesson(family, ["red and green", "blue", "the sun"])
+    assert estimate(Teacher(it.model), it.sequences, VOCABULARY, samples=2).sequences == 2

@@ -1,0 +1,106 @@
+"""Promise: what a teacher is recorded to predict is what it predicts, whatever is read with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from tiny_architectures import CAUSAL
+
+from evomerge.errors import CompatibilityError, EvaluationError, ModelError
+from evomerge.refinement import teacher as module
+from evomerge.refinement.sequences import Sequence
+from evomerge.refinement.teacher import Target, Teacher
+
+TOP = Target(vocabulary=32, k=5)
+SAMPLED = Target(vocabulary=32, kind="sampled", k=8)
+
+
+def sequences() -> list[Sequence]:
+    rng = torch.Generator().manual_seed(0)
+    made = []
+    for index, length in enumerate((9, 4, 12)):
+        supervised = torch.arange(length) >= length // 2
+        ids = torch.randint(3, 32, (length,), generator=rng)
+        made.append(Sequence(ids=ids, supervised=supervised, index=index))
+    return made
+
+
+def model_of(name: str) -> Any:
+    kind, config, values = CAUSAL[name]
+    with torch.random.fork_rng():
+        torch.random.manual_seed(0)
+        model = getattr(transformers, kind)(getattr(transformers, config)(**values))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4)
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", sorted(CAUSAL))
+@torch.no_grad()
+def test_every_family_predicts_what_its_own_logits_say(name: str) -> None:
+    model = model_of(name)
+    found = Teacher(model).predict(sequences(), TOP)
+    for sequence, rows in zip(sequences(), found, strict=True):
+        logits = model(input_ids=sequence.ids[None]).logits[0].float()
+        predicting = sequence.supervised.nonzero()[:, 0] - 1
+        expected = logits.log_softmax(dim=1)[predicting]
+        torch.testing.assert_close(rows.log_probs, expected.topk(5).values, atol=1e-4, rtol=1e-4)
+        nll = -expected.gather(1, sequence.ids[sequence.supervised][:, None])[:, 0]
+        torch.testing.assert_close(rows.nll, nll, atol=1e-4, rtol=1e-4)
+    again = model(input_ids=sequences()[0].ids[None]).logits
+    assert again.shape == (1, 9, 32), "the model itself is as it was"
+
+
+@pytest.mark.parametrize("target", [TOP, SAMPLED], ids=lambda target: target.kind)
+def test_the_size_of_chunks_and_batches_does_not_matter(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = Teacher(model_of("Llama"))
+    whole = teacher.predict(sequences(), target)
+    monkeypatch.setitem(module.CHUNK_BYTES, "cpu", 32 * 12 * 2)
+    for sequence, rows in zip(sequences(), whole, strict=True):
+        (alone,) = teacher.predict([sequence], target)
+        width = alone.ids.shape[1]
+        assert torch.equal(alone.ids, rows.ids[:, :width])
+        torch.testing.assert_close(alone.log_probs, rows.log_probs[:, :width])
+        assert torch.isneginf(rows.log_probs[:, width:]).all()
+
+
+def test_draws_are_named_by_seed_and_sequence() -> None:
+    teacher = Teacher(model_of("Llama"))
+    first, again, other = (
+        teacher.predict(sequences()[:1], Target(vocabulary=32, kind="sampled", k=20, seed=seed))[0]
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(first.log_probs, again.log_probs)
+    assert not torch.equal(first.log_probs, other.log_probs)
+
+
+def test_rows_of_the_head_beyond_the_tokenizer_have_no_probability() -> None:
+    model = model_of("Llama")
+    short = [Sequence(ids=torch.tensor([3, 4]), supervised=torch.tensor([False, True]), index=0)]
+    (rows,) = Teacher(model).predict(short, Target(vocabulary=20, k=20))
+    torch.testing.assert_close(rows.log_probs.exp().sum(dim=1), torch.ones(1))
+    assert rows.vocabulary == 20
+    assert torch.isneginf(rows.tail).all()
+
+
+def test_a_token_that_the_teacher_does_not_know_is_refused() -> None:
+    with pytest.raises(CompatibilityError, match=r"token \d+ is not in the teacher's voc.* of 8;"):
+        Teacher(model_of("Llama")).predict(sequences(), Target(vocabulary=8))
+
+
+def test_a_broken_teacher_is_refused() -> None:
+    model = model_of("Llama")
+    model.lm_head.weight.data[3] = torch.nan
+    with pytest.raises(EvaluationError, match="NaN"):
+        Teacher(model).predict(sequences(), TOP)
+
+
+def test_a_decoder_alone_is_refused() -> None:
+    with pytest.raises(ModelError, match="LlamaModel: its decoder cannot be told from its head"):
+        Teacher(model_of("Llama").model)
