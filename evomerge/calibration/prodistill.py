@@ -46,7 +46,7 @@ class ProDistillSettings(Strict):
         epochs: How often each text is seen by each layer.
         batch: Texts of each source in a step.
         per: What has a coefficient of its own: each entry of a task vector, each column of a
-            matrix, or each tensor. Fewer coefficients fit few texts less closely.
+            matrix (of a vector, each entry), or each tensor. Fewer fit few texts less closely.
     """
 
     rate: Annotated[Number, Field(ge=0)] = 0.01
