@@ -9,8 +9,6 @@ from evomerge.errors import CompatibilityError
 from evomerge.refinement.alignment.vocabulary_map import UNMATCHED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
     from evomerge.refinement.alignment.spans import Groups
@@ -80,18 +78,18 @@ class Coverage:
             )
 
 
-def cover(groups: Groups, partners: Sequence[int | None]) -> Coverage:
+def cover(groups: Groups, covered: Tensor) -> Coverage:
     """What is covered of one text.
 
     Args:
         groups: Its tokens in groups.
-        partners: For each token of the student the teacher's one whose row it takes, if any.
+        covered: Which tokens of the student a row of the teacher predicts; shape `(n,)`, bool.
     """
     return Coverage(
         bytes_alone=groups.one_to_one_bytes(),
         bytes=groups.ends[-1] if groups.ends else 0,
-        fallbacks=sum(partner is None for partner in partners),
-        positions=len(partners),
+        fallbacks=len(covered) - int(covered.sum()),
+        positions=len(covered),
     )
 
 

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor
-
 Costs = NDArray[np.int64]
 Aligned = tuple[tuple[int, ...], ...]
 """For each token of the student the teacher's tokens that are aligned with it, ascending."""
@@ -48,24 +46,9 @@ def warp(teacher: Sequence[str], student: Sequence[str]) -> Aligned:
     return tuple(tuple(reversed(each)) for each in found)
 
 
-def matching_partners(
-    aligned: Aligned, teacher: Sequence[int], student: Sequence[int], to_student: Tensor
-) -> tuple[int | None, ...]:
-    """For each token of the student the teacher's one that predicts it, if any.
-
-    That is the one token aligned with it, provided that the map makes it the student's token.
-
-    Args:
-        aligned: As `warp` tells it.
-        teacher: The teacher's tokens.
-        student: The student's tokens.
-        to_student: The student's id for each id of the teacher; shape `(vocabulary,)`.
-    """
-    mapped = to_student[list(teacher)].tolist()
-    return tuple(
-        positions[0] if len(positions) == 1 and mapped[positions[0]] == token else None
-        for positions, token in zip(aligned, student, strict=True)
-    )
+def lone_partners(aligned: Aligned) -> tuple[int | None, ...]:
+    """For each token of the student the teacher's one that it is aligned with, if only one."""
+    return tuple(positions[0] if len(positions) == 1 else None for positions in aligned)
 
 
 def _costs(teacher: Sequence[str], student: Sequence[str]) -> Costs:

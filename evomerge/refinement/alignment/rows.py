@@ -41,56 +41,74 @@ class AlignedRows:
 def align_rows(
     teacher: TopK,
     partners: Sequence[int | None],
-    tokens: Sequence[int],
+    tokens: tuple[Sequence[int], Sequence[int]],
     to_student: Tensor,
     vocabulary: int,
 ) -> AlignedRows:
     """Bring a teacher's predictions of a text to the student's tokens of the same text.
 
-    Of several tokens that become one, the likeliest gives the log-probability. Those left out,
-    and those that the student does not have, count among all others.
+    A row is taken from the partner if its token maps to the student's. That it need not do though
+    both cover the same bytes: some tokenizers put a space in front of a text, or drop capitals.
+    Of several tokens that become one, the likeliest gives the log-probability. Those left out, and
+    those that the student does not have, count among all others.
 
     Args:
         teacher: Row `j` predicts the teacher's token `j` of the text.
-        partners: For each token of the student the teacher's one whose row it takes, if any, as
-            `Groups.partners` or `matching_partners` tell it.
-        tokens: The student's tokens of the text.
+        partners: For each token of the student the teacher's one that may predict it, if any, as
+            `Groups.partners` or `lone_partners` tell it.
+        tokens: The teacher's tokens of the text, and the student's.
         to_student: The student's id for each id of the teacher, or `UNMATCHED`; shape
             `(teacher vocabulary,)`. Ids from there on are padding.
         vocabulary: The number of tokens that the student knows.
 
     Raises:
-        CompatibilityError: A partner has no row, or a token has no entry in `partners`.
+        CompatibilityError: These are not the rows, partners and tokens of one text.
     """
+    theirs, ours = tokens
     last = max((partner for partner in partners if partner is not None), default=-1)
-    if len(partners) != len(tokens) or last >= len(teacher.ids):
+    if len(partners) != len(ours) or len(theirs) != len(teacher.ids) or last >= len(theirs):
         raise CompatibilityError(
-            f"alignment: {len(partners)} partners up to row {last} for {len(tokens)} tokens of "
-            f"the student and {len(teacher.ids)} rows of the teacher; align the texts that the "
-            "rows were made of"
+            f"alignment: {len(teacher.ids)} rows for {len(theirs)} tokens of the teacher, and "
+            f"{len(partners)} partners up to the teacher's token {last} for {len(ours)} tokens of "
+            "the student; give those of one text"
         )
     device = teacher.ids.device
-    covered = torch.tensor([p is not None for p in partners], dtype=torch.bool, device=device)
-    taken = torch.tensor([p for p in partners if p is not None], dtype=torch.int64, device=device)
-    width = teacher.ids.shape[1]
-    ids = torch.zeros(len(tokens), width, dtype=torch.int64, device=device)
-    log_probs = torch.full((len(tokens), width), -math.inf, device=device)
-    tail = torch.full((len(tokens),), -math.inf, device=device)
-    nll = torch.zeros(len(tokens), device=device)
-    ids[:, 0] = torch.tensor(tokens, dtype=torch.int64, device=device)
-    log_probs[:, 0] = 0.0
-    mapped = _map(teacher.ids[taken], teacher.log_probs[taken], to_student.to(device))
-    ids[covered], log_probs[covered], left_out = mapped
-    tail[covered] = torch.logaddexp(teacher.tail[taken], left_out)
-    nll[covered] = teacher.nll[taken]
-    rows = TopK(ids=ids, log_probs=log_probs, tail=tail, nll=nll, vocabulary=vocabulary)
+    known = torch.cat([to_student, to_student.new_tensor([UNMATCHED])]).to(device)
+    labels = torch.tensor([*ours], dtype=torch.int64, device=device)
+    mapped = known[torch.tensor([*theirs, len(known)], device=device).clamp(max=len(known) - 1)]
+    positions = torch.tensor(
+        [len(theirs) if partner is None else partner for partner in partners],
+        dtype=torch.int64,
+        device=device,
+    )
+    covered = mapped[positions] == labels
+    taken = positions[covered]
+    rows = _certain(labels, teacher.ids.shape[1], vocabulary)
+    rows.ids[covered], rows.log_probs[covered], left_out = _map(
+        known[teacher.ids[taken].clamp(max=len(known) - 1)], teacher.log_probs[taken]
+    )
+    rows.tail[covered] = torch.logaddexp(teacher.tail[taken], left_out)
+    rows.nll[covered] = teacher.nll[taken]
     return AlignedRows(rows=rows, covered=covered)
 
 
-def _map(ids: Tensor, log_probs: Tensor, to_student: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows in the student's vocabulary, likeliest first, and what was left out of each."""
-    known = torch.cat([to_student, to_student.new_tensor([UNMATCHED])])
-    mapped = known[ids.clamp(max=len(to_student))]
+def _certain(labels: Tensor, width: int, vocabulary: int) -> TopK:
+    """Rows that are sure of one token each."""
+    log_probs = torch.full((len(labels), width), -math.inf, device=labels.device)
+    log_probs[:, :1] = 0.0
+    ids = torch.zeros_like(log_probs, dtype=torch.int64)
+    ids[:, :1] = labels[:, None]
+    return TopK(
+        ids=ids,
+        log_probs=log_probs,
+        tail=torch.full((len(labels),), -math.inf, device=labels.device),
+        nll=torch.zeros(len(labels), device=labels.device),
+        vocabulary=vocabulary,
+    )
+
+
+def _map(mapped: Tensor, log_probs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows with each token of the student once, likeliest first, and what was left out of each."""
     # Sorting by id keeps the likeliest of equal ids in front; the order is then undone.
     by_id, order = mapped.sort(dim=1, stable=True)
     again = torch.zeros_like(by_id, dtype=torch.bool)

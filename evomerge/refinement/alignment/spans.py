@@ -135,13 +135,13 @@ def group(student: Sequence[int], teacher: Sequence[int]) -> Groups:
         teacher: The same for the teacher.
 
     Returns:
-        Groups that hold every token of both once, in order; none if a side has no token.
+        Groups that hold every token of both once, in order.
 
     Raises:
         CompatibilityError: The two do not end at the same byte.
     """
     if not student or not teacher:
-        return Groups(student=(), teacher=(), ends=())
+        return _one_sided(student, teacher)
     if student[-1] != teacher[-1]:
         raise CompatibilityError(
             f"alignment: the student's tokens cover {student[-1]} bytes and the teacher's "
@@ -150,6 +150,15 @@ def group(student: Sequence[int], teacher: Sequence[int]) -> Groups:
     shared = sorted({*student} & {*teacher})
     return Groups(
         student=_spans(student, shared), teacher=_spans(teacher, shared), ends=tuple(shared)
+    )
+
+
+def _one_sided(student: Sequence[int], teacher: Sequence[int]) -> Groups:
+    """One group of all tokens, as a tokenizer that drops spaces has none for some texts."""
+    if not student and not teacher:
+        return Groups(student=(), teacher=(), ends=())
+    return Groups(
+        student=((0, len(student)),), teacher=((0, len(teacher)),), ends=(*student, *teacher)[-1:]
     )
 
 
@@ -172,4 +181,4 @@ def group_sums(values: Tensor, spans: Sequence[Span]) -> Tensor:
     """
     sizes = torch.tensor([stop - start for start, stop in spans], device=values.device)
     owner = torch.repeat_interleave(sizes)
-    return values.new_zeros(len(spans)).index_add(0, owner, values[: len(owner)])
+    return values.new_zeros(len(spans)).index_add(0, owner, values)

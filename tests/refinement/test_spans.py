@@ -1,0 +1,164 @@
+"""Promise: tokens of two tokenizations are grouped where both end at the same byte of the text."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from trained_tokenizers import byte_level, llama, unigram, word_piece
+
+from evomerge.errors import CompatibilityError
+from evomerge.refinement.alignment.spans import Groups, group, group_sums, spell, token_ends
+from evomerge.refinement.alignment.vocabulary import loaded_vocabulary
+
+SPELLING = {"byte-level": byte_level, "bytes": lambda: byte_level(256), "llama": llama}
+ALL = {**SPELLING, "unigram": unigram, "wordpiece": word_piece}
+TEXTS = st.text(
+    st.sampled_from("the cat Dog\n\t,.()  é日本🙂ﬁ½") | st.characters(codec="utf-8"), max_size=30
+)
+HARD = "naïve ﬁne 日本 🙂🙂\n\n  e\u0301 ½"
+
+
+def spelled(name: str, text: str, end: int | None = None) -> tuple[int, ...]:
+    tokenizer = ALL[name]()
+    return spell(tokenizer, loaded_vocabulary(tokenizer), text, end).ends
+
+
+def read_back(name: str, text: str) -> list[bytes | None]:
+    tokenizer = ALL[name]()
+    vocabulary = loaded_vocabulary(tokenizer)
+    return [vocabulary.spellings[token] for token in spell(tokenizer, vocabulary, text).ids]
+
+
+def items(spans: tuple[tuple[int, int], ...]) -> list[int]:
+    return [position for start, stop in spans for position in range(start, stop)]
+
+
+def test_a_group_ends_where_both_sides_end() -> None:
+    groups = group([2, 5, 9], [5, 7, 9])
+    assert groups == Groups(student=((0, 2), (2, 3)), teacher=((0, 1), (1, 3)), ends=(5, 9))
+    assert groups.one_to_one() == (False, False)
+    assert groups.partners() == (None, None, None)
+
+
+def test_partners_are_the_tokens_of_groups_of_one_token_each() -> None:
+    groups = group([2, 5, 9, 12], [2, 4, 5, 9, 12])
+    assert groups.partners() == (0, None, 3, 4)
+    assert groups.one_to_one_bytes() == 2 + 4 + 3
+
+
+@given(text=TEXTS, student=st.sampled_from(sorted(ALL)), teacher=st.sampled_from(sorted(ALL)))
+@example(text=HARD, student="byte-level", teacher="unigram")
+@example(text=HARD, student="wordpiece", teacher="llama")
+def test_groups_hold_every_token_of_both_once_and_end_with_the_text(
+    text: str, student: str, teacher: str
+) -> None:
+    ours, theirs = spelled(student, text), spelled(teacher, text)
+    groups = group(ours, theirs)
+    assert items(groups.student) == list(range(len(ours)))
+    assert items(groups.teacher) == list(range(len(theirs)))
+    assert list(groups.ends) == sorted(set(groups.ends))
+    assert len(groups.partners()) == len(ours)
+    if ours or theirs:
+        assert groups.ends[-1] == len(text.encode())
+
+
+@given(
+    text=TEXTS,
+    student=st.sampled_from(sorted(SPELLING)),
+    teacher=st.sampled_from(sorted(SPELLING)),
+)
+@example(text=HARD, student="byte-level", teacher="llama")
+def test_both_sides_of_a_group_spell_the_same_bytes(text: str, student: str, teacher: str) -> None:
+    ours, theirs = (read_back(name, text) for name in (student, teacher))
+    groups = group(spelled(student, text), spelled(teacher, text))
+    for start, end, (first, last), (begin, stop) in zip(
+        (0, *groups.ends), groups.ends, groups.student, groups.teacher, strict=False
+    ):
+        expected = text.encode()[start:end]
+        # A space in front of the text may not be in the text.
+        allowed = {expected, b" " + expected if start == 0 else expected}
+        assert b"".join(ours[first:last]) in allowed
+        assert b"".join(theirs[begin:stop]) in allowed
+
+
+@given(text=TEXTS, name=st.sampled_from(sorted(SPELLING)))
+@example(text=HARD, name="llama")
+@example(text=HARD, name="byte-level")
+def test_a_text_aligned_with_itself_is_all_one_to_one(text: str, name: str) -> None:
+    ends = spelled(name, text)
+    assert group(ends, ends).partners() == tuple(range(len(ends)))
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_words_aligned_with_themselves_are_all_one_to_one(name: str) -> None:
+    ends = spelled(name, "the cat sat on the log, un café")
+    assert group(ends, ends).partners() == tuple(range(len(ends)))
+
+
+def test_bytes_of_one_character_have_an_end_each() -> None:
+    assert spelled("bytes", "é🙂x") == (1, 2, 3, 4, 5, 6, 7)
+
+
+def test_a_space_that_is_put_in_front_of_the_text_has_no_bytes() -> None:
+    spellings = [b" ", b"He", b"llo", b" you"]
+    offsets = [(0, 1), (0, 2), (2, 5), (5, 9)]
+    assert token_ends("Hello you", spellings, offsets) == (0, 2, 5, 9)
+
+
+def test_tokens_that_do_not_spell_the_text_end_where_their_offsets_say() -> None:
+    # NFKC makes two letters of the one character, which is three bytes long.
+    assert token_ends("oﬁ!", [b"o", b"f", b"i", b"!"], [(0, 1), (1, 2), (1, 2), (2, 3)]) == (
+        1,
+        4,
+        4,
+        5,
+    )
+
+
+def test_a_token_that_reaches_into_the_next_one_ends_with_it() -> None:
+    # A space in front is said to come from the first letter, which the next token starts with.
+    ends = token_ends("Hé½", [b" ", "Hé".encode(), b"1/2"], [(0, 1), (0, 2), (2, 3)])
+    assert ends == (3, 3, 5)
+    assert group(ends, [1, 3, 5]).student == ((0, 2), (2, 3))
+
+
+def test_what_comes_after_the_last_token_belongs_to_it() -> None:
+    assert spelled("wordpiece", "the  cat \n")[-1] == 10
+
+
+def test_a_text_that_one_side_has_no_token_for_is_one_group() -> None:
+    groups = group(spelled("byte-level", " \n"), spelled("wordpiece", " \n"))
+    assert (groups.student, groups.teacher, groups.ends) == (((0, 2),), ((0, 0),), (2,))
+    assert groups.partners() == (None, None)
+    assert group([], []) == Groups(student=(), teacher=(), ends=())
+
+
+def test_tokens_that_end_an_answer_are_partners() -> None:
+    ours = spelled("byte-level", "the cat", end=3)
+    theirs = spelled("llama", "the cat", end=1)
+    assert ours[-1] == theirs[-1] == 8
+    assert group(ours, theirs).partners()[-1] == len(theirs) - 1
+
+
+def test_a_tokenizer_that_was_told_to_cut_off_does_not() -> None:
+    tokenizer = byte_level(256)
+    tokenizer.enable_truncation(3)
+    tokenizer.enable_padding(length=9)
+    assert spelled("bytes", "the cat") == (1, 2, 3, 4, 5, 6, 7)
+
+
+def test_tokens_of_two_texts_are_refused() -> None:
+    with pytest.raises(CompatibilityError, match=r"cover 5 bytes and the teacher's 6; give both"):
+        group([2, 5], [2, 6])
+
+
+def test_sums_over_groups_let_gradients_pass() -> None:
+    values = torch.tensor([1.0, 2.0, 4.0], requires_grad=True)
+    sums = group_sums(values, ((0, 2), (2, 3)))
+    assert sums.tolist() == [3, 4]
+    sums[0].backward()
+    assert values.grad is not None
+    assert values.grad.tolist() == [1, 1, 0]
+    assert group_sums(values, ((0, 0), (0, 3))).tolist() == [0, 7]
