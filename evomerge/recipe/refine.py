@@ -21,9 +21,7 @@ Share = Annotated[Number, Field(ge=0, lt=1)]
 Weight = Annotated[Number, Field(ge=0)]
 Rate = Annotated[Number, Field(gt=0)]
 
-Fusion = Literal[
-    "by_domain", "min_ce", "avg_ce", "ce_weighted", "avg_logits", "avg_probs", "dynamic"
-]
+Fusion = Literal["by_domain", "min_ce", "avg_ce", "ce_weighted", "avg_logits", "avg_probs"]
 
 LossName = Literal[
     "top_k_kl",

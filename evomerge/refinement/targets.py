@@ -9,11 +9,13 @@ from evomerge.errors import RecipeError
 from evomerge.live_model import choose_device, choose_dtype, load_checkpoint
 from evomerge.refinement.build import build
 from evomerge.refinement.cache_key import cache_key
+from evomerge.refinement.fusion import fuse
 from evomerge.refinement.losses.cross_entropy import CrossEntropy
 from evomerge.refinement.losses.rows import Weighted
 from evomerge.refinement.losses.top_k import TopKDivergence
 from evomerge.refinement.passes import as_predictions
 from evomerge.refinement.teacher import Target
+from evomerge.refinement.teacher_weights import of_domain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from evomerge.merging.sources import SourceLibrary
-    from evomerge.recipe.refine import DistillationLoss, Teacher
+    from evomerge.recipe.refine import DistillationLoss, Fusion, Teacher
     from evomerge.refinement import sequences
     from evomerge.refinement.cache import TeacherCache
     from evomerge.refinement.distil import Distillation
@@ -60,39 +62,53 @@ def targets_of(
     """
     if not work.teachers:
         return None
-    chosen = by_domain(work.teachers, read)
-    caches = {}
-    for number, teacher in enumerate(work.teachers):
-        own = [each for each in read if chosen[each.index] == number]
-        if own:
-            caches[number] = _cache(work, library, teacher, own, vocabulary, tell)
+    rule = fusion_of(work.settings.fuse, work.teachers, read)
+    if rule == "by_domain":
+        of = {each.index: teacher_of(work.teachers, each.domain) for each in read}
+        asked = [[e for e in read if of[e.index] == n] for n in range(len(work.teachers))]
+    else:
+        asked = [list(read)] * len(work.teachers)
+    caches = [
+        _cache(work, library, teacher, own, vocabulary, tell) if own else None
+        for teacher, own in zip(work.teachers, asked, strict=True)
+    ]
+    if rule == "by_domain":
+        return lambda index: _rows(caches[of[index]], index)
+    per_token = work.settings.fuse_by == "token"
+    return lambda index: fuse([_rows(cache, index) for cache in caches], rule, per_token=per_token)
 
-    def targets(index: int) -> TopK:
-        return caches[chosen[index]].rows(index)
 
-    return targets
+def fusion_of(
+    wanted: Fusion | None, teachers: Sequence[Teacher], read: Sequence[sequences.Sequence]
+) -> Fusion:
+    """How teachers are fused: as is wanted, or by domain if every sequence has one of theirs."""
+    if len(teachers) == 1:
+        return "min_ce"
+    if wanted is not None:
+        return wanted
+    known = {domain for teacher in teachers for domain in domains_of(teacher)}
+    return "by_domain" if all(each.domain in known for each in read) else "min_ce"
 
 
-def by_domain(teachers: Sequence[Teacher], read: Sequence[sequences.Sequence]) -> dict[int, int]:
-    """The number of the teacher of each sequence, by the number of its example.
+def domains_of(teacher: Teacher) -> tuple[str, ...]:
+    """The domains of the texts that a teacher teaches."""
+    return teacher.domains or (teacher.label,)
+
+
+def teacher_of(teachers: Sequence[Teacher], domain: str | None) -> int:
+    """The number of the teacher of a domain, the first if several have it.
 
     Raises:
-        RecipeError: A sequence has a domain that no teacher has.
+        RecipeError: None has it.
     """
-    of = {
-        domain: number
-        for number, teacher in enumerate(teachers)
-        for domain in teacher.domains or (teacher.label,)
-    }
-    if len(teachers) == 1:
-        return {each.index: 0 for each in read}
-    unknown = sorted({str(each.domain) for each in read if each.domain not in of})
-    if unknown:
-        raise RecipeError(
-            f"refine.data: no teacher has the domain {unknown[0]!r}; the domains of teachers are "
-            f"{', '.join(sorted(of))}; give a teacher this domain, or another refine.fuse"
-        )
-    return {each.index: of[str(each.domain)] for each in read}
+    pairs = [(each, number) for number, t in enumerate(teachers) for each in domains_of(t)]
+    return pairs[of_domain([each for each, _ in pairs], domain)][1]
+
+
+def _rows(cache: TeacherCache | None, index: int) -> TopK:
+    if cache is None:
+        raise RuntimeError(f"sequence {index} was not asked")
+    return cache.rows(index)
 
 
 def _cache(

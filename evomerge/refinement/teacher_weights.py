@@ -39,7 +39,7 @@ def of_domain(domains: Sequence[str | None], domain: str | None) -> int:
         hint = did_you_mean(domain, known) if domain else ""
         raise RecipeError(
             f"fuse: by_domain: an example of the domain {domain!r} has no teacher{hint}; teachers "
-            f"are there for {', '.join(known) or 'no domain'}; give one a 'domain', or choose "
+            f"are there for {', '.join(known) or 'no domain'}; give one the domain, or choose "
             "another way to fuse"
         )
     return domains.index(domain)
