@@ -42,6 +42,7 @@ def test_a_student_that_is_its_teacher_stays_as_it_is(family: Path, tmp_path: Pa
 
 
 def test_a_text_without_a_teacher_is_refused(family: Path, tmp_path: Path) -> None:
-    work = distillation(family, tmp_path / "student", teachers(family, "one", "three"))
+    both = teachers(family, "one", "three")
+    work = distillation(family, tmp_path / "student", both, fuse="by_domain")
     with pytest.raises(RecipeError, match=r"an example of the domain 'two' has no teacher"):
         work(quiet, never)
