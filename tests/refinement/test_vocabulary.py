@@ -83,6 +83,12 @@ def test_ids_without_a_token_have_none(tmp_path: Path) -> None:
     assert vocabulary.texts() == ("a", None, "▁b")
 
 
+def test_a_token_that_no_bytes_are_written_as_is_taken_as_it_is(tmp_path: Path) -> None:
+    content = '{"model": {"vocab": {"Ġa": 0, "<a b>": 1}}, "decoder": {"type": "ByteLevel"}}'
+    (tmp_path / "tokenizer.json").write_text(content)
+    assert read_vocabulary(tmp_path).spellings == (b" a", b"<a b>")
+
+
 def test_the_digest_tells_vocabularies_apart() -> None:
     digests = {loaded_vocabulary(each).digest() for each in (byte_level(), llama(), unigram())}
     assert len(digests) == 3

@@ -1,6 +1,6 @@
 """Tokens of one text in two tokenizations, aligned by dynamic time warping.
 
-Wan et al. 2024, "Knowledge Fusion of Large Language Models", sec. 3.2 (FuseLLM),
+FuseLLM: Wan et al. 2024, "Knowledge Fusion of Large Language Models",
 https://arxiv.org/abs/2401.10491. A token costs its edit distance to its partner. That can put a
 piece of a word with a wrong neighbour: I|get|s|it against I|gets|it joins `s` with `it`; groups
 of bytes (`spans`) do not, and are the better choice where nothing has to be reproduced.

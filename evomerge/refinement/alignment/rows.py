@@ -1,6 +1,6 @@
 """What a teacher predicts, told in the student's vocabulary at the student's positions.
 
-Wan et al. 2024, "Knowledge Fusion of Large Language Models", sec. 3.2 (FuseLLM),
+FuseLLM: Wan et al. 2024, "Knowledge Fusion of Large Language Models",
 https://arxiv.org/abs/2401.10491. Here a row belongs to the token that it predicts, and it is that
 token which has to have a partner. FuseLLM asks that of the token before, and where there is none
 its released code teaches to repeat that one; here such a row teaches the token that follows.
@@ -73,19 +73,20 @@ def align_rows(
             "the student; give those of one text"
         )
     device = teacher.ids.device
-    known = torch.cat([to_student, to_student.new_tensor([UNMATCHED])]).to(device)
     labels = torch.tensor([*ours], dtype=torch.int64, device=device)
-    mapped = known[torch.tensor([*theirs, len(known)], device=device).clamp(max=len(known) - 1)]
+    # No partner is position -1, which is behind the teacher's tokens.
+    behind = torch.tensor([UNMATCHED], device=device)
+    mapped = torch.cat([_mapped(torch.tensor([*theirs], device=device), to_student), behind])
     positions = torch.tensor(
-        [len(theirs) if partner is None else partner for partner in partners],
+        [-1 if partner is None else partner for partner in partners],
         dtype=torch.int64,
         device=device,
     )
     covered = mapped[positions] == labels
     taken = positions[covered]
     rows = _certain(labels, teacher.ids.shape[1], vocabulary)
-    rows.ids[covered], rows.log_probs[covered], left_out = _map(
-        known[teacher.ids[taken].clamp(max=len(known) - 1)], teacher.log_probs[taken]
+    rows.ids[covered], rows.log_probs[covered], left_out = _each_once(
+        _mapped(teacher.ids[taken], to_student), teacher.log_probs[taken]
     )
     rows.tail[covered] = torch.logaddexp(teacher.tail[taken], left_out)
     rows.nll[covered] = teacher.nll[taken]
@@ -107,7 +108,13 @@ def _certain(labels: Tensor, width: int, vocabulary: int) -> TopK:
     )
 
 
-def _map(mapped: Tensor, log_probs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _mapped(ids: Tensor, to_student: Tensor) -> Tensor:
+    """The student's ids; those of padding are unmatched."""
+    known = torch.cat([to_student, to_student.new_tensor([UNMATCHED])]).to(ids.device)
+    return known[ids.long().clamp(max=len(to_student))]
+
+
+def _each_once(mapped: Tensor, log_probs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Rows with each token of the student once, likeliest first, and what was left out of each."""
     # Sorting by id keeps the likeliest of equal ids in front; the order is then undone.
     by_id, order = mapped.sort(dim=1, stable=True)
@@ -124,7 +131,7 @@ def _map(mapped: Tensor, log_probs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def bayesian_merge(rows: Tensor, token_probabilities: Tensor) -> Tensor:
     """Merge what is predicted at the tokens of a group, by the chain rule.
 
-    The merge that GOLD (the TRL library's `GOLDTrainer`) calls Bayesian: what the last token may
+    The merge that GOLD (`GOLDTrainer` of the library TRL) calls Bayesian: what the last token may
     be, times how likely the tokens before it were.
 
     Args:

@@ -1,8 +1,8 @@
 """Tokens of one text in two tokenizations, grouped where both have a boundary at the same byte.
 
-The idea is that of GOLD (Patiño et al. 2025, the TRL library's `GOLDTrainer`) and of approximate
-likelihood matching (Minixhofer et al. 2025, "Universal Cross-Tokenizer Distillation via
-Approximate Likelihood Matching", https://arxiv.org/abs/2503.20083).
+The idea is that of GOLD (`GOLDTrainer` of the library TRL) and of approximate likelihood matching
+(Minixhofer et al. 2025, "Universal Cross-Tokenizer Distillation via Approximate Likelihood
+Matching", https://arxiv.org/abs/2503.20083).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From the tokens of a teacher to those of the student: the same text, or the nearest one.
 
-Wan et al. 2024, "Knowledge Fusion of Large Language Models", sec. 3.2 (FuseLLM),
+FuseLLM: Wan et al. 2024, "Knowledge Fusion of Large Language Models",
 https://arxiv.org/abs/2401.10491: exact match (EM) and minimal edit distance (MinED). Tokens are
 compared as the texts that they stand for, so that signs for word boundaries are spaces in all.
 """
