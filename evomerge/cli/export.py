@@ -50,12 +50,14 @@ def export(
     from evomerge.merging.sources import SourceLibrary
     from evomerge.recipe.merge import MergeRecipe
     from evomerge.reporting.leaderboard import find_row
+    from evomerge.reporting.model_card import model_card
     from evomerge.run.export import export_merged, export_mergekit, export_recipe
     from evomerge.sensitivity.provider import Calibrator
 
     if verify and form != "mergekit":
         raise click.UsageError("--verify compares with mergekit, so it needs --to mergekit")
-    row = find_row(read_leaderboard(run), candidate)
+    document = read_leaderboard(run)
+    row = find_row(document, candidate)
     recipe = MergeRecipe.model_validate(row["recipe"])
     library = SourceLibrary(Path("/"), calibrate=Calibrator())
     notes: tuple[str, ...] = ()
@@ -64,7 +66,7 @@ def export(
     elif form == "mergekit":
         notes = export_mergekit(recipe, library, out)
     else:
-        export_merged(recipe, library, out)
+        export_merged(recipe, library, out, model_card(document, row, recipe))
     for note in notes:
         log().print(f"note: {note}", markup=False)
     log().print(f"{row['candidate']} written to {out}", markup=False)

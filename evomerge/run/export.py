@@ -40,8 +40,16 @@ def export_mergekit(recipe: MergeRecipe, library: SourceLibrary, out: Path) -> t
     return notes
 
 
-def export_merged(recipe: MergeRecipe, library: SourceLibrary, out: Path) -> VocabularyPlan | None:
+def export_merged(
+    recipe: MergeRecipe, library: SourceLibrary, out: Path, card: str | None = None
+) -> VocabularyPlan | None:
     """Write the merged model, with both recipes beside the weights.
+
+    Args:
+        recipe: The recipe.
+        library: Opens its models.
+        out: The folder; must not exist or be empty.
+        card: A model card to put beside the weights.
 
     Returns:
         The vocabulary of the merged model, if the recipe asks for one.
@@ -53,4 +61,6 @@ def export_merged(recipe: MergeRecipe, library: SourceLibrary, out: Path) -> Voc
     # Not every recipe has a counterpart; ours is complete by itself.
     with suppress(RecipeError):
         files["mergekit_config.yml"] = mergekit_text(recipe, library)[0].encode()
+    if card is not None:
+        files["README.md"] = card.encode()
     return export_checkpoint(recipe, library, out, files=files)

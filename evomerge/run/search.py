@@ -128,7 +128,7 @@ def _refine(
 
     if not is_refined(store, search.recipe.refine):
         store.write_facts({"recipe": search.recipe.model_dump(mode="json")})
-        refine_winner(search, store, folder.refined, progress)
+        refine_winner(search, store, folder.refined.resolve(), progress)
 
 
 def _refuse_other_recipe(store: RunStore, search: PreparedSearch) -> None:
