@@ -25,16 +25,27 @@ if TYPE_CHECKING:
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of the recipe."
 )
-def search(recipe: Path, folder: Path | None, overrides: tuple[str, ...]) -> None:
+@click.option(
+    "--export",
+    "out",
+    type=click.Path(path_type=Path),
+    help="Write the winner's merged model into this folder in the end.",
+)
+def search(
+    recipe: Path, folder: Path | None, overrides: tuple[str, ...], out: Path | None
+) -> None:
     """Search for the best merge that RECIPE, ours or mergekit-evolve's, describes.
 
     A run folder that holds this search already is continued where it stopped.
     """
+    from evomerge.checkpoints import check_output_folder
     from evomerge.cli.console import log
     from evomerge.run.search import start_or_continue
     from evomerge.run.search_file import read_search
 
     run = folder or Path("runs") / recipe.stem
+    if out is not None:
+        check_output_folder(out)
     read = read_search(recipe, overrides)
     for note in read.notes:
         log().print(f"note: {note}", markup=False)
@@ -42,6 +53,10 @@ def search(recipe: Path, folder: Path | None, overrides: tuple[str, ...]) -> Non
         run,
         lambda progress, warn: start_or_continue(read.recipe, read.root, run, progress, warn),
     )
+    if out is not None:
+        from evomerge.cli.export import write_checkpoint
+
+        write_checkpoint(run, "winner", out)
 
 
 @click.command()

@@ -259,6 +259,10 @@ class Refinement(Strict):
             raise ValueError(
                 "cache.kind: sampled goes with loss.kind sampled_kl, and only with it"
             )
+        if self.fuse == "avg_logits" and self.loss.kind == "sampled_kl":
+            raise ValueError(
+                "fuse: avg_logits needs tokens that all teachers drew; take avg_probs"
+            )
         return self
 
     def under(self, root: Path) -> Refinement:

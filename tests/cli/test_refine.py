@@ -1,0 +1,161 @@
+"""A search ends with a refined model, in one command and in words a user can act on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from command_line import RECIPE, run_cli
+from students import write_texts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.slow
+
+REFINE = """
+refine:
+  data: {path: texts.jsonl}
+  teachers: [{model: %s/one}, {model: %s/two}]
+  train: {rate: 0.01, epochs: 1, batch_tokens: 256, pass_tokens: 128, rank: 4}
+"""
+
+
+def write_search(folder: Path, family: Path) -> Path:
+    """A search recipe with a refinement by two of its sources."""
+    write_texts(folder / "texts.jsonl")
+    file = folder / "search.yaml"
+    text = RECIPE.format(family=family, strategy="random") + REFINE % (family, family)
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def refined(family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a `run` that was refined, and its winner in `out`."""
+    folder = tmp_path_factory.mktemp("refined")
+    file = write_search(folder, family)
+    result = run_cli("search", file, "--run", folder / "run", "--export", folder / "out")
+    assert result.code == 0, result.err
+    return folder
+
+
+def leaderboard(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(run_cli("leaderboard", run, "--json").out)
+    return found
+
+
+def test_the_refined_model_and_its_control_are_candidates_with_lineage(refined: Path) -> None:
+    document = leaderboard(refined / "run")
+    rows = {row["kind"]: row for row in document["candidates"]}
+    assert rows["refined"]["parents"] == rows["control"]["parents"]
+    student = rows["refined"]["parents"][0]
+    assert student in {row["candidate"] for row in document["candidates"]}
+    for kind in ("refined", "control"):
+        assert rows[kind]["held_out_score"] is not None
+        assert rows[kind]["search_score"] is not None
+
+
+def test_the_verdict_compares_the_refined_model_with_the_merge_and_with_the_control(
+    refined: Path,
+) -> None:
+    text = leaderboard(refined / "run")["verdict"]["text"]
+    assert "than the merge it was made from" in text or "from the merge it was made from" in text
+    assert "the same merge trained on the texts alone on 24 held-out items" in text
+
+
+def test_a_refined_model_that_is_worse_does_not_win(refined: Path) -> None:
+    document = leaderboard(refined / "run")
+    rows = {row["candidate"]: row for row in document["candidates"]}
+    model = next(row for row in rows.values() if row["kind"] == "refined")
+    student = rows[model["parents"][0]]
+    better = model["search_score"] >= student["search_score"]
+    expected = model if better else student
+    assert document["verdict"]["winner"] == expected["candidate"]
+
+
+def test_the_exported_folder_has_a_card_with_held_out_scores(refined: Path) -> None:
+    card = (refined / "out" / "README.md").read_text()
+    assert "base_model_relation: merge" in card
+    assert "| this model | " in card
+    assert str(refined) not in card
+
+
+def test_a_refined_candidate_is_exported_from_its_recipe(refined: Path, tmp_path: Path) -> None:
+    result = run_cli(
+        "export", refined / "run", "refined", "--to", "checkpoint", "--out", tmp_path / "model"
+    )
+    assert result.code == 0, result.err
+    run_cli("export", refined / "run", "refined", "--out", tmp_path / "recipe.yaml")
+    again = run_cli("merge", tmp_path / "recipe.yaml", tmp_path / "again")
+    assert again.code == 0, again.err
+    one, other = (
+        (tmp_path / name / "model.safetensors").read_bytes() for name in ("model", "again")
+    )
+    assert one == other
+
+
+def test_a_refined_run_is_not_refined_again(refined: Path) -> None:
+    for command in (("refine", refined / "run"), ("resume", refined / "run")):
+        result = run_cli(*command)
+        assert result.code == 0, result.err
+        assert "training:" not in result.err
+
+
+def test_other_settings_refine_the_same_student_again(refined: Path, tmp_path: Path) -> None:
+    shutil.copytree(refined / "run", tmp_path / "run")
+    before = leaderboard(tmp_path / "run")
+    result = run_cli("refine", tmp_path / "run", "--set", "train.rank=2", "--set", "control=false")
+    assert result.code == 0, result.err
+    after = leaderboard(tmp_path / "run")
+    kinds = [row["kind"] for row in after["candidates"]]
+    assert kinds.count("refined") == 2
+    parents = {tuple(r["parents"]) for r in after["candidates"] if r["kind"] == "refined"}
+    assert len(parents) == 1
+    assert before["candidates"] != after["candidates"]
+
+
+def test_a_student_for_each_teacher_is_merged_with_the_others(
+    refined: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(refined / "run", tmp_path / "run")
+    result = run_cli(
+        "refine", tmp_path / "run", "--set", "mode=pairwise", "--set", "control=false"
+    )
+    assert result.code == 0, result.err
+    rows = leaderboard(tmp_path / "run")["candidates"]
+    names = {row["name"] for row in rows if row["kind"] == "refined"}
+    assert {"refined by one", "refined by two"} < names
+    merged = next(r for r in rows if r["recipe"].get("base_recipe") and r["kind"] == "refined")
+    assert len(merged["recipe"]["sources"]) == 2
+
+
+def test_the_estimate_says_how_much_is_kept(refined: Path) -> None:
+    result = run_cli("refine", refined / "run", "--estimate")
+    assert result.code == 0, result.err
+    assert "one: 3" in result.out
+    assert "k = 8 " in result.out
+    assert "% of the probability" in result.out
+
+
+def test_texts_that_are_items_of_the_search_are_refused(family: Path, tmp_path: Path) -> None:
+    file = write_search(tmp_path, family)
+    items = (family / "tasks").glob("*.jsonl")
+    document = json.loads(next(items).read_text().splitlines()[0])
+    question = next(value for value in document.values() if isinstance(value, str))
+    line = json.dumps({"text": question})
+    (tmp_path / "texts.jsonl").write_text(f"{line}\n")
+    result = run_cli("check", file)
+    assert result.code == 2
+    assert "refine.data" in result.err
+    assert "item" in result.err
+
+
+def test_a_search_that_has_not_finished_has_nothing_to_refine(
+    family: Path, tmp_path: Path
+) -> None:
+    result = run_cli("refine", tmp_path / "nowhere")
+    assert result.code == 1
+    assert result.err.count("\n") == 1
