@@ -217,6 +217,22 @@ def test_a_cache_without_a_sound_manifest_or_index_is_one_line(
         TeacherCache(built)
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "index.npy"])
+def test_a_file_that_cannot_be_read_is_one_line(built: Path, name: str) -> None:
+    (built / name).unlink()
+    (built / name).mkdir()
+    with pytest.raises(RunError, match=rf"{name}: cannot be read: Is a directory"):
+        TeacherCache(built)
+
+
+def test_what_a_dead_process_left_is_removed(built: Path, it: Lesson) -> None:
+    whole = contents(built)
+    shutil.copytree(built / "00001", built / ".tmp-00001")
+    (built / ".tmp-manifest").write_bytes(b"{")
+    it.build(built)
+    assert contents(built) == whole
+
+
 def test_a_folder_of_something_else_is_left_alone(
     tmp_path: Path,
     it: Lesson,
