@@ -105,7 +105,7 @@ def build(
         manifest = _begin(folder, key, parts)
         for number, part in enumerate(parts):
             known = manifest.shards[number : number + 1]
-            if not all(_is_sound(folder, entry, repair=repair) for entry in known) or not known:
+            if not any(_is_sound(folder, entry, repair=repair) for entry in known):
                 count = _counting(progress, done, total)
                 rows = _predict(awake(), part, key.target, batch_tokens, count)
                 manifest = _commit(folder, manifest, number, _write(folder, part, rows))

@@ -62,6 +62,7 @@ def read_chat(
     is_end = [token in ends for token in ids]
     supervised = torch.zeros(len(ids), dtype=torch.bool)
     for start, stop in spans:
+        # A token may hold the template's last words and the turn's first: it counts.
         inside = [n for n, (a, b) in enumerate(offsets) if a < stop and b > start]
         supervised[inside] = True
         supervised[_ending(text, stop, offsets, is_end)] = True

@@ -1,7 +1,9 @@
 """Rows on disk: a folder of plain arrays that is there whole or not at all.
 
-`ids.npy` (uint16, or uint32 for a vocabulary over 65,536), `log_probs.npy` and `tail.npy`
-(float16) and `nll.npy` (float32). Log-probabilities lie between about -20 and 0, where float16 has
+Of every row `lengths.npy` (uint16) holds the number of its tokens, `tail.npy` (float16) and
+`nll.npy` (float32) the rest. The tokens of all rows are in `ids.npy` (uint16, or uint32 for a
+vocabulary over 65,536) and `log_probs.npy` (float16), one row behind the other: rows of drawn
+tokens differ much in length. Log-probabilities lie between about -20 and 0, where float16 has
 steps of at most 1/64.
 """
 
@@ -30,9 +32,9 @@ TEMPORARY = ".tmp-"
 
 
 def bytes_per_row(k: int, vocabulary: int) -> int:
-    """Bytes that one position takes on disk."""
-    tail_and_nll = 2 + 4
-    return k * (id_dtype(vocabulary).itemsize + 2) + tail_and_nll
+    """Bytes that a row of k tokens takes on disk."""
+    length, tail, nll = 2, 2, 4
+    return k * (id_dtype(vocabulary).itemsize + 2) + length + tail + nll
 
 
 def id_dtype(vocabulary: int) -> np.dtype[Any]:
@@ -46,9 +48,11 @@ def write_shard(folder: Path, rows: TopK) -> dict[str, str]:
     Returns:
         A digest of every file, by its name.
     """
+    is_token = rows.log_probs > -torch.inf
     arrays: dict[str, NDArray[Any]] = {
-        "ids.npy": rows.ids.numpy().astype(id_dtype(rows.vocabulary)),
-        "log_probs.npy": rows.log_probs.numpy().astype("<f2"),
+        "lengths.npy": is_token.sum(dim=1).numpy().astype("<u2"),
+        "ids.npy": rows.ids[is_token].numpy().astype(id_dtype(rows.vocabulary)),
+        "log_probs.npy": rows.log_probs[is_token].numpy().astype("<f2"),
         "tail.npy": rows.tail.numpy().astype("<f2"),
         "nll.npy": rows.nll.numpy().astype("<f4"),
     }
@@ -95,15 +99,24 @@ class Shard:
     def __init__(self, folder: Path, digests: Mapping[str, str], vocabulary: int) -> None:
         if (wrong := damage(folder, digests)) is not None:
             raise RunError(f"{wrong}; delete the folder {folder} to have it made again")
-        arrays = [np.load(folder / name, mmap_mode="r") for name in digests]
-        self._ids, self._log_probs, self._tail, self._nll = arrays
+        arrays = (np.load(folder / name, mmap_mode="r") for name in digests)
+        self._lengths, self._ids, self._log_probs, self._tail, self._nll = arrays
+        self._ends = np.concatenate([[0], self._lengths.cumsum(dtype=np.int64)])
         self._vocabulary = vocabulary
 
     def rows(self, start: int, stop: int) -> TopK:
         """Some of the rows."""
+        lengths = torch.from_numpy(self._lengths[start:stop].astype(np.int64))
+        tokens = slice(self._ends[start], self._ends[stop])
+        width = int(lengths.max()) if len(lengths) else 0
+        is_token = torch.arange(width) < lengths[:, None]
+        ids = torch.zeros(is_token.shape, dtype=torch.long)
+        ids[is_token] = torch.from_numpy(self._ids[tokens].astype(np.int64))
+        log_probs = torch.full(is_token.shape, -torch.inf)
+        log_probs[is_token] = torch.from_numpy(self._log_probs[tokens].astype(np.float32))
         return TopK(
-            ids=torch.from_numpy(self._ids[start:stop].astype(np.int64)),
-            log_probs=torch.from_numpy(self._log_probs[start:stop].astype(np.float32)),
+            ids=ids,
+            log_probs=log_probs,
             tail=torch.from_numpy(self._tail[start:stop].astype(np.float32)),
             nll=torch.from_numpy(self._nll[start:stop].astype(np.float32)),
             vocabulary=self._vocabulary,

@@ -144,7 +144,7 @@ def _draws(sequences: abc.Sequence[Sequence], target: Target) -> Tensor:
 def _chunk(vocabulary: int, device: torch.device) -> int:
     """Positions of which the head makes logits at a time."""
     # The model's own logits, those in float32, and what is looked for in them.
-    return max(1, CHUNK_BYTES[device.type] // (vocabulary * 12))
+    return max(1, CHUNK_BYTES.get(device.type, CHUNK_BYTES["cpu"]) // (vocabulary * 12))
 
 
 def _on_cpu(rows: TopK) -> TopK:

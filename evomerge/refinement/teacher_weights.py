@@ -1,7 +1,8 @@
 """Which teacher is listened to, and how much.
 
 By the domain of an example, or by how well a teacher predicts the tokens that follow: the lowest
-cross entropy and FuseLLM's average, Wan et al. 2024, sec. 3.3, https://arxiv.org/abs/2401.10491.
+cross entropy (MinCE) and FuseLLM's average (AvgCE), Wan et al. 2024,
+https://arxiv.org/abs/2401.10491.
 """
 
 from __future__ import annotations

@@ -53,13 +53,9 @@ def test_rows_are_those_that_the_teacher_predicts(
     for sequence in it.sequences:
         (expected,) = Teacher(it.model).predict([sequence], target)
         rows = cache.rows(sequence.index)
-        width = expected.ids.shape[1]
-        assert torch.equal(rows.ids[:, :width], expected.ids)
+        assert torch.equal(rows.ids, expected.ids)
         assert rows.ids.dtype == torch.int64
-        torch.testing.assert_close(
-            rows.log_probs[:, :width], expected.log_probs, atol=2**-7, rtol=0
-        )
-        assert torch.isneginf(rows.log_probs[:, width:]).all()
+        torch.testing.assert_close(rows.log_probs, expected.log_probs, atol=2**-7, rtol=0)
         torch.testing.assert_close(rows.tail, expected.tail, atol=2**-7, rtol=0)
         torch.testing.assert_close(rows.nll, expected.nll)
         assert rows.vocabulary == VOCABULARY
@@ -164,7 +160,7 @@ def built(
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "empty", "missing"])
-@pytest.mark.parametrize("name", ["ids.npy", "log_probs.npy", "tail.npy", "nll.npy"])
+@pytest.mark.parametrize("name", ["lengths.npy", "ids.npy", "log_probs.npy", "nll.npy"])
 def test_a_damaged_part_is_one_line_and_made_again_when_asked(
     built: Path,
     it: Lesson,
@@ -219,6 +215,22 @@ def test_a_cache_without_a_sound_manifest_or_index_is_one_line(
     (built / name).write_bytes(content)
     with pytest.raises(RunError, match=message):
         TeacherCache(built)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "index.npy"])
+def test_a_file_that_cannot_be_read_is_one_line(built: Path, name: str) -> None:
+    (built / name).unlink()
+    (built / name).mkdir()
+    with pytest.raises(RunError, match=rf"{name}: cannot be read: Is a directory"):
+        TeacherCache(built)
+
+
+def test_what_a_dead_process_left_is_removed(built: Path, it: Lesson) -> None:
+    whole = contents(built)
+    shutil.copytree(built / "00001", built / ".tmp-00001")
+    (built / ".tmp-manifest").write_bytes(b"{")
+    it.build(built)
+    assert contents(built) == whole
 
 
 def test_a_folder_of_something_else_is_left_alone(

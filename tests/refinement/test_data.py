@@ -85,6 +85,30 @@ def test_a_record_that_cannot_be_used_is_named_with_its_line(
         read_examples(write(tmp_path, {"text": "fine"}, record))
 
 
+SCALARS = st.none() | st.booleans() | st.integers() | st.text(max_size=3)
+KEYS = st.sampled_from(["text", "prompt", "completion", "messages", "domain", "role", "content"])
+RECORDS = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(record=RECORDS)
+def test_any_json_is_an_example_or_one_line(
+    tmp_path_factory: pytest.TempPathFactory, record: object
+) -> None:
+    file = write(tmp_path_factory.mktemp("any"), record)
+    found, message = (), ""
+    try:
+        found = read_examples(file).examples
+    except RecipeError as error:
+        message = str(error)
+    assert len(found) == 1 or message.startswith(f"{file}: line 1 has ")
+    assert "\n" not in message
+    assert len(in_words(found)) >= len(found)
+
+
 def test_the_kind_of_a_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"a\.csv: refine data are read from \.txt and"):
         read_examples(tmp_path / "a.csv")

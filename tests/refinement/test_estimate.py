@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from lessons import VOCABULARY, lesson
+from lessons import SAMPLED, VOCABULARY, lesson
 
 from evomerge.refinement.estimate import estimate
 from evomerge.refinement.shards import bytes_per_row
@@ -41,6 +42,17 @@ def test_a_peaked_teacher_needs_few_tokens_and_a_flat_one_draws(family: Path) ->
     flat = estimate(Teacher(it.model), it.sequences, VOCABULARY)
     assert flat.enough is None
     assert flat.sizes[-1].mass == pytest.approx(128 / 257)
+
+
+def test_the_size_of_a_cache_of_draws_is_about_what_it_will_be(
+    family: Path, tmp_path: Path
+) -> None:
+    it = lesson(family, ["red and green and blue", "the sun and the moon"])
+    it.model.lm_head.weight.mul_(3)
+    it.build(tmp_path, key=replace(it.key, target=replace(SAMPLED, k=50)))
+    size = sum(file.stat().st_size - 128 for file in (tmp_path / "00000").iterdir())
+    found = estimate(Teacher(it.model), it.sequences, VOCABULARY)
+    assert found.drawn_bytes == pytest.approx(size, rel=0.1)
 
 
 def test_only_a_few_sequences_are_tried(family: Path) -> None:

@@ -17,31 +17,38 @@ if TYPE_CHECKING:
 
 @settings(max_examples=20)
 @given(
-    rows=st.lists(st.integers(0, 299), min_size=1, max_size=6),
+    lengths=st.lists(st.integers(1, 5), min_size=1, max_size=6),
     vocabulary=st.sampled_from([300, 1 << 16, (1 << 16) + 1, 200_000]),
 )
 def test_a_shard_holds_tokens_exactly_and_log_probs_to_a_64th(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[int], vocabulary: int
+    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], vocabulary: int
 ) -> None:
     folder = tmp_path_factory.mktemp("shard") / "00000"
+    rng = torch.Generator().manual_seed(sum(lengths))
+    shape, n = (len(lengths), max(lengths)), len(lengths)
+    padding = torch.arange(shape[1]) >= torch.tensor(lengths)[:, None]
+    ids = torch.randint(vocabulary - 300, vocabulary, shape, generator=rng)
+    log_probs = -20 * torch.rand(shape, generator=rng)
     written = TopK(
-        ids=torch.tensor(rows)[:, None] + (vocabulary - 300),
-        log_probs=-torch.tensor(rows)[:, None] / 15.1,
-        tail=torch.full((len(rows),), -torch.inf),
-        nll=torch.tensor(rows) / 7,
+        ids=ids.masked_fill(padding, 0),
+        log_probs=log_probs.masked_fill(padding, -torch.inf),
+        tail=torch.full((n,), -torch.inf),
+        nll=torch.rand(n, generator=rng),
         vocabulary=vocabulary,
     )
     digests = write_shard(folder, written)
-    read = Shard(folder, digests, vocabulary).rows(0, len(rows))
+    shard = Shard(folder, digests, vocabulary)
+    read = shard.rows(0, n)
     assert torch.equal(read.ids, written.ids)
     torch.testing.assert_close(read.log_probs, written.log_probs, atol=2**-6, rtol=0)
     assert torch.equal(read.tail, written.tail)
     assert torch.equal(read.nll, written.nll)
-    headers = 4 * 128
+    assert torch.equal(shard.rows(n - 1, n).ids, written.ids[-1:, : lengths[-1]])
+    headers = 5 * 128
     size = sum(file.stat().st_size for file in folder.iterdir())
-    assert size == headers + len(rows) * bytes_per_row(1, vocabulary)
+    assert size == headers + sum(bytes_per_row(length, vocabulary) for length in lengths)
 
 
 def test_tokens_take_two_bytes_as_long_as_they_can() -> None:
     assert [id_dtype(size).itemsize for size in (65_536, 65_537)] == [2, 4]
-    assert bytes_per_row(64, 151_936) == 64 * 6 + 6
+    assert [bytes_per_row(k, 151_936) for k in (8, 16, 32, 64, 128)] == [56, 104, 200, 392, 776]
