@@ -135,7 +135,7 @@ def test_a_student_for_each_teacher_is_merged_with_the_others(
 def test_the_estimate_says_how_much_is_kept(refined: Path) -> None:
     result = run_cli("refine", refined / "run", "--estimate")
     assert result.code == 0, result.err
-    assert "one: 3" in result.out
+    assert "one: 1,418 tokens to predict" in result.out
     assert "k = 8 " in result.out
     assert "% of the probability" in result.out
 

@@ -70,7 +70,7 @@ def test_settings_are_the_same_after_a_round_trip_with_or_without_defaults(
         ("cache: {kind: sampled}", "sampled goes with loss.kind sampled_kl, and only with it"),
         (
             "fuse: avg_logits\nloss: {kind: sampled_kl}\ncache: {kind: sampled}",
-            "fuse: avg_logits needs tokens that all teachers drew; take avg_probs",
+            "fuse: avg_logits needs tokens that all teachers have; take avg_probs",
         ),
         ("teachers: []", "names no teacher; leave it out for the sources of the search"),
         ("teachers: [a/x, b/x]", "two teachers are called 'x'; give each a 'name'"),
