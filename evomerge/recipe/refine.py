@@ -261,7 +261,7 @@ class Refinement(Strict):
             )
         if self.fuse == "avg_logits" and self.loss.kind == "sampled_kl":
             raise ValueError(
-                "fuse: avg_logits needs tokens that all teachers drew; take avg_probs"
+                "fuse: avg_logits needs tokens that all teachers have; take avg_probs"
             )
         return self
 

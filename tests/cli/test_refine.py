@@ -142,11 +142,10 @@ def test_the_estimate_says_how_much_is_kept(refined: Path) -> None:
 
 def test_texts_that_are_items_of_the_search_are_refused(family: Path, tmp_path: Path) -> None:
     file = write_search(tmp_path, family)
-    items = (family / "tasks").glob("*.jsonl")
-    document = json.loads(next(items).read_text().splitlines()[0])
-    question = next(value for value in document.values() if isinstance(value, str))
-    line = json.dumps({"text": question})
-    (tmp_path / "texts.jsonl").write_text(f"{line}\n")
+    lines = (family / "tasks" / "tiny_choice.jsonl").read_text().splitlines()
+    items = [json.loads(line) for line in lines]
+    texts = [json.dumps({"prompt": i["question"], "completion": " any."}) for i in items]
+    (tmp_path / "texts.jsonl").write_text("\n".join(texts))
     result = run_cli("check", file)
     assert result.code == 2
     assert "refine.data" in result.err
