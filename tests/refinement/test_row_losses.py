@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -98,6 +100,19 @@ def test_the_ghost_is_exact_where_the_student_has_nothing_left_for_the_tail() ->
     assert torch.allclose(found.double(), expected, rtol=1e-5)
     _, full = measure(divergence(lambda _: teacher.clone()), logits)
     assert torch.allclose(found[:, :2], full[:, :2], rtol=1e-5)
+
+
+@pytest.mark.parametrize("tail", ["ghost", "renormalised", "zero"])
+def test_what_fills_up_a_row_stands_for_no_token(tail: str) -> None:
+    targets = top_k_of(Q.log().roll(1), 2)
+    expected = measure(TopKDivergence(targets, tail), Z)
+    filled = replace(
+        targets,
+        ids=torch.nn.functional.pad(targets.ids, (0, 3)),
+        log_probs=torch.nn.functional.pad(targets.log_probs, (0, 3), value=-torch.inf),
+    )
+    found = measure(TopKDivergence(filled, tail), Z)
+    assert all(torch.equal(*each) for each in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize(
