@@ -85,3 +85,14 @@ def tensors(recipe: MergeRecipe) -> dict[str, torch.Tensor]:
         found[job.name] = torch.empty(job.shape, dtype=job.dtype)
         merge_tensor(operands, job, found[job.name])
     return found
+
+
+class StopAfter:
+    """Asks a training to stop after so many optimiser steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left <= 0

@@ -118,26 +118,24 @@ def open_family(recipe: MergeRecipe, library: SourceLibrary, calibrator: Calibra
     for label, texts in zip(labels, given, strict=True):
         if texts is None:
             raise RecipeError(f"calibration.texts: has no file for {label}; give it one")
-    family, tokenizer = open_models(recipe, library, calibrator.device)
-    window = window_of(family.model)
+    checkpoint = library.model(recipe.base)
+    model, tokenizer = load_checkpoint(checkpoint, torch.float32, choose_device(calibrator.device))
+    window = window_of(model)
     found = [texts.documents(tokenizer, window) for texts in given if texts is not None]
-    return replace(family, texts=found)
+    return replace(family_of(recipe, library, model), texts=found)
 
 
-def open_models(recipe: MergeRecipe, library: SourceLibrary, device: str) -> tuple[Family, Any]:
-    """Open the models of a recipe and load the base, without texts.
+def family_of(recipe: MergeRecipe, library: SourceLibrary, model: Any) -> Family:
+    """The models of a recipe around a live one, without texts.
 
     Args:
         recipe: The recipe.
         library: Opens its models.
-        device: Where models run.
-
-    Returns:
-        The models, and the base's tokenizer.
+        model: Its base, or any model of that shape, as a live model.
 
     Raises:
         RecipeError: The recipe changes layers or vocabulary.
-        ModelError: A model cannot be opened or run.
+        ModelError: A model cannot be opened.
     """
     for name in ("stack", "tokenizer", "mergekit_compat"):
         if getattr(recipe, name) is not None:
@@ -146,14 +144,11 @@ def open_models(recipe: MergeRecipe, library: SourceLibrary, device: str) -> tup
                 "arithmetic; export it first and calibrate with that as a source"
             )
     operands = library.operands(recipe)
-    checkpoint = library.model(recipe.base)
-    model, tokenizer = load_checkpoint(checkpoint, torch.float32, choose_device(device))
-    family = Family(
+    return Family(
         recipe=recipe,
         model=model,
-        names=stored_names(model, checkpoint.headers),
+        names=stored_names(model, library.model(recipe.base).headers),
         operands=operands,
         jobs={job.name: job for job in operands.plan.jobs},
         texts=(),
     )
-    return family, tokenizer

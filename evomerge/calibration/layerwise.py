@@ -98,7 +98,8 @@ class LayerwiseMerge:
             for name in outside:
                 yield name, self.family.merged(name)
 
-        write_model(self.family, library, out, [*inside, *outside], tensors(), files)
+        recipe, jobs = self.family.recipe, self.family.jobs
+        write_model(recipe, jobs, library, out, [*inside, *outside], tensors(), files)
 
     def _advance(self, index: int, solve: Solver) -> dict[str, Tensor]:
         """Solve a layer and run it; its tensors by their stored names."""

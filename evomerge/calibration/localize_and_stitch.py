@@ -100,7 +100,8 @@ def localize_and_stitch(
                 progress(source * settings.steps + step + 1, total)
         masks.append({family.names[live]: (each > 0).cpu() for live, each in logits.items()})
     tensors = ((name, _stitch(family, masks, name)) for name in family.jobs)
-    write_model(family, library, out, list(family.jobs), tensors, files or {})
+    jobs = family.jobs
+    write_model(recipe, jobs, library, out, list(jobs), tensors, files or {})
 
 
 def _start(family: Family, source: int, name: str) -> Tensor:

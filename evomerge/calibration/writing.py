@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from evomerge.calibration.family import Family
+    from evomerge.merging.plan import TensorJob
     from evomerge.merging.sources import SourceLibrary
+    from evomerge.recipe.merge import MergeRecipe
 
 
 def write_model(
-    family: Family,
+    recipe: MergeRecipe,
+    jobs: Mapping[str, TensorJob],
     library: SourceLibrary,
     out: Path,
     order: Sequence[str],
@@ -33,7 +35,8 @@ def write_model(
     """Write a model whose tensors come in any order.
 
     Args:
-        family: Has the recipe, which says what tensors are stored in.
+        recipe: Says which config and tokenizer the model has.
+        jobs: The jobs of its plan, which say what tensors are stored in.
         library: Has config and tokenizer.
         out: The folder; must not exist or be empty.
         order: The names of all tensors, as they will come.
@@ -44,13 +47,13 @@ def write_model(
         MergeError: A tensor is not finite.
         OutputError: `out` cannot be written; DiskFullError if the disk is full.
     """
-    specs = {name: (family.jobs[name].dtype, family.jobs[name].shape) for name in order}
-    own_files = result_files(family.recipe, library.model)
+    specs = {name: (jobs[name].dtype, jobs[name].shape) for name in order}
+    own_files = result_files(recipe, library.model)
     with CheckpointWriter(out, specs, max_shard_bytes=SHARD_BYTES) as writer:
         for name, tensor in tensors:
             if not torch.isfinite(tensor).all():
                 raise MergeError(f"tensor {name}: the result has NaN or infinite entries")
             writer.write(name, tensor)
-        config = config_file(family.recipe, library)
+        config = config_file(recipe, library)
         for name, content in {"config.json": config, **own_files, **files}.items():
             writer.add_file(name, content)

@@ -259,6 +259,8 @@ class Refinement(Strict):
             raise ValueError(
                 "cache.kind: sampled goes with loss.kind sampled_kl, and only with it"
             )
+        if self.train.what == "layerwise" and self.mode == "pairwise":
+            raise ValueError("mode: pairwise has a student for each teacher; layerwise has one")
         if self.fuse == "avg_logits" and self.loss.kind == "sampled_kl":
             raise ValueError(
                 "fuse: avg_logits needs tokens that all teachers have; take avg_probs"

@@ -128,6 +128,17 @@ def in_words(examples: Iterable[Example]) -> tuple[str, ...]:
     return tuple(texts)
 
 
+def as_record(example: Example) -> dict[str, str]:
+    """An example as an object of a file of calibration texts; a chat as the text of its turns."""
+    match example.content:
+        case str(text):
+            return {"text": text}
+        case Prompted(prompt, completion):
+            return {"prompt": prompt, "completion": completion}
+        case turns:
+            return {"text": "\n".join(turn.content for turn in turns)}
+
+
 def _parse(record: object) -> tuple[Content, str | None] | None:
     content: Content | None
     domain = record.get("domain") if isinstance(record, dict) else None

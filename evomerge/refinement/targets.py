@@ -60,7 +60,8 @@ def targets_of(
         RecipeError: A sequence has no teacher.
         EvomergeError: A cache cannot be built or read.
     """
-    if not work.teachers:
+    # Layers are fitted to those of sources, whatever teachers predict.
+    if not work.teachers or work.settings.train.what == "layerwise":
         return None
     rule = fusion_of(work.settings.fuse, work.teachers, read)
     if rule == "by_domain":

@@ -101,7 +101,8 @@ def distillations(
     groups = {REFINED: teachers}
     if settings.mode == "pairwise":
         groups = {f"{REFINED} by {teacher.label}": (teacher,) for teacher in teachers}
-    if settings.control:
+    # Layers are fitted to those of sources: there is nothing to learn from texts alone.
+    if settings.control and settings.train.what != "layerwise":
         groups[CONTROL] = ()
     workers, threads = plan_workers(recipe, search.parameters)
     # Another student, or other settings, are another training.

@@ -1,0 +1,203 @@
+"""What can be trained of a student: an update of low rank, all weights, coefficients, layers."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from blake3 import blake3
+
+from evomerge.calibration.family import family_of
+from evomerge.calibration.mixture import Mixture, check_linear
+from evomerge.calibration.prodistill import ProDistillSettings, prodistill
+from evomerge.calibration.writing import write_model
+from evomerge.checkpoints import open_checkpoint
+from evomerge.checkpoints.durability import write_atomically
+from evomerge.errors import EvaluationError, RunError
+from evomerge.recipe.calibration import CalibrationSettings
+from evomerge.recipe.merge import MergeRecipe, Source
+from evomerge.refinement.coefficients import CoefficientTraining
+from evomerge.refinement.data import as_record
+from evomerge.refinement.layers import layers_to_train
+from evomerge.refinement.lesson import CHECKPOINTS
+from evomerge.refinement.low_rank import adapter_files, attach
+from evomerge.sensitivity.provider import Calibrator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from evomerge.refinement.lesson import Lesson
+    from evomerge.refinement.student import Student
+
+    Course = dict[str, Any]
+    Method = Callable[[Lesson], tuple[MergeRecipe, Course]]
+    """Trains a student, and returns what it has become and how the training went."""
+
+RATES = {"lora": 1e-4, "full": 5e-6, "coefficients": 1e-2}
+"""Highest learning rates where a recipe gives none: a merge lies in a basin that is trained."""
+
+
+def train_low_rank(lesson: Lesson) -> tuple[MergeRecipe, Course]:
+    """Train a low-rank update: a task vector that later searches can use as any other."""
+    train, base = lesson.train, lesson.library.model(lesson.work.student.base)
+    layers = layers_to_train(lesson.work, lesson.library, lesson.weights)
+    alpha = train.alpha or 2 * train.rank
+    attach(lesson.model, rank=train.rank, alpha=alpha, layers=layers, seed=train.seed)
+    course = _fit(lesson, lesson.student())
+    files = adapter_files(lesson.model, rank=train.rank, alpha=alpha, base=base.reference)
+    folder = _write_adapter(lesson.folder, *files)
+    return _updated(lesson.work.student, folder), course | {"layers": sorted(layers)}
+
+
+def train_all(lesson: Lesson) -> tuple[MergeRecipe, Course]:
+    """Train all weights, and write the model."""
+    lesson.model.requires_grad_(requires_grad=True)
+    course = _fit(lesson, lesson.student())
+    recipe = lesson.work.student
+    jobs = {job.name: job for job in lesson.library.operands(recipe).plan.jobs}
+    folder = lesson.folder / "model"
+    order = sorted(lesson.weights)
+    tensors = ((name, lesson.weights[name].detach().to(jobs[name].dtype)) for name in order)
+    shutil.rmtree(folder, ignore_errors=True)
+    write_model(recipe, jobs, lesson.library, folder, order, tensors, {})
+    return _whole(recipe, folder), course
+
+
+def train_coefficients(lesson: Lesson) -> tuple[MergeRecipe, Course]:
+    """Train the coefficients of task arithmetic."""
+    family = family_of(check_linear(lesson.work.student), lesson.library, lesson.model)
+    mixture = Mixture(family)
+    training = CoefficientTraining(
+        mixture,
+        lesson.student(),
+        lesson.train,
+        lesson.train.rate or RATES["coefficients"],
+        lesson.folder / CHECKPOINTS,
+    )
+    passes, watched = lesson.passes()
+    done = training.run(passes, watched, lambda *told: lesson.tell("training", *told), lesson.stop)
+    if not done:
+        raise RunError(f"{lesson.folder}: the training was stopped; it can be continued")
+    return mixture.recipe(training.best, lesson.library.root), {
+        "steps": len(training.losses),
+        "tokens": passes.tokens(),
+        "supervised": passes.supervised(),
+        "validation_losses": training.validation_losses,
+        "losses": training.losses,
+    }
+
+
+def train_layers(lesson: Lesson) -> tuple[MergeRecipe, Course]:
+    """Fit the merge's layers to those of its sources, one after the other (ProDistill)."""
+    work, folder = lesson.work, lesson.folder / "texts"
+    folder.mkdir(exist_ok=True)
+    texts = {}
+    for source in check_linear(work.student).sources:
+        own = [e for e in lesson.examples.examples if e.domain in {source.label, None}]
+        texts[source.label] = str(folder / f"{source.label}.jsonl")
+        lines = [json.dumps(as_record(each)) for each in own or lesson.examples.examples]
+        (folder / f"{source.label}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    calibration = CalibrationSettings(
+        texts=texts,
+        samples=len(lesson.examples.examples),
+        max_tokens=work.settings.data.max_tokens,
+    )
+    recipe = work.student.model_copy(update={"calibration": calibration})
+    settings = ProDistillSettings(
+        epochs=lesson.train.epochs, **({"rate": lesson.train.rate} if lesson.train.rate else {})
+    )
+    out = lesson.folder / "model"
+    shutil.rmtree(out, ignore_errors=True)
+    prodistill(
+        recipe,
+        lesson.library,
+        Calibrator(device=work.device),
+        settings,
+        out,
+        progress=lambda *told: lesson.tell("layers", *told),
+    )
+    return _whole(work.student, out), {}
+
+
+METHODS: dict[str, Method] = {
+    "lora": train_low_rank,
+    "full": train_all,
+    "coefficients": train_coefficients,
+    "layerwise": train_layers,
+}
+
+
+def _fit(lesson: Lesson, student: Student) -> Course:
+    # transformers' Trainer takes seconds to import.
+    from evomerge.refinement import trainer as training
+
+    train, checkpoints = lesson.train, lesson.folder / CHECKPOINTS
+    passes, watched = lesson.passes()
+    course = training.Course(
+        checkpoints,
+        train.patience,
+        lambda *told: lesson.tell("training", *told),
+        lesson.stop,
+    )
+    arguments = training.arguments_of(
+        train,
+        checkpoints,
+        rate=train.rate or RATES[train.what],
+        passes=len(passes),
+        validated=watched is not None,
+    )
+    trainer = training.RefineTrainer(student, arguments, passes, watched, [course])
+    trainer.fit()
+    if course.stopped:
+        raise RunError(f"{lesson.folder}: the training was stopped; it can be continued")
+    history = trainer.state.log_history
+    losses = training.validation_losses(history)
+    if not all(map(math.isfinite, losses)):
+        raise EvaluationError("the loss is not finite; train with a lower train.rate")
+    if watched is not None:
+        training.load_trained(student, checkpoints / training.BEST)
+    return {
+        "steps": trainer.state.global_step,
+        "tokens": passes.tokens(),
+        "supervised": passes.supervised(),
+        "validation_losses": losses,
+        "losses": training.training_losses(history),
+    }
+
+
+def _write_adapter(folder: Path, weights: bytes, config: bytes) -> Path:
+    """Write an adapter to a folder that is called after its content."""
+    found = folder / f"adapter-{blake3(weights + config).hexdigest()[:12]}"
+    found.mkdir(exist_ok=True)
+    write_atomically(found / "adapter_config.json", config)
+    write_atomically(found / "adapter_model.safetensors", weights)
+    return found
+
+
+def _whole(student: MergeRecipe, model: Path) -> MergeRecipe:
+    """The recipe of a model that took the place of a merge; its folder is called after it."""
+    identity = open_checkpoint(str(model), root=Path("/")).identity()
+    called = model.with_name(f"model-{identity[:12]}")
+    if not called.exists():
+        model.rename(called)
+    source = Source(model=str(called), name="refined")
+    return MergeRecipe(
+        base=student.base, sources=(source,), operator="linear", dtype=student.dtype
+    )
+
+
+def _updated(student: MergeRecipe, adapter: Path) -> MergeRecipe:
+    """The recipe of a merge and an update of it."""
+    return MergeRecipe(
+        base=student.base,
+        sources=(
+            Source(recipe=student, name="merge"),
+            Source(model=f"{student.base}+{adapter}", name="update"),
+        ),
+        operator="task_arithmetic",
+        parameters={"weight": 1.0},
+        dtype=student.dtype,
+    )
