@@ -47,7 +47,9 @@ def divergence(
 
     def log_probs(rows: slice) -> Tensor:
         logits = standardise(teacher(rows)) if standardised else teacher(rows)
-        return torch.log_softmax(logits.div_(temperature), dim=-1)
+        if temperature != 1:
+            logits = logits.div_(temperature)
+        return torch.log_softmax(logits, dim=-1)
 
     loss: RowLoss = _Divergence(log_probs, beta)
     if temperature != 1:
