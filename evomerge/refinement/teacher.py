@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from evomerge.errors import CompatibilityError, EvaluationError, ModelError
+from evomerge.errors import CompatibilityError, EvaluationError
 from evomerge.operators.randomness import generator
+from evomerge.refinement.heads import head_of, last_hidden_states
 from evomerge.refinement.kept import concatenate, sampled, top_k
 from evomerge.refinement.packing import Pack, lay_out
 from evomerge.refinement.predictions import TopK
@@ -44,51 +45,27 @@ class Target:
 
 
 class Teacher:
-    """A causal language model of transformers in two halves: its decoder, and all behind it.
+    """A causal language model of transformers in two halves: its layers, and its head.
 
     Args:
         model: The model, in evaluation mode.
 
     Raises:
-        ModelError: Its decoder cannot be told from its head.
+        ModelError: What its head does is not known; see `head_of`.
     """
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self._decoder = model.get_decoder()
-        self._answer: Any = None
-        if self._decoder is model:
-            raise ModelError(
-                f"a teacher of the class {type(model).__name__}: its decoder cannot be told from "
-                "its head; use a model of another architecture"
-            )
+        self._head = head_of(model)
 
     def hidden(self, ids: Tensor) -> Tensor:
         """The last hidden states of padded rows, shape `(rows, longest, width)`."""
         # A causal model never looks at padding on the right: no mask is needed.
-        outputs = self._decoder(input_ids=ids.to(self.model.device), use_cache=False)
-        self._answer = type(outputs)
-        hidden: Tensor = outputs.last_hidden_state
-        return hidden
+        return last_hidden_states(self.model, input_ids=ids.to(self.model.device), use_cache=False)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """What the model makes of hidden states: head, bias, scale, soft cap and so on.
-
-        Args:
-            hidden: Shape `(n, width)`.
-
-        Returns:
-            Shape `(n, rows of the head)`, in the model's precision.
-        """
-        outputs = self._answer(last_hidden_state=hidden[None])
-        # The model runs its own forward pass around a decoder that has its answer already.
-        self._decoder.forward = lambda *_, **__: outputs
-        try:
-            ids = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
-            logits: Tensor = self.model(input_ids=ids, use_cache=False).logits[0]
-        finally:
-            del self._decoder.forward
-        return logits
+        """Logits of hidden states: from shape `(n, width)` to `(n, rows of the head)`, float32."""
+        return self._head.logits(hidden)
 
     @torch.no_grad()
     def predict(self, sequences: abc.Sequence[Sequence], target: Target) -> list[TopK]:
