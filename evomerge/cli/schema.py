@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from evomerge.recipe.schema import Strict
 
 
 @click.command()
@@ -14,5 +19,9 @@ def schema(kind: str) -> None:
     from evomerge.recipe.refine import Refinement
     from evomerge.recipe.search import SearchRecipe
 
-    models = {"search": SearchRecipe, "merge": MergeRecipe, "refine": Refinement}
+    models: dict[str, type[Strict]] = {
+        "search": SearchRecipe,
+        "merge": MergeRecipe,
+        "refine": Refinement,
+    }
     print_json(models[kind].model_json_schema())
