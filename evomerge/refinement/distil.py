@@ -22,14 +22,17 @@ from evomerge.live_model import choose_device, choose_dtype, load_model, named_w
 from evomerge.merging.resident import ResidentWeights
 from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.merge import MergeRecipe, Source
+from evomerge.refinement.beside import beside_of
 from evomerge.refinement.data import read_examples, validation_part
 from evomerge.refinement.layers import layers_to_train
 from evomerge.refinement.low_rank import adapter_files, attach
 from evomerge.refinement.packing import keeps_apart
+from evomerge.refinement.pass_loss import loss_of
 from evomerge.refinement.passes import Passes, plan_passes
 from evomerge.refinement.sequences import make_sequences
 from evomerge.refinement.student import Student
-from evomerge.refinement.targets import loss_of, targets_of
+from evomerge.refinement.targets import targets_of
+from evomerge.refinement.voices import Reading
 from evomerge.sensitivity.provider import Calibrator
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
     from evomerge.recipe.refine import Refinement, Teacher
     from evomerge.refinement import sequences
     from evomerge.refinement.passes import Targets
-    from evomerge.refinement.targets import Tell
+    from evomerge.refinement.voices import Tell
 
 RATES = {"lora": 1e-4, "full": 5e-6}
 """Highest learning rates where a recipe gives none: a merge lies in a basin that is trained."""
@@ -126,20 +129,22 @@ class _Training:
         model, tokenizer = load_model(base.folder, choose_dtype(work.dtype, device), device)
         found = read_examples(Path(self._settings.data.path))
         read, dropped = make_sequences(found.examples, tokenizer, self._settings.data.max_tokens)
-        targets = targets_of(work, self._library, read, len(tokenizer), self._tell)
+        reading = Reading(examples=found.examples, sequences=read, tokenizer=tokenizer)
         weights = named_weights(model, base.headers)
         ResidentWeights(weights, self._library).merge(work.student)
+        taught = targets_of(work, self._library, reading, self._tell, (model, weights))
+        beside = beside_of(work, self._library, len(tokenizer))
         layers = layers_to_train(work, self._library, weights)
         alpha = self._train.alpha or 2 * self._train.rank
         attach(model, rank=self._train.rank, alpha=alpha, layers=layers, seed=self._train.seed)
-        loss = loss_of(self._settings.loss, len(tokenizer), taught=targets is not None)
+        loss = loss_of(self._settings.loss, taught.tongue if taught else None, beside)
         student = Student(model, loss, len(tokenizer))
         held = validation_part(found.examples, self._settings.data.validation)
         course = self._fit(
             student,
             [each for each in read if each.index not in held],
             [each for each in read if each.index in held],
-            targets,
+            taught.targets if taught else None,
         )
         files = adapter_files(model, rank=self._train.rank, alpha=alpha, base=base.reference)
         return course | {
@@ -148,6 +153,7 @@ class _Training:
             "texts": len(found.examples),
             "duplicates": found.duplicates,
             "dropped": dropped,
+            "alignment": dict(taught.notes) if taught else {},
             "seconds": round(time.monotonic() - started, 1),
         }
 
@@ -215,7 +221,9 @@ def _contents(work: Distillation, library: SourceLibrary) -> dict[str, str]:
         "the chat template": blake3(str(chat_template(base.folder)).encode()).hexdigest(),
     }
     for teacher in work.teachers:
-        found[f"{teacher.model}, a teacher"] = library.model(teacher.model).identity()
+        checkpoint = library.model(teacher.model)
+        found[f"{teacher.model}, a teacher"] = checkpoint.identity()
+        found[f"{teacher.model}, its tokenizer"] = str(tokenizer_digest(checkpoint.folder))
     return found | {name: version(name) for name in ("torch", "transformers", "peft")}
 
 

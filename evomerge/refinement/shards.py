@@ -1,8 +1,8 @@
 """Rows on disk: a folder of plain arrays that is there whole or not at all.
 
 `ids.npy` (uint16, or uint32 for a vocabulary over 65,536), `log_probs.npy` and `tail.npy`
-(float16) and `nll.npy` (float32). Log-probabilities lie between about -20 and 0, where float16 has
-steps of at most 1/64.
+(float16), `nll.npy`, and where they are known `mean.npy` and `deviation.npy` (float32).
+Log-probabilities lie between about -20 and 0, where float16 has steps of at most 1/64.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ TEMPORARY = ".tmp-"
 
 
 def bytes_per_row(k: int, vocabulary: int) -> int:
-    """Bytes that one position takes on disk."""
-    tail_and_nll = 2 + 4
-    return k * (id_dtype(vocabulary).itemsize + 2) + tail_and_nll
+    """Bytes that one position takes on disk, where the likeliest tokens are kept."""
+    tail, nll, mean, deviation = 2, 4, 4, 4
+    return k * (id_dtype(vocabulary).itemsize + 2) + tail + nll + mean + deviation
 
 
 def id_dtype(vocabulary: int) -> np.dtype[Any]:
@@ -52,6 +52,9 @@ def write_shard(folder: Path, rows: TopK) -> dict[str, str]:
         "tail.npy": rows.tail.numpy().astype("<f2"),
         "nll.npy": rows.nll.numpy().astype("<f4"),
     }
+    for name, known in (("mean.npy", rows.mean), ("deviation.npy", rows.deviation)):
+        if known is not None:
+            arrays[name] = known.numpy().astype("<f4")
     temporary = folder.with_name(f"{TEMPORARY}{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -95,16 +98,14 @@ class Shard:
     def __init__(self, folder: Path, digests: Mapping[str, str], vocabulary: int) -> None:
         if (wrong := damage(folder, digests)) is not None:
             raise RunError(f"{wrong}; delete the folder {folder} to have it made again")
-        arrays = [np.load(folder / name, mmap_mode="r") for name in digests]
-        self._ids, self._log_probs, self._tail, self._nll = arrays
+        self._arrays = {
+            name.removesuffix(".npy"): np.load(folder / name, mmap_mode="r") for name in digests
+        }
         self._vocabulary = vocabulary
 
     def rows(self, start: int, stop: int) -> TopK:
         """Some of the rows."""
-        return TopK(
-            ids=torch.from_numpy(self._ids[start:stop].astype(np.int64)),
-            log_probs=torch.from_numpy(self._log_probs[start:stop].astype(np.float32)),
-            tail=torch.from_numpy(self._tail[start:stop].astype(np.float32)),
-            nll=torch.from_numpy(self._nll[start:stop].astype(np.float32)),
-            vocabulary=self._vocabulary,
-        )
+        found = {name: array[start:stop] for name, array in self._arrays.items()}
+        ids = torch.from_numpy(found.pop("ids").astype(np.int64))
+        others = {name: torch.from_numpy(each.astype(np.float32)) for name, each in found.items()}
+        return TopK(ids=ids, vocabulary=self._vocabulary, **others)

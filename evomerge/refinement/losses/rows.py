@@ -98,6 +98,31 @@ class Weighted(RowLoss):
         return torch.stack(losses).sum(0)
 
 
+class Masked(RowLoss):
+    """A loss of some rows; the others have none, whatever stands in their targets.
+
+    Args:
+        loss: A loss without groups of rows.
+        covered: Which rows have it; shape `(N,)`, bool.
+    """
+
+    def __init__(self, loss: RowLoss, covered: Tensor) -> None:
+        self._loss = loss
+        self._covered = covered
+        self.copies = loss.copies + 1
+
+    def __call__(
+        self, student: Student, rows: slice, gradient: Tensor | None, weight: float = 1.0
+    ) -> Tensor:
+        """See `RowLoss`."""
+        covered = self._covered[rows]
+        own = None if gradient is None else torch.zeros_like(gradient)
+        losses = self._loss(student, rows, own, weight)
+        if gradient is not None and own is not None:
+            gradient.add_(own.masked_fill_(~covered[:, None], 0.0))
+        return losses.masked_fill(~covered, 0.0)
+
+
 class Tempered(RowLoss):
     """A loss at another temperature, times its square so that gradients keep their size.
 
