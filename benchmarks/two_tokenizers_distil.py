@@ -2,8 +2,8 @@
 
 After `python benchmarks/two_tokenizers.py`, which writes teacher and texts: the student is trained
 on the same tokens by each way of `WAYS`, and the bits per byte of the paragraphs held out are
-compared with those of the training on texts alone, by a bootstrap over paragraphs. What was trained
-is kept under `--out`, so that an interrupted run goes on where it was.
+compared with those of the training on texts alone, by a bootstrap over paragraphs. What is trained
+is kept under `--root`, so that a run that was cut off goes on where it was.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
+from evomerge.live_model import load_model, named_weights
 from evomerge.merging.resident import ResidentWeights
 from evomerge.merging.sources import SourceLibrary
-from evomerge.live_model import load_model, named_weights
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.refine import Refinement, Teacher
 from evomerge.refinement.distil import Distillation

@@ -97,9 +97,10 @@ class AlignedTeacher:
             return _in_own_tokens(pair, partners, rows, nll)
         tokens = pair.teacher.supervised, pair.student.supervised
         aligned = align_rows(rows, partners, tokens, self.to_student, len(self._student.tokenizer))
-        covered = aligned.covered
-        if self._manner.alignment in WARPED:
-            covered = torch.ones_like(covered)
+        # Of some rows the student has none of the tokens that are kept.
+        covered = aligned.rows.log_probs.isfinite().any(dim=1)
+        if self._manner.alignment not in WARPED:
+            covered &= aligned.covered
         before = torch.zeros_like(covered, dtype=torch.int64)
         return Told(rows=replace(aligned.rows, nll=nll), covered=covered, before=before)
 

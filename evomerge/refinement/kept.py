@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from evomerge.refinement.losses.rows import centred
 from evomerge.refinement.predictions import TopK
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def top_k(logits: Tensor, labels: Tensor, k: int) -> TopK:
         Rows with the `k` likeliest tokens, or all if there are fewer.
     """
     log_probs = _normalised(logits)
-    deviation, mean = torch.std_mean(log_probs, dim=1)
+    mean, deviation = log_probs.mean(dim=1), centred(log_probs)[1][:, 0]
     best = log_probs.topk(min(k, log_probs.shape[1]), dim=1)
     nll = -log_probs.gather(1, labels[:, None])[:, 0]
     # Adding up the others keeps the digits that 1 - sum(kept) would lose where little is left.

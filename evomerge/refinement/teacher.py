@@ -143,8 +143,8 @@ def _draws(sequences: abc.Sequence[Sequence], target: Target) -> Tensor:
 
 def _chunk(vocabulary: int, device: torch.device) -> int:
     """Positions of which the head makes logits at a time."""
-    # The model's own logits, those in float32, and what is looked for in them.
-    return max(1, CHUNK_BYTES[device.type] // (vocabulary * 12))
+    # The model's own logits, those in float32 with and without their mean, and what is looked for.
+    return max(1, CHUNK_BYTES[device.type] // (vocabulary * 16))
 
 
 def _split(rows: TopK, counts: list[int]) -> list[TopK]:

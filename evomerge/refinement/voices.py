@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from blake3 import blake3
 
+from evomerge.errors import RecipeError
 from evomerge.live_model import choose_device, choose_dtype, load_checkpoint
 from evomerge.refinement.aligned_teacher import (
     BY_GROUPS,
@@ -144,6 +145,11 @@ class Asking:
         texts = {index: plain_text(examples[index]) for index in asked}
         made = make_sequences(examples, theirs.tokenizer, settings.data.max_tokens)
         read = {each.index: each for each in made.sequences if each.index in asked}
+        if not read:
+            raise RecipeError(
+                f"{teacher.label}: with its tokenizer none of its {len(asked)} texts has a token "
+                f"to predict in its first {settings.data.max_tokens}; raise data.max_tokens"
+            )
         vocabulary = len(theirs.tokenizer)
         key = self._key(checkpoint, list(read.values()), vocabulary)
         cache = self._cache(

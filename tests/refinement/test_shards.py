@@ -30,6 +30,8 @@ def test_a_shard_holds_tokens_exactly_and_log_probs_to_a_64th(
         tail=torch.full((len(rows),), -torch.inf),
         nll=torch.tensor(rows) / 7,
         vocabulary=vocabulary,
+        mean=torch.tensor(rows) / -3,
+        deviation=torch.tensor(rows) / 9,
     )
     digests = write_shard(folder, written)
     read = Shard(folder, digests, vocabulary).rows(0, len(rows))
@@ -37,11 +39,17 @@ def test_a_shard_holds_tokens_exactly_and_log_probs_to_a_64th(
     torch.testing.assert_close(read.log_probs, written.log_probs, atol=2**-6, rtol=0)
     assert torch.equal(read.tail, written.tail)
     assert torch.equal(read.nll, written.nll)
-    headers = 4 * 128
+    assert read.mean is not None
+    assert read.deviation is not None
+    assert written.mean is not None
+    assert written.deviation is not None
+    assert torch.equal(read.mean, written.mean)
+    assert torch.equal(read.deviation, written.deviation)
+    headers = 6 * 128
     size = sum(file.stat().st_size for file in folder.iterdir())
     assert size == headers + len(rows) * bytes_per_row(1, vocabulary)
 
 
 def test_tokens_take_two_bytes_as_long_as_they_can() -> None:
     assert [id_dtype(size).itemsize for size in (65_536, 65_537)] == [2, 4]
-    assert bytes_per_row(64, 151_936) == 64 * 6 + 6
+    assert bytes_per_row(64, 151_936) == 64 * 6 + 6 + 8
