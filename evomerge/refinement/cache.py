@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from evomerge.refinement.predictions import TopK
 
 MANIFEST, INDEX = "manifest.json", "index.npy"
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,13 +13,13 @@ from evomerge.operators.randomness import generator
 from evomerge.refinement.heads import head_of, last_hidden_states
 from evomerge.refinement.kept import concatenate, sampled, top_k
 from evomerge.refinement.packing import Pack, lay_out
-from evomerge.refinement.predictions import TopK
 
 if TYPE_CHECKING:
     from collections import abc
 
     from torch import Tensor
 
+    from evomerge.refinement.predictions import TopK
     from evomerge.refinement.sequences import Sequence
 
 CHUNK_BYTES = {"cpu": 64_000_000, "cuda": 256_000_000}
@@ -100,7 +100,7 @@ class Teacher:
                 rows = top_k(logits, labels[chunk], target.k)
             else:
                 rows = sampled(logits, labels[chunk], draws[chunk])
-            parts.append(_on_cpu(rows))
+            parts.append(rows.each(lambda own: own.cpu()))
         rows = concatenate(parts)
         if not rows.nll.isfinite().all():
             raise EvaluationError("the teacher's log-probabilities are NaN or infinite")
@@ -120,29 +120,12 @@ def _draws(sequences: abc.Sequence[Sequence], target: Target) -> Tensor:
 
 def _chunk(vocabulary: int, device: torch.device) -> int:
     """Positions of which the head makes logits at a time."""
-    # The model's own logits, those in float32, and what is looked for in them.
-    return max(1, CHUNK_BYTES.get(device.type, CHUNK_BYTES["cpu"]) // (vocabulary * 12))
-
-
-def _on_cpu(rows: TopK) -> TopK:
-    return TopK(
-        ids=rows.ids.cpu(),
-        log_probs=rows.log_probs.cpu(),
-        tail=rows.tail.cpu(),
-        nll=rows.nll.cpu(),
-        vocabulary=rows.vocabulary,
-    )
+    # The model's own logits, those in float32 with and without their mean, and what is looked for.
+    return max(1, CHUNK_BYTES.get(device.type, CHUNK_BYTES["cpu"]) // (vocabulary * 16))
 
 
 def _split(rows: TopK, counts: list[int]) -> list[TopK]:
-    stops = list(accumulate(counts))
     return [
-        TopK(
-            ids=rows.ids[start:stop],
-            log_probs=rows.log_probs[start:stop],
-            tail=rows.tail[start:stop],
-            nll=rows.nll[start:stop],
-            vocabulary=rows.vocabulary,
-        )
-        for start, stop in pairwise([0, *stops])
+        rows.each(lambda own, part=slice(start, stop): own[part])  # type: ignore[misc]
+        for start, stop in pairwise([0, *accumulate(counts)])
     ]
