@@ -1,10 +1,10 @@
 """Rows on disk: a folder of plain arrays that is there whole or not at all.
 
-Of every row `lengths.npy` (uint16) holds the number of its tokens, `tail.npy` (float16), `nll.npy`
-and, where they are known, `mean.npy` and `deviation.npy` (float32) the rest. The tokens of all rows
-are in `ids.npy` (uint16, or uint32 for a vocabulary over 65,536) and `log_probs.npy` (float16), one
-row behind the other: rows of drawn tokens differ much in length. Log-probabilities lie between
-about -20 and 0, where float16 has steps of at most 1/64.
+Of every row `lengths.npy` (uint16) holds the number of its tokens; `tail.npy` (float16),
+`nll.npy` and, where they are known, `mean.npy` and `deviation.npy` (float32) the rest. The tokens
+of all rows are in `ids.npy` (uint16, or uint32 for a vocabulary over 65,536) and `log_probs.npy`
+(float16), one row behind the other: rows of drawn tokens differ much in length. Log-probabilities
+lie between about -20 and 0, where float16 has steps of at most 1/64.
 """
 
 from __future__ import annotations
