@@ -127,17 +127,23 @@ def main() -> None:
     held_out = held_out[: options.held_out]
     sizes = torch.tensor([len(text.encode()) for text in held_out], dtype=torch.float64)
     model, tokenizer = load_model(options.student, torch.float32, torch.device("cpu"))
-    before = bits(model, tokenizer, held_out)
+    file = options.root / f"bits-{len(held_out)}.json"
+    if not file.exists():
+        file.write_text(json.dumps(bits(model, tokenizer, held_out).tolist()))
+    before = torch.tensor(json.loads(file.read_text()), dtype=torch.float64)
     print(f"before: {float(before.sum() / sizes.sum()):.4f} bits per byte", flush=True)
     for seed in range(options.seeds):
         alone = before
         for way in options.ways:
             work = train(options, texts, way, seed)
             distilled = work(lambda *_: None, lambda: False)
-            library = SourceLibrary(Path("/"))
-            weights = named_weights(model, library.model(work.student.base).headers)
-            ResidentWeights(weights, library).merge(distilled.recipe)
-            found = bits(model, tokenizer, held_out)
+            file = Path(work.folder) / f"bits-{len(held_out)}.json"
+            if not file.exists():
+                library = SourceLibrary(Path("/"))
+                weights = named_weights(model, library.model(work.student.base).headers)
+                ResidentWeights(weights, library).merge(distilled.recipe)
+                file.write_text(json.dumps(bits(model, tokenizer, held_out).tolist()))
+            found = torch.tensor(json.loads(file.read_text()), dtype=torch.float64)
             alone = found if WAYS[way] is None else alone
             mean, low, high = interval(found - alone, sizes)
             print(

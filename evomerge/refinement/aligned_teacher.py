@@ -27,7 +27,7 @@ from evomerge.refinement.alignment.vocabulary_map import (
 from evomerge.refinement.told import Told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from torch import Tensor
 
@@ -64,7 +64,6 @@ class AlignedTeacher:
     """What a teacher with another tokenizer tells of the student's tokens.
 
     Args:
-        rows: What it predicts of the supervised tokens of an example, as it reads them.
         pairs: The texts, by the numbers of their examples, in both tokenizations.
         readers: The tokenizers of student and teacher.
         manner: How it is carried over.
@@ -76,12 +75,11 @@ class AlignedTeacher:
 
     def __init__(
         self,
-        rows: Callable[[int], TopK],
         pairs: Mapping[int, Pair],
         readers: tuple[Reader, Reader],
         manner: Manner,
     ) -> None:
-        self._rows, self._pairs, self._manner = rows, pairs, manner
+        self._pairs, self._manner = pairs, manner
         self._student = readers[0]
         self.to_student, self._partners = _align(pairs, readers, manner)
         self.coverage = sum(
@@ -89,9 +87,14 @@ class AlignedTeacher:
             Coverage(),
         )
 
-    def told(self, index: int) -> Told:
-        """What it tells of an example."""
-        pair, partners, rows = self._pairs[index], self._partners[index], self._rows(index)
+    def told(self, index: int, rows: TopK) -> Told:
+        """What it tells of an example.
+
+        Args:
+            index: The number of the example.
+            rows: What it predicts of the supervised tokens, as it reads them.
+        """
+        pair, partners = self._pairs[index], self._partners[index]
         nll = group_likelihoods(pair, rows)
         if self._manner.loss in IN_OWN_TOKENS:
             return _in_own_tokens(pair, partners, rows, nll)

@@ -18,7 +18,8 @@ from evomerge.refinement.aligned_teacher import (
     Manner,
 )
 from evomerge.refinement.alignment.same import relate
-from evomerge.refinement.alignment.texts import open_reader, pair, place, plain_text
+from evomerge.refinement.alignment.texts import Reader, open_reader, pair, place, plain_text
+from evomerge.refinement.alignment.vocabulary import read_vocabulary
 from evomerge.refinement.build import build
 from evomerge.refinement.cache_key import CacheKey, cache_key
 from evomerge.refinement.pass_loss import Tongue
@@ -140,9 +141,10 @@ class Asking:
         self, teacher: Teacher, checkpoint: Checkpoint, relation: Relation, asked: frozenset[int]
     ) -> Voice:
         settings, examples = self._work.settings, self._reading.examples
-        theirs = open_reader(checkpoint.folder)
-        ours = replace(open_reader(self._base.folder), tokenizer=self._reading.tokenizer)
         texts = {index: plain_text(examples[index]) for index in asked}
+        folder, tokenizer = self._base.folder, self._reading.tokenizer
+        ours = Reader(tokenizer=tokenizer, vocabulary=read_vocabulary(folder))
+        theirs = open_reader(checkpoint.folder)
         made = make_sequences(examples, theirs.tokenizer, settings.data.max_tokens)
         read = {each.index: each for each in made.sequences if each.index in asked}
         if not read:
@@ -150,30 +152,25 @@ class Asking:
                 f"{teacher.label}: with its tokenizer none of its {len(asked)} texts has a token "
                 f"to predict in its first {settings.data.max_tokens}; raise data.max_tokens"
             )
-        vocabulary = len(theirs.tokenizer)
-        key = self._key(checkpoint, list(read.values()), vocabulary)
+        pairs = {}
+        for each in self._reading.of(asked):
+            other = place(theirs, texts[each.index], read.get(each.index))
+            pairs[each.index] = pair(place(ours, texts[each.index], each), other)
+        manner = Manner(loss=settings.loss.kind, alignment=settings.alignment.kind)
+        aligned = AlignedTeacher(pairs, (ours, theirs), manner)
+        if settings.loss.kind not in BY_GROUPS:
+            aligned.coverage.check(settings.alignment.coverage, teacher.label)
+        tongue = Tongue(vocabulary=len(theirs.tokenizer), to_student=aligned.to_student)
+        key = self._key(checkpoint, list(read.values()), tongue.vocabulary)
         cache = self._cache(
             teacher.label, key, list(read.values()), lambda: self._load(checkpoint)
         )
-        nothing = cache.rows(next(iter(read))).each(lambda own: own[:0])
-        pairs = {
-            each.index: pair(
-                place(ours, texts[each.index], each),
-                place(theirs, texts[each.index], read.get(each.index)),
-            )
-            for each in self._reading.of(asked)
-        }
-        aligned = AlignedTeacher(
-            lambda index: cache.rows(index) if index in read else nothing,
-            pairs,
-            (ours, theirs),
-            Manner(loss=settings.loss.kind, alignment=settings.alignment.kind),
-        )
-        tongue = Tongue(vocabulary=vocabulary, to_student=aligned.to_student)
-        if settings.loss.kind not in BY_GROUPS:
-            aligned.coverage.check(settings.alignment.coverage, teacher.label)
+        # A text may be too long for the teacher alone.
+        nothing = cache.rows(min(read)).each(lambda own: own[:0])
         return Voice(
-            told=aligned.told,
+            told=lambda index: aligned.told(
+                index, cache.rows(index) if index in read else nothing
+            ),
             tongue=tongue if settings.loss.kind in IN_OWN_TOKENS else self._own_tongue(),
             aligned=True,
             note=f"{relation.explanation}: {aligned.coverage.sentence(aligned.to_student)}",
