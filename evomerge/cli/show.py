@@ -22,15 +22,34 @@ def show(run: Path, candidate: str, *, as_json: bool) -> None:
     from evomerge.recipe.dump import to_yaml
     from evomerge.reporting.leaderboard import find_row
 
-    row = find_row(read_leaderboard(run), candidate)
+    document = read_leaderboard(run)
+    row = find_row(document, candidate)
+    course = ((document["refinement"] or {}).get("courses", {})).get(row["candidate"])
     if as_json:
         print_json(row)
         return
     console = out()
-    for line in _describe(row):
+    for line in (*_describe(row), *_training(course)):
         console.print(line, markup=False)
     console.print()
     console.print(to_yaml(row["recipe"]), markup=False, end="")
+
+
+def _training(course: dict[str, Any] | None) -> list[str]:
+    """How a refined model was trained, if it is one."""
+    if not course or "steps" not in course:
+        return []
+    lines = [
+        (
+            f"training    {course['steps']} steps, {course['tokens']:,} tokens, of which "
+            f"{course['supervised']:,} were to be predicted, in {course['seconds']:.0f} s"
+        )
+    ]
+    if course["validation_losses"]:
+        losses = ", ".join(f"{loss:.3f}" for loss in course["validation_losses"])
+        lines.append(f"set aside   loss on the texts that are not learned from: {losses}")
+    lines += [f"teacher     {name}: {note}" for name, note in course.get("alignment", {}).items()]
+    return lines
 
 
 def _describe(row: dict[str, Any]) -> list[str]:

@@ -59,6 +59,7 @@ def leaderboard(store: RunStore, run: Path) -> dict[str, Any]:
         "stopped": store.fact("stopped"),
         "candidates": ranked,
         "verdict": verdict,
+        "refinement": _refinement(store),
         "forecast": forecast(entries, objective, workers) if finished and workers else None,
     }
 
@@ -71,6 +72,15 @@ def _verdict(store: RunStore) -> dict[str, Any] | None:
         found: dict[str, Any] = refinement["verdict"]
         return found
     return verdict
+
+
+def _refinement(store: RunStore) -> dict[str, Any] | None:
+    """How students were trained, by their ids, and how the refined one compares."""
+    found = store.fact("refinement")
+    if not found:
+        return None
+    courses = {short_id(digest): course for digest, course in found["courses"].items()}
+    return {"comparisons": found["comparisons"], "courses": courses}
 
 
 def read_objective(store: RunStore) -> Objective:

@@ -77,7 +77,7 @@ def refine_winner(
     workers, threads = plan_workers(search.recipe, search.parameters)
     with closing(build_executor(search, workers, threads)) as executor:
         _score(store, executor, search.objective, candidates, progress)
-    courses = {name: each.course for name, each in distilled.items()}
+    courses = {digest(each.recipe): each.course for each in distilled.values()}
     found = conclude(store, search.objective, student.candidate, candidates)
     about = {"settings": settings.model_dump(mode="json"), "courses": courses}
     store.write_facts({"refinement": about | found})

@@ -66,6 +66,12 @@ def test_the_verdict_compares_the_refined_model_with_the_merge_and_with_the_cont
     assert "the same merge trained on the texts alone on 24 held-out items" in text
 
 
+def test_show_says_how_a_refined_model_was_trained(refined: Path) -> None:
+    text = run_cli("show", refined / "run", "refined").out
+    assert " steps, " in text
+    assert "set aside   loss on the texts that are not learned from: " in text
+
+
 def test_a_refined_model_that_is_worse_does_not_win(refined: Path) -> None:
     document = leaderboard(refined / "run")
     rows = {row["candidate"]: row for row in document["candidates"]}
