@@ -7,6 +7,20 @@ from typing import Any, Literal
 
 PresetName = Literal["default", "infifusion", "fusellm", "fusechat", "feddf"]
 
+# Wan et al. 2024, https://arxiv.org/abs/2401.10491: the teacher, or the student, with the lowest
+# cross entropy on a text; tokens mapped by edit distance; 9 parts cross entropy.
+FUSELLM: dict[str, Any] = {
+    "fuse": "min_ce",
+    "with_student": True,
+    "loss": {
+        "kind": "top_k_kl",
+        "distillation": 0.1,
+        "cross_entropy": 0.9,
+        "tail": "renormalised",
+    },
+    "cache": {"k": 10},
+}
+
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     # Yan et al. 2025, https://arxiv.org/abs/2501.02795: top-10 standardised ULD of all teachers at
@@ -21,36 +35,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
         "alignment": {"kind": "position"},
     },
-    # Wan et al. 2024, https://arxiv.org/abs/2401.10491: the teacher, or the student, with the
-    # lowest cross entropy on a text; tokens mapped by edit distance; 9 parts cross entropy.
-    "fusellm": {
-        "fuse": "min_ce",
-        "with_student": True,
-        "loss": {
-            "kind": "top_k_kl",
-            "distillation": 0.1,
-            "cross_entropy": 0.9,
-            "tail": "renormalised",
-        },
-        "cache": {"k": 10},
-        "alignment": {"kind": "edit_distance"},
-    },
+    "fusellm": FUSELLM | {"alignment": {"kind": "edit_distance"}},
     # Wan et al. 2024, https://arxiv.org/abs/2408.07990: as FuseLLM, a student for each teacher,
     # merged by SCE; tokens mapped by how often they meet.
-    "fusechat": {
-        "mode": "pairwise",
-        "operator": "sce",
-        "fuse": "min_ce",
-        "with_student": True,
-        "loss": {
-            "kind": "top_k_kl",
-            "distillation": 0.1,
-            "cross_entropy": 0.9,
-            "tail": "renormalised",
-        },
-        "cache": {"k": 10},
-        "alignment": {"kind": "statistics"},
-    },
+    "fusechat": FUSELLM
+    | {"mode": "pairwise", "operator": "sce", "alignment": {"kind": "statistics"}},
     # Lin et al. 2020, https://arxiv.org/abs/2006.07242: the mean of the teachers' logits on texts
     # without labels, by the forward divergence alone.
     "feddf": {
