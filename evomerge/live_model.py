@@ -58,6 +58,18 @@ def load_model(folder: Path, dtype: torch.dtype, device: torch.device) -> tuple[
     return model.to(device).eval().requires_grad_(requires_grad=False), tokenizer
 
 
+def load_tokenizer(folder: Path) -> Any:
+    """Load a tokenizer, never running code from the folder.
+
+    Raises:
+        ModelError: transformers cannot load it.
+    """
+    from transformers import AutoTokenizer
+
+    with _loading(folder):
+        return AutoTokenizer.from_pretrained(folder, **_SAFELY)
+
+
 def load_outline(folder: Path) -> tuple[Any, Any]:
     """A causal language model without weights, for what it says of itself, and its tokenizer.
 

@@ -11,7 +11,7 @@ from evomerge.refinement.losses.cross_entropy import CrossEntropy
 from evomerge.refinement.losses.divergence import divergence
 from evomerge.refinement.losses.likelihoods import LikelihoodMatching
 from evomerge.refinement.losses.merged_spans import Matched, MergedSpans
-from evomerge.refinement.losses.rows import Tempered, Weighted
+from evomerge.refinement.losses.rows import Masked, Tempered, Weighted
 from evomerge.refinement.losses.sorted_distance import ULD, standardised_targets, standardised_uld
 from evomerge.refinement.losses.top_k import TopKDivergence
 from evomerge.refinement.predictions import TopK
@@ -198,9 +198,18 @@ def mixed(of: Targets) -> Pair:
     )
 
 
+def masked(of: Targets) -> Pair:
+    """Every other row has nothing to learn from; its targets are no numbers."""
+    covered = torch.arange(of.rows) % 2 == 0
+    targets = top_k_of(of.teacher, of.vocabulary)
+    targets.log_probs[~covered] = torch.nan
+    loss = Masked(TopKDivergence(targets, "zero"), covered)
+    return loss, lambda z: dense.divergence(z, of.teacher.double(), 0.0, 1.0) * covered
+
+
 KINDS: tuple[Callable[[Targets], Pair], ...] = (
     *(cross_entropy, kl, reverse_kl, jensen_shannon, standardised_kl),
     *(ghost, renormalised, zero, sampled),
     *(uld, standardised_uld_over_vocabulary, standardised_uld_over_kept),
-    *(likelihood_matching, merged_spans, mixed),
+    *(likelihood_matching, merged_spans, masked, mixed),
 )

@@ -25,6 +25,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # lowest cross entropy on a text; tokens mapped by edit distance; 9 parts cross entropy.
     "fusellm": {
         "fuse": "min_ce",
+        "with_student": True,
         "loss": {
             "kind": "top_k_kl",
             "distillation": 0.1,
@@ -40,6 +41,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "mode": "pairwise",
         "operator": "sce",
         "fuse": "min_ce",
+        "with_student": True,
         "loss": {
             "kind": "top_k_kl",
             "distillation": 0.1,

@@ -35,8 +35,21 @@ LossName = Literal[
     "span_hybrid",
 ]
 
+AlignmentKind = Literal["spans", "edit_distance", "statistics", "exact", "position"]
+
 LIVE = frozenset({"kl", "reverse_kl", "jsd"})
 """Losses that need all that a teacher predicts, which is too much to be kept."""
+
+IN_STUDENTS_TOKENS = frozenset({"top_k_kl", "sampled_kl"})
+"""Losses that need rows in the student's vocabulary, and can average several teachers'."""
+
+ALIGNED_BY: dict[str, frozenset[AlignmentKind]] = {
+    "uld": frozenset({"position", "spans"}),
+    "standardised_uld": frozenset({"position", "spans"}),
+    "alm": frozenset({"spans"}),
+    "span_hybrid": frozenset({"spans"}),
+}
+"""How tokens find their partners for losses that compare predictions of any vocabularies."""
 
 
 class Teacher(Strict):
@@ -125,8 +138,10 @@ class DistillationLoss(Strict):
         cross_entropy: The weight of the cross entropy of the texts themselves.
         tail: What becomes of the tokens that the cache has not: `ghost`, one bucket for all;
             `renormalised`, the kept ones sum to one; `zero`, they are left out.
-        temperature: Predictions are compared at this temperature.
-        beta: Of `jsd`: 0 is the forward and 1 the reverse divergence.
+        temperature: Predictions are compared at this temperature; when absent 1, and for `alm`
+            100, as its authors do.
+        beta: Of `jsd`: 0 is the forward and 1 the reverse divergence; of `span_hybrid`, between
+            the two.
         top: Of `standardised_uld`: number of tokens compared.
         standardise: Of `standardised_uld`: over the whole vocabulary, or over the tokens compared.
     """
@@ -135,7 +150,7 @@ class DistillationLoss(Strict):
     distillation: Weight = 0.9
     cross_entropy: Weight = 0.1
     tail: Literal["ghost", "renormalised", "zero"] = "ghost"
-    temperature: Rate = 1.0
+    temperature: Rate | None = None
     beta: Annotated[Number, Field(ge=0, le=1)] = 0.5
     top: Positive = 10
     standardise: Literal["vocabulary", "kept"] = "vocabulary"
@@ -146,6 +161,19 @@ class DistillationLoss(Strict):
             raise ValueError("both weights are 0, so that nothing is learned")
         if self.kind == "standardised_uld" and self.standardise == "kept" and self.top < 3:
             raise ValueError("top: two standardised numbers are always alike; give 3 or more")
+        if self.kind == "span_hybrid" and self.beta in {0, 1}:
+            raise ValueError(f"beta: {self.beta:g} with span_hybrid; allowed: between 0 and 1")
+        return self
+
+    @model_validator(mode="after")
+    def _temperature_can_be_changed(self) -> Self:
+        able = {*LIVE, "alm"} | ({"top_k_kl"} if self.tail == "renormalised" else set())
+        if self.temperature not in {None, 1} and self.kind not in able:
+            raise ValueError(
+                f"temperature: {self.temperature:g} with {self.kind}: what a cache has left out "
+                "is not known at another temperature; allowed: 1, or alm, top_k_kl with tail: "
+                "renormalised, and kl, reverse_kl or jsd with cache: null"
+            )
         return self
 
 
@@ -158,7 +186,7 @@ class Alignment(Strict):
         coverage: Least share of the texts' bytes that must find a partner.
     """
 
-    kind: Literal["spans", "edit_distance", "statistics", "exact", "position"] = "spans"
+    kind: AlignmentKind = "spans"
     coverage: Share = 0.2
 
 
@@ -219,6 +247,7 @@ class Refinement(Strict):
         fuse: How several teachers become one; when absent `by_domain` if every text has one of
             their domains, else `min_ce`.
         fuse_by: Whether teachers are fused for each `sequence` or each `token`.
+        with_student: With `fuse: min_ce`, the student as it was is one of the teachers.
         loss: What mistakes are measured by.
         cache: What is written down of the teachers; null has them run beside the student.
         alignment: How teachers with another tokenizer are read.
@@ -233,6 +262,7 @@ class Refinement(Strict):
     operator: Text = "linear"
     fuse: Fusion | None = None
     fuse_by: Literal["sequence", "token"] = "sequence"
+    with_student: Flag = False
     loss: DistillationLoss = DistillationLoss()
     cache: TeacherCacheSettings | None = TeacherCacheSettings()
     alignment: Alignment = Alignment()
@@ -251,7 +281,7 @@ class Refinement(Strict):
                 f"loss.kind: {self.loss.kind} needs all that a teacher predicts; write "
                 "cache: null, or take top_k_kl"
             )
-        if self.cache is None and self.loss.kind in {"top_k_kl", "sampled_kl"}:
+        if self.cache is None and self.loss.kind not in LIVE:
             raise ValueError(f"loss.kind: {self.loss.kind} needs a cache; take kl without one")
         if self.cache is not None and (self.loss.kind == "sampled_kl") != (
             self.cache.kind == "sampled"
@@ -264,6 +294,36 @@ class Refinement(Strict):
         if self.fuse == "avg_logits" and self.loss.kind == "sampled_kl":
             raise ValueError(
                 "fuse: avg_logits needs tokens that all teachers have; take avg_probs"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_kept_is_enough(self) -> Self:
+        kind, top = self.loss.kind, self.loss.top
+        if self.cache is not None and kind == "standardised_uld" and self.cache.k < top:
+            raise ValueError(f"cache.k: {self.cache.k}, less than loss.top: {top}; keep as many")
+        if self.with_student and (self.fuse != "min_ce" or self.cache is None):
+            raise ValueError("with_student: goes with fuse: min_ce and a cache")
+        return self
+
+    @model_validator(mode="after")
+    def _tokens_find_partners_as_the_loss_needs(self) -> Self:
+        kind, alignment = self.loss.kind, self.alignment.kind
+        if kind in ALIGNED_BY and alignment not in ALIGNED_BY[kind]:
+            raise ValueError(
+                f"alignment.kind: {alignment} with loss.kind {kind}; allowed: "
+                f"{', '.join(sorted(ALIGNED_BY[kind]))}"
+            )
+        if kind in IN_STUDENTS_TOKENS and alignment == "position":
+            raise ValueError(
+                f"alignment.kind: position with loss.kind {kind}, which compares tokens by what "
+                "they are; allowed: spans, exact, edit_distance, statistics"
+            )
+        averaged = self.fuse is not None and self.fuse not in {"by_domain", "min_ce"}
+        if kind in ALIGNED_BY and averaged:
+            raise ValueError(
+                f"fuse: {self.fuse} with loss.kind {kind}; allowed: by_domain, min_ce, or "
+                "mode: pairwise"
             )
         return self
 

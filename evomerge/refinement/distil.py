@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from evomerge.recipe.refine import Refinement, Teacher
-    from evomerge.refinement.targets import Tell
+    from evomerge.refinement.voices import Tell
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,7 +104,9 @@ def _contents(work: Distillation, library: SourceLibrary) -> dict[str, str]:
         "the chat template": blake3(str(chat_template(base.folder)).encode()).hexdigest(),
     }
     for teacher in work.teachers:
-        found[f"{teacher.model}, a teacher"] = library.model(teacher.model).identity()
+        checkpoint = library.model(teacher.model)
+        found[f"{teacher.model}, a teacher"] = checkpoint.identity()
+        found[f"{teacher.model}, its tokenizer"] = str(tokenizer_digest(checkpoint.folder))
     return found | {name: version(name) for name in ("torch", "transformers", "peft")}
 
 

@@ -67,16 +67,9 @@ def fuse(
 
 def _select(teachers: Sequence[TopK], chosen: Tensor) -> TopK:
     """At each position the row of the chosen teacher."""
-    rows = concatenate(teachers)
     count = len(chosen)
     places = chosen * count + torch.arange(count)
-    return TopK(
-        ids=rows.ids[places],
-        log_probs=rows.log_probs[places],
-        tail=rows.tail[places],
-        nll=rows.nll[places],
-        vocabulary=rows.vocabulary,
-    )
+    return concatenate(teachers).each(lambda own: own[places])
 
 
 def _mix(teachers: Sequence[TopK], weights: Tensor, k: int, *, geometric: bool) -> TopK:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from evomerge.errors import ModelError
+from evomerge.errors import EvaluationError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,6 +87,7 @@ def head_of(model: Any, vocabulary: int | None = None) -> Head:
 
     Raises:
         ModelError: The head is adapted, is no linear layer, or does what is not known here.
+        EvaluationError: The model predicts NaN.
     """
     plain = _plain(model)
     kind = type(plain).__name__
@@ -135,6 +136,8 @@ def _like_the_model(model: Any, layer: nn.Linear) -> Head:
             own = read.logits[0].float()
     finally:
         hook.remove()
+    if not own.isfinite().all():
+        raise EvaluationError(f"{type(model).__name__}: its logits are NaN or infinite")
     # A few roundings of the model's precision.
     near = 8 * torch.finfo(layer.weight.dtype).eps * own.abs().max()
     for scale, cap in _guesses(model.config):

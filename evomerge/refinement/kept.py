@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from evomerge.refinement.losses.rows import centred
 from evomerge.refinement.predictions import TopK
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def top_k(logits: Tensor, labels: Tensor, k: int) -> TopK:
         Rows with the `k` likeliest tokens, or all if there are fewer.
     """
     log_probs = _normalised(logits)
+    mean, deviation = log_probs.mean(dim=1), centred(log_probs)[1][:, 0]
     best = log_probs.topk(min(k, log_probs.shape[1]), dim=1)
     nll = -log_probs.gather(1, labels[:, None])[:, 0]
     # Adding up the others keeps the digits that 1 - sum(kept) would lose where little is left.
@@ -37,6 +39,8 @@ def top_k(logits: Tensor, labels: Tensor, k: int) -> TopK:
         tail=tail,
         nll=nll,
         vocabulary=log_probs.shape[1],
+        mean=mean,
+        deviation=deviation,
     )
 
 
@@ -93,7 +97,14 @@ def concatenate(rows: Sequence[TopK]) -> TopK:
         tail=torch.cat([part.tail for part in rows]),
         nll=torch.cat([part.nll for part in rows]),
         vocabulary=rows[0].vocabulary,
+        mean=_if_known([part.mean for part in rows]),
+        deviation=_if_known([part.deviation for part in rows]),
     )
+
+
+def _if_known(parts: Sequence[Tensor | None]) -> Tensor | None:
+    known = [part for part in parts if part is not None]
+    return torch.cat(known) if len(known) == len(parts) else None
 
 
 def _filled(values: Tensor, width: int, value: float) -> Tensor:

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge.live_model import choose_device, choose_dtype, load_model, named_weights
 from evomerge.merging.resident import ResidentWeights
+from evomerge.refinement.beside import beside_of
 from evomerge.refinement.data import Examples, read_examples, validation_part
 from evomerge.refinement.packing import keeps_apart
+from evomerge.refinement.pass_loss import loss_of
 from evomerge.refinement.passes import Passes, plan_passes
 from evomerge.refinement.sequences import Sequences, make_sequences
 from evomerge.refinement.student import Student
-from evomerge.refinement.targets import loss_of, targets_of
+from evomerge.refinement.targets import Taught, targets_of
+from evomerge.refinement.voices import Reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,8 +26,7 @@ if TYPE_CHECKING:
     from evomerge.merging.sources import SourceLibrary
     from evomerge.recipe.refine import Training
     from evomerge.refinement.distil import Distillation
-    from evomerge.refinement.passes import Targets
-    from evomerge.refinement.targets import Tell
+    from evomerge.refinement.voices import Tell
 
 CHECKPOINTS = "checkpoints"
 """The folder of a training's checkpoints, in its own."""
@@ -42,7 +44,7 @@ class Lesson:
         weights: Its weights by their stored names.
         examples: The texts.
         sequences: The texts as the student reads them.
-        targets: What teachers predict; None without teachers.
+        taught: What teachers tell; None without teachers that are written down.
         tell: Told how far it is.
         stop: Whether to save and to leave.
     """
@@ -54,7 +56,7 @@ class Lesson:
     weights: Mapping[str, Tensor]
     examples: Examples
     sequences: Sequences
-    targets: Targets | None
+    taught: Taught | None
     tell: Tell
     stop: Callable[[], bool]
 
@@ -71,8 +73,9 @@ class Lesson:
     def student(self) -> Student:
         """The model, answering a pass with its loss; adapters have to be in it already."""
         vocabulary = len(self.tokenizer)
-        loss = loss_of(self.work.settings.loss, vocabulary, taught=self.targets is not None)
-        return Student(self.model, loss, vocabulary)
+        beside = beside_of(self.work, self.library, vocabulary)
+        tongue = self.taught.tongue if self.taught else None
+        return Student(self.model, loss_of(self.work.settings.loss, tongue, beside), vocabulary)
 
     def passes(self) -> tuple[Passes, Passes | None]:
         """What is learned from, and what tells whether it helps, if there is any."""
@@ -82,9 +85,10 @@ class Lesson:
         packed, train = keeps_apart(self.model), self.train
         passes = plan_passes(own, train, packed=packed, epochs=train.epochs)
         watched = plan_passes(other, train.whole(), packed=packed, epochs=1) if other else None
+        targets = self.taught.targets if self.taught else None
         return (
-            Passes(passes, self.targets),
-            None if watched is None else Passes(watched, self.targets),
+            Passes(passes, targets),
+            None if watched is None else Passes(watched, targets),
         )
 
     def about(self) -> dict[str, Any]:
@@ -93,6 +97,7 @@ class Lesson:
             "texts": len(self.examples.examples),
             "duplicates": self.examples.duplicates,
             "dropped": self.sequences.dropped,
+            "alignment": dict(self.taught.notes) if self.taught else {},
         }
 
 
@@ -109,10 +114,10 @@ def open_lesson(
     model, tokenizer = load_model(base.folder, choose_dtype(work.dtype, device), device)
     examples = read_examples(Path(work.settings.data.path))
     read = make_sequences(examples.examples, tokenizer, work.settings.data.max_tokens)
-    # Teachers go before the student comes: there is room for one of them.
-    targets = targets_of(work, library, read.sequences, len(tokenizer), tell)
     weights = named_weights(model, base.headers)
     ResidentWeights(weights, library).merge(work.student)
+    reading = Reading(examples=examples.examples, sequences=read.sequences, tokenizer=tokenizer)
+    taught = targets_of(work, library, reading, tell, (model, weights))
     return Lesson(
         work=work,
         library=library,
@@ -121,7 +126,7 @@ def open_lesson(
         weights=weights,
         examples=examples,
         sequences=read,
-        targets=targets,
+        taught=taught,
         tell=tell,
         stop=stop,
     )

@@ -60,6 +60,9 @@ def attach(model: Any, *, rank: int, alpha: int, layers: Collection[int], seed: 
             rng = generator(seed, "low rank", name)
             drawn = torch.empty(parameter.shape).uniform_(-bound, bound, generator=rng)
             parameter.data.copy_(drawn)
+        if parameter.requires_grad:
+            # Steps are smaller than what is left over when a sum is rounded to bfloat16.
+            parameter.data = parameter.data.float()
 
 
 def adapter_files(model: Any, *, rank: int, alpha: int, base: str) -> tuple[bytes, bytes]:

@@ -148,6 +148,7 @@ def _fit(lesson: Lesson, student: Student) -> Course:
         rate=train.rate or RATES[train.what],
         passes=len(passes),
         validated=watched is not None,
+        cpu=lesson.model.device.type == "cpu",
     )
     trainer = training.RefineTrainer(student, arguments, passes, watched, [course])
     trainer.fit()

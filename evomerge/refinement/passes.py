@@ -6,20 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset
 
-from evomerge.refinement.kept import concatenate
 from evomerge.refinement.packing import Pack, lay_out, pack
-from evomerge.refinement.predictions import TopK
+from evomerge.refinement.told import as_tensors, join
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from torch import Tensor
+    from collections.abc import Callable, Sequence
 
     from evomerge.recipe.refine import Training
     from evomerge.refinement import sequences
+    from evomerge.refinement.told import Told
 
-    Targets = Callable[[int], TopK]
-    """What teachers predict at the supervised tokens of the sequence of an example."""
+    Targets = Callable[[int], Told]
+    """What teachers tell of the supervised tokens of the sequence of an example."""
 
 LEAST_LENGTH = 256
 """Tokens of a pack at least: attention within it costs little, and gaps are few."""
@@ -48,8 +46,7 @@ class Passes(Dataset[dict[str, Any]]):
             "labels": batch.labels(),
         }
         if self._targets is not None:
-            rows = [self._targets(index) for index in batch.indices]
-            found |= as_tensors(concatenate(rows))
+            found |= as_tensors(join([self._targets(index) for index in batch.indices]))
         return found
 
     def tokens(self) -> int:
@@ -92,24 +89,3 @@ def plan_passes(
             passes.append(packs[start : start + rows])
             left -= sum(map(len, passes[-1]))
     return passes
-
-
-def as_tensors(rows: TopK) -> dict[str, Tensor]:
-    """Predictions as named tensors."""
-    return {
-        "teacher_ids": rows.ids,
-        "teacher_log_probs": rows.log_probs,
-        "teacher_tail": rows.tail,
-        "teacher_nll": rows.nll,
-    }
-
-
-def as_predictions(targets: Mapping[str, Tensor], vocabulary: int) -> TopK:
-    """The predictions that `as_tensors` took apart."""
-    return TopK(
-        ids=targets["teacher_ids"],
-        log_probs=targets["teacher_log_probs"],
-        tail=targets["teacher_tail"],
-        nll=targets["teacher_nll"],
-        vocabulary=vocabulary,
-    )

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 
@@ -22,6 +24,9 @@ class TopK:
             shape `(n,)`, float32.
         nll: The negative log-probability of the token that follows; shape `(n,)`, float32.
         vocabulary: The number of tokens that the teacher knows.
+        mean: The mean of the log-probabilities of the whole vocabulary; shape `(n,)`, float32.
+            None where it is not known.
+        deviation: Their standard deviation, that of a sample, which is also that of the logits.
     """
 
     ids: Tensor
@@ -29,3 +34,17 @@ class TopK:
     tail: Tensor
     nll: Tensor
     vocabulary: int
+    mean: Tensor | None = None
+    deviation: Tensor | None = None
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> TopK:
+        """The same with all tensors changed alike: moved, or some rows taken."""
+        return TopK(
+            ids=change(self.ids),
+            log_probs=change(self.log_probs),
+            tail=change(self.tail),
+            nll=change(self.nll),
+            vocabulary=self.vocabulary,
+            mean=None if self.mean is None else change(self.mean),
+            deviation=None if self.deviation is None else change(self.deviation),
+        )

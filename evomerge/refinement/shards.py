@@ -1,10 +1,10 @@
 """Rows on disk: a folder of plain arrays that is there whole or not at all.
 
-Of every row `lengths.npy` (uint16) holds the number of its tokens, `tail.npy` (float16) and
-`nll.npy` (float32) the rest. The tokens of all rows are in `ids.npy` (uint16, or uint32 for a
-vocabulary over 65,536) and `log_probs.npy` (float16), one row behind the other: rows of drawn
-tokens differ much in length. Log-probabilities lie between about -20 and 0, where float16 has
-steps of at most 1/64.
+Of every row `lengths.npy` (uint16) holds the number of its tokens; `tail.npy` (float16),
+`nll.npy` and, where they are known, `mean.npy` and `deviation.npy` (float32) the rest. The tokens
+of all rows are in `ids.npy` (uint16, or uint32 for a vocabulary over 65,536) and `log_probs.npy`
+(float16), one row behind the other: rows of drawn tokens differ much in length. Log-probabilities
+lie between about -20 and 0, where float16 has steps of at most 1/64.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ TEMPORARY = ".tmp-"
 
 
 def bytes_per_row(k: int, vocabulary: int) -> int:
-    """Bytes that a row of k tokens takes on disk."""
-    length, tail, nll = 2, 2, 4
-    return k * (id_dtype(vocabulary).itemsize + 2) + length + tail + nll
+    """Bytes that a row of the k likeliest tokens takes on disk."""
+    length, tail, nll, mean, deviation = 2, 2, 4, 4, 4
+    return k * (id_dtype(vocabulary).itemsize + 2) + length + tail + nll + mean + deviation
 
 
 def id_dtype(vocabulary: int) -> np.dtype[Any]:
@@ -56,6 +56,9 @@ def write_shard(folder: Path, rows: TopK) -> dict[str, str]:
         "tail.npy": rows.tail.numpy().astype("<f2"),
         "nll.npy": rows.nll.numpy().astype("<f4"),
     }
+    for name, known in (("mean.npy", rows.mean), ("deviation.npy", rows.deviation)):
+        if known is not None:
+            arrays[name] = known.numpy().astype("<f4")
     temporary = folder.with_name(f"{TEMPORARY}{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -99,8 +102,12 @@ class Shard:
     def __init__(self, folder: Path, digests: Mapping[str, str], vocabulary: int) -> None:
         if (wrong := damage(folder, digests)) is not None:
             raise RunError(f"{wrong}; delete the folder {folder} to have it made again")
-        arrays = (np.load(folder / name, mmap_mode="r") for name in digests)
-        self._lengths, self._ids, self._log_probs, self._tail, self._nll = arrays
+        arrays = {
+            name.removesuffix(".npy"): np.load(folder / name, mmap_mode="r") for name in digests
+        }
+        self._lengths = arrays.pop("lengths")
+        self._ids, self._log_probs = arrays.pop("ids"), arrays.pop("log_probs")
+        self._of_rows = arrays
         self._ends = np.concatenate([[0], self._lengths.cumsum(dtype=np.int64)])
         self._vocabulary = vocabulary
 
@@ -114,10 +121,8 @@ class Shard:
         ids[is_token] = torch.from_numpy(self._ids[tokens].astype(np.int64))
         log_probs = torch.full(is_token.shape, -torch.inf)
         log_probs[is_token] = torch.from_numpy(self._log_probs[tokens].astype(np.float32))
-        return TopK(
-            ids=ids,
-            log_probs=log_probs,
-            tail=torch.from_numpy(self._tail[start:stop].astype(np.float32)),
-            nll=torch.from_numpy(self._nll[start:stop].astype(np.float32)),
-            vocabulary=self._vocabulary,
-        )
+        others = {
+            name: torch.from_numpy(array[start:stop].astype(np.float32))
+            for name, array in self._of_rows.items()
+        }
+        return TopK(ids=ids, log_probs=log_probs, vocabulary=self._vocabulary, **others)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from evomerge.refinement.losses.rows import RowLoss
 
-    MakeLoss = Callable[[Tensor, Mapping[str, Tensor]], RowLoss]
-    """From labels, shape `(N,)`, and what teachers predict there, to a loss."""
+    MakeLoss = Callable[[Mapping[str, Tensor]], RowLoss]
+    """From all that belongs to a pass, by the names of `Student.forward`, to its loss."""
 
 
 class Student(nn.Module):
@@ -68,5 +68,6 @@ class Student(nn.Module):
         hidden = last_hidden_states(self.model, **inputs).flatten(0, 1)[predicting]
         total = labels.numel() if num_items_in_batch is None else num_items_in_batch
         weights = hidden.new_ones(len(labels)).float() / max(int(total), 1)
-        loss = self._make_loss(labels, targets)
+        read = {"ids": ids, "positions": positions, "predicting": predicting, "labels": labels}
+        loss = self._make_loss(read | targets)
         return {"loss": chunked_loss(hidden, self._head, loss, weights)}

@@ -1,86 +1,102 @@
-"""What a student is told at each place: from teachers and settings to targets and a loss."""
+"""What a student is told of each sequence, by all its teachers together."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from evomerge.errors import RecipeError
-from evomerge.live_model import choose_device, choose_dtype, load_checkpoint
-from evomerge.refinement.build import build
-from evomerge.refinement.cache_key import cache_key
 from evomerge.refinement.fusion import fuse
-from evomerge.refinement.losses.cross_entropy import CrossEntropy
-from evomerge.refinement.losses.rows import Weighted
-from evomerge.refinement.losses.top_k import TopKDivergence
-from evomerge.refinement.passes import as_predictions
-from evomerge.refinement.teacher import Target
 from evomerge.refinement.teacher_weights import of_domain
+from evomerge.refinement.told import in_full
+from evomerge.refinement.voices import Asking
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections import abc
+    from collections.abc import Mapping
 
     from torch import Tensor
 
     from evomerge.merging.sources import SourceLibrary
-    from evomerge.recipe.refine import DistillationLoss, Fusion, Teacher
-    from evomerge.refinement import sequences
-    from evomerge.refinement.cache import TeacherCache
+    from evomerge.recipe.refine import Fusion, Teacher
     from evomerge.refinement.distil import Distillation
-    from evomerge.refinement.losses.rows import RowLoss
+    from evomerge.refinement.pass_loss import Tongue
     from evomerge.refinement.passes import Targets
-    from evomerge.refinement.predictions import TopK
-    from evomerge.refinement.student import MakeLoss
+    from evomerge.refinement.sequences import Sequence
+    from evomerge.refinement.teacher_weights import Rule
+    from evomerge.refinement.voices import Reading, Tell, Voice
 
 
-class Tell(Protocol):
-    """Told how far a piece of work is."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Taught:
+    """What teachers tell.
 
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Say what is done, how much of it, and of how much."""
+    Attributes:
+        targets: What they tell of a sequence.
+        tongue: The vocabulary that they tell it in.
+        notes: A sentence on how each teacher is understood, by its name.
+    """
+
+    targets: Targets
+    tongue: Tongue
+    notes: Mapping[str, str]
 
 
 def targets_of(
     work: Distillation,
     library: SourceLibrary,
-    read: Sequence[sequences.Sequence],
-    vocabulary: int,
+    reading: Reading,
     tell: Tell,
-) -> Targets | None:
-    """What the teachers predict of the sequences; None without teachers.
+    student: tuple[Any, Mapping[str, Tensor]],
+) -> Taught | None:
+    """What the teachers tell of the sequences; None if there are none, or none has a cache.
 
     Args:
         work: The student, its teachers and settings.
         library: Opens models.
-        read: The sequences, as the student reads them.
-        vocabulary: The size of the student's tokenizer.
+        reading: What the student reads.
         tell: Told how much of a teacher's cache is built.
+        student: The merge as a model of transformers, before it is trained, and its weights.
 
     Raises:
-        RecipeError: A sequence has no teacher.
+        RecipeError: A sequence has no teacher, a chat is to be aligned, or teachers cannot become
+            one.
+        CompatibilityError: A teacher's tokenizer has too little in common with the student's.
         EvomergeError: A cache cannot be built or read.
     """
     # Layers are fitted to those of sources, whatever teachers predict.
-    if not work.teachers or work.settings.train.what == "layerwise":
+    if not work.teachers or work.settings.cache is None or work.settings.train.what == "layerwise":
         return None
-    rule = fusion_of(work.settings.fuse, work.teachers, read)
+    asking = Asking(work, library, reading, tell)
+    rule = fusion_of(work.settings.fuse, work.teachers, reading.sequences)
+    numbers = [each.index for each in reading.sequences]
+    asked = [numbers] * len(work.teachers)
+    of: dict[int, int] = {}
     if rule == "by_domain":
-        of = {each.index: teacher_of(work.teachers, each.domain) for each in read}
-        asked = [[e for e in read if of[e.index] == n] for n in range(len(work.teachers))]
-    else:
-        asked = [list(read)] * len(work.teachers)
-    caches = [
-        _cache(work, library, teacher, own, vocabulary, tell) if own else None
-        for teacher, own in zip(work.teachers, asked, strict=True)
-    ]
+        of = {each.index: teacher_of(work.teachers, each.domain) for each in reading.sequences}
+        asked = [[each for each in numbers if of[each] == n] for n in range(len(work.teachers))]
+    pairs = zip(work.teachers, asked, strict=True)
+    voices = {
+        number: asking.voice(teacher, frozenset(own))
+        for number, (teacher, own) in enumerate(pairs)
+        if own
+    }
+    notes = {work.teachers[number].label: each.note for number, each in voices.items()}
+    if work.settings.with_student:
+        voices[len(voices)] = asking.student_itself(*student)
+    tongue = _one_tongue(work, list(voices.values()))
     if rule == "by_domain":
-        return lambda index: _rows(caches[of[index]], index)
-    per_token = work.settings.fuse_by == "token"
-    return lambda index: fuse([_rows(cache, index) for cache in caches], rule, per_token=per_token)
+        return Taught(
+            targets=lambda index: voices[of[index]].told(index), tongue=tongue, notes=notes
+        )
+    blend = _blending(work, rule, list(voices.values()))
+    return Taught(targets=blend, tongue=tongue, notes=notes)
 
 
 def fusion_of(
-    wanted: Fusion | None, teachers: Sequence[Teacher], read: Sequence[sequences.Sequence]
+    wanted: Fusion | None, teachers: abc.Sequence[Teacher], read: abc.Sequence[Sequence]
 ) -> Fusion:
     """How teachers are fused: as is wanted, or by domain if every sequence has one of theirs."""
     if len(teachers) == 1:
@@ -96,7 +112,7 @@ def domains_of(teacher: Teacher) -> tuple[str, ...]:
     return teacher.domains or (teacher.label,)
 
 
-def teacher_of(teachers: Sequence[Teacher], domain: str | None) -> int:
+def teacher_of(teachers: abc.Sequence[Teacher], domain: str | None) -> int:
     """The number of the teacher of a domain, the first if several have it.
 
     Raises:
@@ -106,51 +122,32 @@ def teacher_of(teachers: Sequence[Teacher], domain: str | None) -> int:
     return pairs[of_domain([each for each, _ in pairs], domain)][1]
 
 
-def _rows(cache: TeacherCache | None, index: int) -> TopK:
-    if cache is None:
-        raise RuntimeError(f"sequence {index} was not asked")
-    return cache.rows(index)
+def _one_tongue(work: Distillation, voices: abc.Sequence[Voice]) -> Tongue:
+    if work.settings.loss.kind == "span_hybrid":
+        first = voices[0].tongue
+        for voice in voices[1:]:
+            if not torch.equal(voice.tongue.to_student, first.to_student):
+                raise RecipeError(
+                    "loss.kind: span_hybrid of teachers with several tokenizers; take mode: "
+                    "pairwise, or alm"
+                )
+    return voices[0].tongue
 
 
-def _cache(
-    work: Distillation,
-    library: SourceLibrary,
-    teacher: Teacher,
-    read: Sequence[sequences.Sequence],
-    vocabulary: int,
-    tell: Tell,
-) -> TeacherCache:
-    settings = work.settings.cache
-    if settings is None:
-        raise RecipeError("refine.cache: null; teachers beside the student are not built yet")
-    checkpoint, device = library.model(teacher.model), choose_device(work.device)
-    dtype = choose_dtype(work.dtype, device)
-    target = Target(vocabulary=vocabulary, kind=settings.kind, k=settings.k)
-    key = cache_key(checkpoint, read, target, precision=str(dtype).removeprefix("torch."))
-    folder = Path(settings.folder) / teacher.label if settings.folder else key.default_folder()
-    return build(
-        folder,
-        key,
-        read,
-        lambda: load_checkpoint(checkpoint, dtype, device)[0],
-        progress=lambda done, total: tell(f"what {teacher.label} predicts", done, total),
+def _blending(work: Distillation, rule: Rule, voices: abc.Sequence[Voice]) -> Targets:
+    """Several teachers as one."""
+    if len(voices) == 1:
+        return voices[0].told
+    per_token = work.settings.fuse_by == "token"
+    if rule == "min_ce" and not per_token:
+        return lambda index: min(
+            (voice.told(index) for voice in voices), key=lambda told: float(told.rows.nll.mean())
+        )
+    if any(voice.aligned for voice in voices):
+        raise RecipeError(
+            f"fuse: {rule} by {work.settings.fuse_by} with a teacher that has another tokenizer; "
+            "take min_ce or by_domain by sequence, or mode: pairwise"
+        )
+    return lambda index: in_full(
+        fuse([voice.told(index).rows for voice in voices], rule, per_token=per_token)
     )
-
-
-def loss_of(settings: DistillationLoss, vocabulary: int, *, taught: bool) -> MakeLoss:
-    """What makes the loss of a pass.
-
-    Args:
-        settings: Which loss, and its weights.
-        vocabulary: Number of tokens.
-        taught: Whether there are teachers; without them it is the cross entropy.
-    """
-
-    def make(labels: Tensor, targets: Mapping[str, Tensor]) -> RowLoss:
-        own = CrossEntropy(labels)
-        if not taught:
-            return own
-        distilled = TopKDivergence(as_predictions(targets, vocabulary), settings.tail)
-        return Weighted([(settings.distillation, distilled), (settings.cross_entropy, own)])
-
-    return make

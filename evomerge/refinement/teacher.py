@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from evomerge.errors import CompatibilityError, EvaluationError, ModelError
+from evomerge.errors import CompatibilityError, EvaluationError
 from evomerge.operators.randomness import generator
+from evomerge.refinement.heads import head_of, last_hidden_states
 from evomerge.refinement.kept import concatenate, sampled, top_k
 from evomerge.refinement.packing import Pack, lay_out
-from evomerge.refinement.predictions import TopK
 
 if TYPE_CHECKING:
     from collections import abc
 
     from torch import Tensor
 
+    from evomerge.refinement.predictions import TopK
     from evomerge.refinement.sequences import Sequence
 
 CHUNK_BYTES = {"cpu": 64_000_000, "cuda": 256_000_000}
@@ -44,51 +45,27 @@ class Target:
 
 
 class Teacher:
-    """A causal language model of transformers in two halves: its decoder, and all behind it.
+    """A causal language model of transformers in two halves: its layers, and its head.
 
     Args:
         model: The model, in evaluation mode.
 
     Raises:
-        ModelError: Its decoder cannot be told from its head.
+        ModelError: What its head does is not known; see `head_of`.
     """
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self._decoder = model.get_decoder()
-        self._answer: Any = None
-        if self._decoder is model:
-            raise ModelError(
-                f"a teacher of the class {type(model).__name__}: its decoder cannot be told from "
-                "its head; use a model of another architecture"
-            )
+        self._head = head_of(model)
 
     def hidden(self, ids: Tensor) -> Tensor:
         """The last hidden states of padded rows, shape `(rows, longest, width)`."""
         # A causal model never looks at padding on the right: no mask is needed.
-        outputs = self._decoder(input_ids=ids.to(self.model.device), use_cache=False)
-        self._answer = type(outputs)
-        hidden: Tensor = outputs.last_hidden_state
-        return hidden
+        return last_hidden_states(self.model, input_ids=ids.to(self.model.device), use_cache=False)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """What the model makes of hidden states: head, bias, scale, soft cap and so on.
-
-        Args:
-            hidden: Shape `(n, width)`.
-
-        Returns:
-            Shape `(n, rows of the head)`, in the model's precision.
-        """
-        outputs = self._answer(last_hidden_state=hidden[None])
-        # The model runs its own forward pass around a decoder that has its answer already.
-        self._decoder.forward = lambda *_, **__: outputs
-        try:
-            ids = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
-            logits: Tensor = self.model(input_ids=ids, use_cache=False).logits[0]
-        finally:
-            del self._decoder.forward
-        return logits
+        """Logits of hidden states: from shape `(n, width)` to `(n, rows of the head)`, float32."""
+        return self._head.logits(hidden)
 
     @torch.no_grad()
     def predict(self, sequences: abc.Sequence[Sequence], target: Target) -> list[TopK]:
@@ -123,7 +100,7 @@ class Teacher:
                 rows = top_k(logits, labels[chunk], target.k)
             else:
                 rows = sampled(logits, labels[chunk], draws[chunk])
-            parts.append(_on_cpu(rows))
+            parts.append(rows.each(lambda own: own.cpu()))
         rows = concatenate(parts)
         if not rows.nll.isfinite().all():
             raise EvaluationError("the teacher's log-probabilities are NaN or infinite")
@@ -143,29 +120,12 @@ def _draws(sequences: abc.Sequence[Sequence], target: Target) -> Tensor:
 
 def _chunk(vocabulary: int, device: torch.device) -> int:
     """Positions of which the head makes logits at a time."""
-    # The model's own logits, those in float32, and what is looked for in them.
-    return max(1, CHUNK_BYTES.get(device.type, CHUNK_BYTES["cpu"]) // (vocabulary * 12))
-
-
-def _on_cpu(rows: TopK) -> TopK:
-    return TopK(
-        ids=rows.ids.cpu(),
-        log_probs=rows.log_probs.cpu(),
-        tail=rows.tail.cpu(),
-        nll=rows.nll.cpu(),
-        vocabulary=rows.vocabulary,
-    )
+    # The model's own logits, those in float32 with and without their mean, and what is looked for.
+    return max(1, CHUNK_BYTES.get(device.type, CHUNK_BYTES["cpu"]) // (vocabulary * 16))
 
 
 def _split(rows: TopK, counts: list[int]) -> list[TopK]:
-    stops = list(accumulate(counts))
     return [
-        TopK(
-            ids=rows.ids[start:stop],
-            log_probs=rows.log_probs[start:stop],
-            tail=rows.tail[start:stop],
-            nll=rows.nll[start:stop],
-            vocabulary=rows.vocabulary,
-        )
-        for start, stop in pairwise([0, *stops])
+        rows.each(lambda own, part=slice(start, stop): own[part])  # type: ignore[misc]
+        for start, stop in pairwise([0, *accumulate(counts)])
     ]

@@ -156,7 +156,7 @@ def validation_losses(history: Sequence[dict[str, Any]]) -> list[float]:
 
 
 def arguments_of(
-    settings: Training, folder: Path, *, rate: float, passes: int, validated: bool
+    settings: Training, folder: Path, *, rate: float, passes: int, validated: bool, cpu: bool
 ) -> TrainingArguments:
     """The arguments of transformers' Trainer.
 
@@ -166,6 +166,7 @@ def arguments_of(
         rate: Highest learning rate.
         passes: How many passes there are.
         validated: Whether there are validation texts.
+        cpu: Whether the student is on a CPU.
     """
     accumulation = max(1, settings.batch_tokens // settings.pass_tokens)
     steps = -(-passes // accumulation)
@@ -196,7 +197,7 @@ def arguments_of(
         disable_tqdm=True,
         report_to=[],
         seed=settings.seed,
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=cpu,
     )
 
 

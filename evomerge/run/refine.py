@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import closing
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
@@ -17,18 +17,16 @@ from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.refine import Teacher
 from evomerge.refinement.distil import Distillation, Distilled
 from evomerge.run.candidates import fitness_of, job_of, recipe_json
-from evomerge.run.finish import compare_scores, sentence, verdict_on
+from evomerge.run.refined_verdict import CONTROL, conclude
 from evomerge.run.workers import build_executor, plan_workers
-from evomerge.store.records import Candidate, scores_of_sources
+from evomerge.store.records import Candidate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from evomerge.evaluation.items import TaskItems
     from evomerge.evaluation.objective import Objective
     from evomerge.evaluation.outcome import Split, TaskScore
-    from evomerge.evaluation.statistics import PairedComparison
     from evomerge.executors.contract import Executor
     from evomerge.genome.baselines import Kind
     from evomerge.recipe.refine import Refinement
@@ -39,8 +37,6 @@ if TYPE_CHECKING:
     from evomerge.store.records import Entry
 
 REFINED = "refined"
-KINDS = ("refined", "control")
-CONTROL = "trained on the texts alone"
 
 
 def is_refined(store: RunStore, settings: Refinement) -> bool:
@@ -82,7 +78,9 @@ def refine_winner(
     with closing(build_executor(search, workers, threads)) as executor:
         _score(store, executor, search.objective, candidates, progress)
     courses = {name: each.course for name, each in distilled.items()}
-    _conclude(store, search.objective, student, candidates, courses, settings)
+    found = conclude(store, search.objective, student.candidate, candidates)
+    about = {"settings": settings.model_dump(mode="json"), "courses": courses}
+    store.write_facts({"refinement": about | found})
 
 
 def teachers_of(recipe: SearchRecipe, settings: Refinement) -> tuple[Teacher, ...]:
@@ -146,13 +144,15 @@ def _candidates(
     entries = store.entries()
     known = {entry.candidate.digest: entry.candidate for entry in entries}
     lowest = min(0, *(entry.candidate.number for entry in entries))
+    # A run may be refined again, by other settings.
+    names = Counter((entry.candidate.name or "").rstrip(" 0123456789") for entry in entries)
     candidates = [
         known.get(digest(recipe))
         or Candidate(
             number=lowest - 1 - index,
             digest=digest(recipe),
             kind=kind,
-            name=name,
+            name=f"{name} {names[name] + 1}" if names[name] else name,
             generation=student.candidate.generation,
             genotype=None,
             recipe=recipe_json(recipe),
@@ -206,84 +206,6 @@ def _scores(entry: Entry, split: Split) -> tuple[TaskScore, ...]:
     if split == "search":
         return entry.searched
     return entry.confirmed if split == "confirm" else entry.held_out
-
-
-def _conclude(
-    store: RunStore,
-    objective: Objective,
-    student: Entry,
-    candidates: Sequence[Candidate],
-    courses: dict[str, Any],
-    settings: Refinement,
-) -> None:
-    entries, drawn = store.entries(), store.items()
-    objective = objective.measured_by(scores_of_sources(entries))
-    known = {entry.candidate.number: entry for entry in entries}
-    student = known[student.candidate.number]
-    of_kind = {kind: [known[c.number] for c in candidates if c.kind == kind] for kind in KINDS}
-
-    def judged(entry: Entry) -> float:
-        return objective.fitness(judging(entry, drawn))
-
-    best = max(of_kind["refined"], key=judged)
-    kept = judged(best) >= judged(student)
-    verdict = store.fact("verdict")
-    if kept:
-        digests = [each["rival"] for each in verdict["comparisons"]]
-        rivals = [e for d in digests for e in entries if e.candidate.digest == d and e.held_out]
-        verdict = verdict_on(best, rivals, objective, best)
-    against = {"the merge it was made from": student}
-    against |= {f"the same merge {CONTROL}": each for each in of_kind["control"]}
-    results = {
-        what: compare_scores(best.held_out, each.held_out, objective, comparisons=len(against))
-        for what, each in against.items()
-    }
-    lines = [
-        sentence("The refined model", what, each, objective) for what, each in results.items()
-    ]
-    if not kept:
-        lines.append(
-            f"It scored {judged(student) - judged(best):.3f} less on the items that choose, so "
-            "the winner is the merge as it was."
-        )
-    store.write_facts(
-        {
-            "refinement": {
-                "settings": settings.model_dump(mode="json"),
-                "student": student.candidate.digest,
-                "verdict": verdict | {"text": "\n".join([verdict["text"], *lines])},
-                "comparisons": {what: _as_json(each) for what, each in results.items()},
-                "courses": courses,
-            }
-        }
-    )
-
-
-def judging(entry: Entry, drawn: Sequence[TaskItems]) -> tuple[TaskScore, ...]:
-    """The scores that decide whether a refined model is kept: those on confirm items.
-
-    The search chose the student by its search items, where it was lucky and the refined model
-    was not; they count only where there are no others.
-    """
-    if not entry.confirmed or not any(items.confirm for items in drawn):
-        return entry.whole
-    seen = {items.task: len(items.search) for items in drawn}
-    return tuple(_after(score, seen[score.task]) for score in entry.confirmed)
-
-
-def _after(score: TaskScore, seen: int) -> TaskScore:
-    rest = score.items[seen:]
-    # A task without confirm items says what it can.
-    return replace(score, items=rest, score=sum(rest) / len(rest)) if rest else score
-
-
-def _as_json(result: PairedComparison) -> dict[str, Any]:
-    return {
-        "difference": result.difference,
-        "interval": [result.low, result.high],
-        "p_value": result.p_value,
-        "verdict": result.verdict,
-    }
 
 
 def _student(verdict: dict[str, Any]) -> str:

@@ -313,13 +313,13 @@ def test_a_finished_run_that_cannot_go_on_keeps_its_winner(
     assert run_cli("resume", run).code == 0
 
 
-@pytest.mark.parametrize("kind", ["search", "merge"])
+@pytest.mark.parametrize("kind", ["search", "merge", "refine"])
 def test_schema_is_a_json_schema(kind: str) -> None:
     schema = json.loads(run_cli("schema", kind).out)
     if "$ref" in schema:
         schema = schema["$defs"][schema["$ref"].rpartition("/")[2]]
     assert schema["type"] == "object"
-    assert "base" in schema["required"]
+    assert ("data" if kind == "refine" else "base") in schema["required"]
     assert schema["additionalProperties"] is False
 
 

@@ -81,6 +81,17 @@ def test_settings_are_the_same_after_a_round_trip_with_or_without_defaults(
             "loss: {kind: standardised_uld, standardise: kept, top: 2}",
             "two standardised numbers are always alike; give 3 or more",
         ),
+        ("loss: {kind: alm}\ncache: null", "loss.kind: alm needs a cache; take kl without one"),
+        ("loss: {temperature: 2}", "temperature: 2 with top_k_kl: what a cache has left out"),
+        ("loss: {kind: span_hybrid, beta: 1}", "beta: 1 with span_hybrid; allowed: between 0 and"),
+        ("preset: infifusion\ncache: {k: 5}", "cache.k: 5, less than loss.top: 10; keep as many"),
+        ("preset: fusellm\nfuse: avg_ce", "with_student: goes with fuse: min_ce and a cache"),
+        ("loss: {kind: uld}\nfuse: avg_probs", "allowed: by_domain, min_ce, or mode: pairwise"),
+        (
+            "loss: {kind: alm}\nalignment: {kind: exact}",
+            "exact with loss.kind alm; allowed: ",
+        ),
+        ("alignment: {kind: position}", "compares tokens by what they are; allowed: spans, exact"),
     ],
 )
 def test_what_cannot_be_is_one_line(text: str, message: str) -> None:

@@ -18,13 +18,15 @@ from evomerge.refinement.data import (
     read_examples,
     validation_part,
 )
-from evomerge.run.leakage import refuse_held_out
+from evomerge.run.leakage import refuse_items
 from evomerge.sensitivity.calibration import Prompted
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+
+WHERE = ("refine.data", "held-out")
 
 
 def write(folder: Path, *records: object) -> Path:
@@ -154,7 +156,7 @@ def test_every_domain_gives_its_share_and_keeps_an_example() -> None:
 def test_held_out_items_are_found_in_the_words_of_examples(content: Content) -> None:
     words = in_words([Example(content=content)])
     with pytest.raises(RecipeError, match="contains 1 held-out item"):
-        refuse_held_out(["Which is the largest planet of our sun?"], {"refine": words})
+        refuse_items(["Which is the largest planet of our sun?"], {"refine": words}, *WHERE)
 
 
 def test_a_short_held_out_item_is_found_as_a_prompt_or_a_turn() -> None:
@@ -164,4 +166,4 @@ def test_a_short_held_out_item_is_found_as_a_prompt_or_a_turn() -> None:
     )
     for content in contents:
         with pytest.raises(RecipeError, match="contains 1 held-out item"):
-            refuse_held_out(["2 + 2 ="], {"refine": in_words([Example(content=content)])})
+            refuse_items(["2 + 2 ="], {"refine": in_words([Example(content=content)])}, *WHERE)

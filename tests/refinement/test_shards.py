@@ -35,6 +35,8 @@ def test_a_shard_holds_tokens_exactly_and_log_probs_to_a_64th(
         tail=torch.full((n,), -torch.inf),
         nll=torch.rand(n, generator=rng),
         vocabulary=vocabulary,
+        mean=-torch.rand(n, generator=rng),
+        deviation=torch.rand(n, generator=rng),
     )
     digests = write_shard(folder, written)
     shard = Shard(folder, digests, vocabulary)
@@ -44,11 +46,17 @@ def test_a_shard_holds_tokens_exactly_and_log_probs_to_a_64th(
     assert torch.equal(read.tail, written.tail)
     assert torch.equal(read.nll, written.nll)
     assert torch.equal(shard.rows(n - 1, n).ids, written.ids[-1:, : lengths[-1]])
-    headers = 5 * 128
+    assert read.mean is not None
+    assert read.deviation is not None
+    assert written.mean is not None
+    assert written.deviation is not None
+    assert torch.equal(read.mean, written.mean)
+    assert torch.equal(read.deviation, written.deviation)
+    headers = 7 * 128
     size = sum(file.stat().st_size for file in folder.iterdir())
     assert size == headers + sum(bytes_per_row(length, vocabulary) for length in lengths)
 
 
 def test_tokens_take_two_bytes_as_long_as_they_can() -> None:
     assert [id_dtype(size).itemsize for size in (65_536, 65_537)] == [2, 4]
-    assert [bytes_per_row(k, 151_936) for k in (8, 16, 32, 64, 128)] == [56, 104, 200, 392, 776]
+    assert [bytes_per_row(k, 151_936) for k in (8, 16, 32, 64, 128)] == [64, 112, 208, 400, 784]

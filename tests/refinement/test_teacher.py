@@ -102,5 +102,5 @@ def test_a_broken_teacher_is_refused() -> None:
 
 
 def test_a_decoder_alone_is_refused() -> None:
-    with pytest.raises(ModelError, match="LlamaModel: its decoder cannot be told from its head"):
+    with pytest.raises(ModelError, match="LlamaModel: its output head is"):
         Teacher(model_of("Llama").model)

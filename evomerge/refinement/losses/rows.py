@@ -98,6 +98,31 @@ class Weighted(RowLoss):
         return torch.stack(losses).sum(0)
 
 
+class Masked(RowLoss):
+    """A loss of some rows; the others have none, whatever stands in their targets.
+
+    Args:
+        loss: A loss without groups of rows.
+        covered: Which rows have it; shape `(N,)`, bool.
+    """
+
+    def __init__(self, loss: RowLoss, covered: Tensor) -> None:
+        self._loss = loss
+        self._covered = covered
+        self.copies = loss.copies + 1
+
+    def __call__(
+        self, student: Student, rows: slice, gradient: Tensor | None, weight: float = 1.0
+    ) -> Tensor:
+        """See `RowLoss`."""
+        covered = self._covered[rows]
+        own = None if gradient is None else torch.zeros_like(gradient)
+        losses = self._loss(student, rows, own, weight)
+        if gradient is not None and own is not None:
+            gradient.add_(own.masked_fill_(~covered[:, None], 0.0))
+        return losses.masked_fill(~covered, 0.0)
+
+
 class Tempered(RowLoss):
     """A loss at another temperature, times its square so that gradients keep their size.
 
@@ -140,29 +165,30 @@ class Standardised(RowLoss):
     ) -> Tensor:
         """See `RowLoss`."""
         # The log-probabilities are the logits but for a shift of each row.
-        centred, deviation = _centred(student.log_probs)
-        standardised = Student(centred / (deviation + _SMALL))
+        shifted, deviation = centred(student.log_probs)
+        standardised = Student(shifted / (deviation + _SMALL))
         inner = None if gradient is None else torch.zeros_like(gradient)
         losses = self._loss(standardised, rows, inner, weight)
         if gradient is not None and inner is not None:
             inner.sub_(inner.mean(-1, keepdim=True)).div_(deviation + _SMALL)
-            along = (inner * centred).sum(-1, keepdim=True)
+            along = (inner * shifted).sum(-1, keepdim=True)
             # A row of equal logits has no direction in which its deviation would grow.
-            spread = (centred.shape[-1] - 1) * deviation * (deviation + _SMALL)
+            spread = (shifted.shape[-1] - 1) * deviation * (deviation + _SMALL)
             along = torch.where(spread > 0, along / spread, 0.0)
-            gradient.add_(inner).sub_(centred.mul_(along))
+            gradient.add_(inner).sub_(shifted.mul_(along))
         return losses
 
 
 def standardise(logits: Tensor) -> Tensor:
     """Logits with mean 0 and standard deviation 1 in each row; shapes `(n, V)`."""
-    centred, deviation = _centred(logits)
-    return centred / (deviation + _SMALL)
+    shifted, deviation = centred(logits)
+    return shifted / (deviation + _SMALL)
 
 
 _SMALL = 1e-7
 
 
-def _centred(logits: Tensor) -> tuple[Tensor, Tensor]:
-    centred = logits - logits.mean(-1, keepdim=True)
-    return centred, centred.square().sum(-1, keepdim=True).div(logits.shape[-1] - 1).sqrt()
+def centred(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits with mean 0 in each row, and their sample's standard deviation, shape `(n, 1)`."""
+    shifted = logits - logits.mean(-1, keepdim=True)
+    return shifted, shifted.square().sum(-1, keepdim=True).div(logits.shape[-1] - 1).sqrt()

@@ -1,0 +1,227 @@
+"""A teacher with another tokenizer: it reads the texts by itself, and its rows are carried over.
+
+Where groups of bytes are compared (`spans`), or rows by their number (`position`), a token of the
+student without a partner learns nothing from the teacher. Dynamic time warping (`edit_distance`,
+`exact`, `statistics`) is FuseLLM's and FuseChat's algorithm, and there such a token is taught as
+certain: the fallback of Wan et al. 2024, https://arxiv.org/abs/2401.10491.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from evomerge.refinement.alignment.coverage import Coverage
+from evomerge.refinement.alignment.dtw import lone_partners, warp
+from evomerge.refinement.alignment.mapping_statistics import count_pairs, statistics_map
+from evomerge.refinement.alignment.rows import align_rows
+from evomerge.refinement.alignment.vocabulary_map import (
+    UNMATCHED,
+    exact_map,
+    min_edit_map,
+    with_pairs,
+)
+from evomerge.refinement.told import Told
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from evomerge.recipe.refine import AlignmentKind, LossName
+    from evomerge.refinement.alignment.texts import Pair, Reader
+    from evomerge.refinement.predictions import TopK
+
+IN_OWN_TOKENS = frozenset({"uld", "standardised_uld", "alm", "span_hybrid"})
+"""Losses that a teacher is compared by in its own vocabulary."""
+
+BY_GROUPS = frozenset({"alm", "span_hybrid"})
+"""Losses of groups of tokens."""
+
+WARPED = frozenset({"exact", "edit_distance", "statistics"})
+"""Alignments by dynamic time warping."""
+
+Partners = tuple[int | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manner:
+    """How a teacher is carried over.
+
+    Attributes:
+        loss: What it is compared by.
+        alignment: How its tokens find partners.
+    """
+
+    loss: LossName
+    alignment: AlignmentKind
+
+
+class AlignedTeacher:
+    """What a teacher with another tokenizer tells of the student's tokens.
+
+    Args:
+        pairs: The texts, by the numbers of their examples, in both tokenizations.
+        readers: The tokenizers of student and teacher.
+        manner: How it is carried over.
+
+    Attributes:
+        to_student: The map of its vocabulary to the student's.
+        coverage: What is covered of all texts together.
+    """
+
+    def __init__(
+        self,
+        pairs: Mapping[int, Pair],
+        readers: tuple[Reader, Reader],
+        manner: Manner,
+    ) -> None:
+        self._pairs, self._manner = pairs, manner
+        self._student = readers[0]
+        self.to_student, self._partners = _align(pairs, readers, manner)
+        self.coverage = sum(
+            (_covered(pair, self._partners[index], manner) for index, pair in pairs.items()),
+            Coverage(),
+        )
+
+    def told(self, index: int, rows: TopK) -> Told:
+        """What it tells of an example.
+
+        Args:
+            index: The number of the example.
+            rows: What it predicts of the supervised tokens, as it reads them.
+        """
+        pair, partners = self._pairs[index], self._partners[index]
+        nll = group_likelihoods(pair, rows)
+        if self._manner.loss in IN_OWN_TOKENS:
+            return _in_own_tokens(pair, partners, rows, nll)
+        tokens = pair.teacher.supervised, pair.student.supervised
+        aligned = align_rows(rows, partners, tokens, self.to_student, len(self._student.tokenizer))
+        # Of some rows the student has none of the tokens that are kept.
+        covered = aligned.rows.log_probs.isfinite().any(dim=1)
+        if self._manner.alignment not in WARPED:
+            covered &= aligned.covered
+        before = torch.zeros_like(covered, dtype=torch.int64)
+        return Told(rows=replace(aligned.rows, nll=nll), covered=covered, before=before)
+
+
+def group_likelihoods(pair: Pair, rows: TopK) -> Tensor:
+    """What a teacher finds of the text of each group, at the student's last token of the group.
+
+    Added up it is what the teacher finds of the text, so that teachers of all tokenizers and the
+    student itself can be compared. Tokens in no group, as where one of the two was cut off
+    earlier, are taken for as likely as the others.
+
+    Returns:
+        Negative log-likelihoods, infinite if there is no group; shape `(n,)`.
+    """
+    found = torch.full((len(pair.student.supervised),), torch.inf)
+    covered = sum(group.student[1] - group.student[0] for group in pair.groups)
+    if covered:
+        sums = [rows.nll[slice(*group.teacher)].sum() for group in pair.groups]
+        found[:] = torch.stack(sums).sum() / covered
+    for group in pair.groups:
+        found[slice(*group.student)] = 0.0
+        found[group.student[1] - 1] = rows.nll[slice(*group.teacher)].sum()
+    return found
+
+
+def _align(
+    pairs: Mapping[int, Pair], readers: tuple[Reader, Reader], manner: Manner
+) -> tuple[Tensor, dict[int, Partners]]:
+    """The map of vocabularies, and which row of the teacher is for which of the student."""
+    student, teacher = readers
+    ends = {teacher.tokenizer.eos_token_id: student.tokenizer.eos_token_id}
+    ends = {theirs: ours for theirs, ours in ends.items() if None not in {theirs, ours}}
+    if manner.loss in BY_GROUPS:
+        to_student = exact_map(teacher.vocabulary, student.vocabulary)
+        partners = {index: pair.last_partners() for index, pair in pairs.items()}
+        return with_pairs(to_student, ends), partners
+    if manner.alignment == "position":
+        to_student = exact_map(teacher.vocabulary, student.vocabulary)
+        return to_student, {index: _by_number(pair) for index, pair in pairs.items()}
+    if manner.alignment == "spans":
+        to_student = exact_map(teacher.vocabulary, student.vocabulary)
+        partners = {index: pair.lone_partners() for index, pair in pairs.items()}
+    else:
+        to_student, partners = _warped(pairs, readers, manner)
+    to_student = with_pairs(to_student, ends)
+    if manner.loss not in IN_OWN_TOKENS:
+        partners = {
+            index: _of_one_meaning(pairs[index], own, to_student)
+            for index, own in partners.items()
+        }
+    return to_student, partners
+
+
+def _warped(
+    pairs: Mapping[int, Pair], readers: tuple[Reader, Reader], manner: Manner
+) -> tuple[Tensor, dict[int, Partners]]:
+    student, teacher = (each.vocabulary for each in readers)
+    warped = {
+        index: warp(teacher.words(pair.teacher.supervised), student.words(pair.student.supervised))
+        for index, pair in pairs.items()
+    }
+    partners = {index: lone_partners(each) for index, each in warped.items()}
+    if manner.alignment == "edit_distance":
+        return min_edit_map(teacher, student), partners
+    if manner.alignment == "exact":
+        return exact_map(teacher, student), partners
+    counts: Counter[tuple[int, int]] = Counter()
+    for index, pair in pairs.items():
+        counts += count_pairs(pair.teacher.supervised, pair.student.supervised, warped[index])
+    return statistics_map(counts, teacher, student), partners
+
+
+def _by_number(pair: Pair) -> Partners:
+    """The row of the same number, as far as both have one."""
+    ours, theirs = len(pair.student.supervised), len(pair.teacher.supervised)
+    return tuple(row if row < theirs else None for row in range(ours))
+
+
+def _of_one_meaning(pair: Pair, partners: Partners, to_student: Tensor) -> Partners:
+    """Partners whose token is the student's, by the map."""
+    ours, theirs = pair.student.supervised, pair.teacher.supervised
+    means = to_student[torch.tensor(theirs, dtype=torch.int64)].tolist()
+    return tuple(
+        partner if partner is not None and means[partner] == own != UNMATCHED else None
+        for own, partner in zip(ours, partners, strict=True)
+    )
+
+
+def _in_own_tokens(pair: Pair, partners: Partners, rows: TopK, nll: Tensor) -> Told:
+    """Rows in the teacher's vocabulary; those of groups are as likely as what comes before."""
+    # Behind the last row there is one for tokens without a partner; nothing learns from it.
+    padded = rows.each(lambda own: torch.cat([own, own.new_zeros(1, *own.shape[1:])]))
+    places = torch.tensor([-1 if each is None else each for each in partners], dtype=torch.int64)
+    found = padded.each(lambda own: own[places])
+    before = torch.zeros_like(places)
+    earlier = torch.zeros_like(nll)
+    for group in pair.groups:
+        start, stop = group.student
+        before[stop - 1] = stop - 1 - start
+        earlier[stop - 1] = rows.nll[group.teacher[0] : group.teacher[1] - 1].sum()
+    found = replace(
+        found,
+        log_probs=found.log_probs - earlier[:, None],
+        tail=found.tail - earlier,
+        nll=nll,
+    )
+    return Told(rows=found, covered=places >= 0, before=before)
+
+
+def _covered(pair: Pair, partners: Partners, manner: Manner) -> Coverage:
+    fallbacks = sum(partner is None for partner in partners)
+    if manner.loss in BY_GROUPS:
+        fallbacks = len(partners) - sum(
+            group.student[1] - group.student[0] for group in pair.groups
+        )
+    return Coverage(
+        bytes_alone=sum(group.size for group in pair.groups if group.is_alone),
+        bytes=pair.student.size,
+        fallbacks=fallbacks,
+        positions=len(partners),
+    )

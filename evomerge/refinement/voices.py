@@ -1,0 +1,223 @@
+"""One teacher, asked what it predicts of what the student reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from blake3 import blake3
+
+from evomerge.errors import RecipeError
+from evomerge.live_model import choose_device, choose_dtype, load_checkpoint
+from evomerge.refinement.aligned_teacher import (
+    BY_GROUPS,
+    IN_OWN_TOKENS,
+    AlignedTeacher,
+    Manner,
+)
+from evomerge.refinement.alignment.same import relate
+from evomerge.refinement.alignment.texts import Reader, open_reader, pair, place, plain_text
+from evomerge.refinement.alignment.vocabulary import read_vocabulary
+from evomerge.refinement.build import build
+from evomerge.refinement.cache_key import CacheKey, cache_key
+from evomerge.refinement.pass_loss import Tongue
+from evomerge.refinement.sequences import make_sequences
+from evomerge.refinement.teacher import Target
+from evomerge.refinement.told import in_full
+
+if TYPE_CHECKING:
+    from collections import abc
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor
+
+    from evomerge.checkpoints import Checkpoint
+    from evomerge.merging.sources import SourceLibrary
+    from evomerge.recipe.refine import Teacher, TeacherCacheSettings
+    from evomerge.refinement.alignment.same import Relation
+    from evomerge.refinement.cache import TeacherCache
+    from evomerge.refinement.data import Example
+    from evomerge.refinement.distil import Distillation
+    from evomerge.refinement.passes import Targets
+    from evomerge.refinement.sequences import Sequence
+
+
+class Tell(Protocol):
+    """Told how far a piece of work is."""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Say what is done, how much of it, and of how much."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """What a student reads.
+
+    Attributes:
+        examples: The texts.
+        sequences: As the student reads them.
+        tokenizer: The student's.
+    """
+
+    examples: abc.Sequence[Example]
+    sequences: abc.Sequence[Sequence]
+    tokenizer: Any
+
+    def of(self, numbers: abc.Container[int]) -> list[Sequence]:
+        """The sequences of some examples."""
+        return [each for each in self.sequences if each.index in numbers]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Voice:
+    """One teacher.
+
+    Attributes:
+        told: What it tells of a sequence.
+        tongue: The vocabulary that it tells it in.
+        aligned: Whether it has another tokenizer than the student.
+        note: A sentence on how it is understood.
+    """
+
+    told: Targets
+    tongue: Tongue
+    aligned: bool
+    note: str
+
+
+class Asking:
+    """Has teachers predict what the student reads.
+
+    Args:
+        work: The student and settings.
+        library: Opens models.
+        reading: What the student reads.
+        tell: Told how much of a teacher's cache is built.
+    """
+
+    def __init__(
+        self, work: Distillation, library: SourceLibrary, reading: Reading, tell: Tell
+    ) -> None:
+        self._work, self._library, self._reading, self._tell = work, library, reading, tell
+        self._base = library.model(work.student.base)
+        self._device = choose_device(work.device)
+        self._dtype = choose_dtype(work.dtype, self._device)
+
+    def voice(self, teacher: Teacher, asked: frozenset[int]) -> Voice:
+        """A teacher, asked of some examples."""
+        checkpoint = self._library.model(teacher.model)
+        relation = relate(self._base.folder, checkpoint.folder)
+        read = self._reading.of(asked)
+        # A token that only one of the two has cannot be read by both.
+        if relation.kind == "different" or _has(read, relation.unshared):
+            return self._aligned(teacher, checkpoint, relation, asked)
+        vocabulary = len(self._reading.tokenizer)
+        key = self._key(checkpoint, read, vocabulary)
+        cache = self._cache(teacher.label, key, read, lambda: self._load(checkpoint))
+        return Voice(
+            told=lambda index: in_full(cache.rows(index)),
+            tongue=self._own_tongue(),
+            aligned=False,
+            note=relation.explanation,
+        )
+
+    def student_itself(self, model: Any, weights: Mapping[str, Tensor]) -> Voice:
+        """The student as it is now, as one of the teachers."""
+        read, vocabulary = list(self._reading.sequences), len(self._reading.tokenizer)
+        key = replace(
+            self._key(self._base, read, vocabulary), teacher=_digest(weights), reference=""
+        )
+        cache = self._cache("the student", key, read, lambda: model)
+        return Voice(
+            told=lambda index: in_full(cache.rows(index)),
+            tongue=self._own_tongue(),
+            aligned=False,
+            note="",
+        )
+
+    def _aligned(
+        self, teacher: Teacher, checkpoint: Checkpoint, relation: Relation, asked: frozenset[int]
+    ) -> Voice:
+        settings, examples = self._work.settings, self._reading.examples
+        texts = {index: plain_text(examples[index]) for index in asked}
+        folder, tokenizer = self._base.folder, self._reading.tokenizer
+        ours = Reader(tokenizer=tokenizer, vocabulary=read_vocabulary(folder))
+        theirs = open_reader(checkpoint.folder)
+        made = make_sequences(examples, theirs.tokenizer, settings.data.max_tokens)
+        read = {each.index: each for each in made.sequences if each.index in asked}
+        if not read:
+            raise RecipeError(
+                f"{teacher.label}: with its tokenizer none of its {len(asked)} texts has a token "
+                f"to predict in its first {settings.data.max_tokens}; raise data.max_tokens"
+            )
+        pairs = {}
+        for each in self._reading.of(asked):
+            other = place(theirs, texts[each.index], read.get(each.index))
+            pairs[each.index] = pair(place(ours, texts[each.index], each), other)
+        manner = Manner(loss=settings.loss.kind, alignment=settings.alignment.kind)
+        aligned = AlignedTeacher(pairs, (ours, theirs), manner)
+        if settings.loss.kind not in BY_GROUPS:
+            aligned.coverage.check(settings.alignment.coverage, teacher.label)
+        tongue = Tongue(vocabulary=len(theirs.tokenizer), to_student=aligned.to_student)
+        key = self._key(checkpoint, list(read.values()), tongue.vocabulary)
+        cache = self._cache(
+            teacher.label, key, list(read.values()), lambda: self._load(checkpoint)
+        )
+        # A text may be too long for the teacher alone.
+        nothing = cache.rows(min(read)).each(lambda own: own[:0])
+        return Voice(
+            told=lambda index: aligned.told(
+                index, cache.rows(index) if index in read else nothing
+            ),
+            tongue=tongue if settings.loss.kind in IN_OWN_TOKENS else self._own_tongue(),
+            aligned=True,
+            note=f"{relation.explanation}: {aligned.coverage.sentence(aligned.to_student)}",
+        )
+
+    def _key(
+        self, checkpoint: Checkpoint, read: abc.Sequence[Sequence], vocabulary: int
+    ) -> CacheKey:
+        kept = self._kept
+        target = Target(vocabulary=vocabulary, kind=kept.kind, k=kept.k)
+        precision = str(self._dtype).removeprefix("torch.")
+        return cache_key(checkpoint, read, target, precision=precision)
+
+    @property
+    def _kept(self) -> TeacherCacheSettings:
+        kept = self._work.settings.cache
+        if kept is None:
+            raise RuntimeError("nothing is to be kept of teachers")
+        return kept
+
+    def _cache(
+        self, name: str, key: CacheKey, read: abc.Sequence[Sequence], load: Callable[[], Any]
+    ) -> TeacherCache:
+        parent = self._kept.folder
+        return build(
+            Path(parent) / name if parent else key.default_folder(),
+            key,
+            read,
+            load,
+            progress=lambda done, total: self._tell(f"what {name} predicts", done, total),
+        )
+
+    def _own_tongue(self) -> Tongue:
+        vocabulary = len(self._reading.tokenizer)
+        return Tongue(vocabulary=vocabulary, to_student=torch.arange(vocabulary))
+
+    def _load(self, checkpoint: Checkpoint) -> Any:
+        return load_checkpoint(checkpoint, self._dtype, self._device)[0]
+
+
+def _has(read: abc.Sequence[Sequence], tokens: frozenset[int]) -> bool:
+    return bool(tokens) and any(not tokens.isdisjoint(each.ids.tolist()) for each in read)
+
+
+def _digest(weights: Mapping[str, Tensor]) -> str:
+    found = blake3(max_threads=blake3.AUTO)
+    for name in sorted(weights):
+        found.update(name.encode())
+        found.update(weights[name].detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return found.hexdigest()

@@ -1,0 +1,255 @@
+"""Promise: a teacher with another tokenizer teaches by every way there is, and is understood."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from students import distillation, never, quiet
+from vocabulary_family import build_model, byte_level
+
+from evomerge.errors import CompatibilityError, OutputError, RecipeError, RunError
+from evomerge.live_model import load_model, named_weights
+from evomerge.merging.sources import SourceLibrary
+from evomerge.recipe.refine import Teacher
+from evomerge.refinement import voices
+from evomerge.refinement.alignment.same import Relation
+from evomerge.refinement.data import read_examples
+from evomerge.refinement.sequences import make_sequences
+from evomerge.refinement.targets import targets_of
+from evomerge.refinement.voices import Asking, Reading
+
+if TYPE_CHECKING:
+    from evomerge.refinement.distil import Distillation
+    from evomerge.refinement.told import Told
+
+MERGES = [("r", "e"), ("re", "d"), ("Ġ", "c"), ("Ġc", "a"), ("Ġca", "t"), ("o", "n"), ("Ġ", "d")]
+TEACHER = {"distillation": 1.0, "cross_entropy": 0.0}
+OPEN = {"coverage": 0.0}
+"""However little is covered: half of the bytes are one token in both tokenizers here."""
+
+WAYS = [
+    *(("top_k_kl", way) for way in ("spans", "exact", "edit_distance", "statistics")),
+    *(("uld", way) for way in ("position", "spans")),
+    *(("standardised_uld", way) for way in ("position", "spans")),
+    *((loss, "spans") for loss in ("alm", "span_hybrid", "sampled_kl")),
+]
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Teacher:
+    """A teacher of other tokens under other ids."""
+    folder = tmp_path_factory.mktemp("teacher") / "other"
+    build_model(folder, byte_level(MERGES, turn=9), seed=4)
+    return Teacher(model=str(folder), name="other")
+
+
+def asked(work: Distillation) -> tuple[Asking, Reading]:
+    """What asks the teachers of a student."""
+    library = SourceLibrary(Path("/"))
+    _, tokenizer = load_model(
+        library.model(work.student.base).folder, torch.float32, torch.device("cpu")
+    )
+    examples = read_examples(Path(work.settings.data.path)).examples
+    made = make_sequences(examples, tokenizer, work.settings.data.max_tokens)
+    reading = Reading(examples=examples, sequences=made.sequences, tokenizer=tokenizer)
+    return Asking(work, library, reading, quiet), reading
+
+
+def told_of(work: Distillation) -> list[Told]:
+    """What the only teacher tells of every text."""
+    asking, reading = asked(work)
+    voice = asking.voice(work.teachers[0], frozenset(each.index for each in reading.sequences))
+    return [voice.told(each.index) for each in reading.sequences]
+
+
+@pytest.mark.parametrize(("loss", "way"), WAYS)
+def test_a_student_comes_nearer_to_a_teacher_of_another_tokenizer(
+    family: Path, tmp_path: Path, other: Teacher, loss: str, way: str
+) -> None:
+    kept = {"kind": "sampled", "k": 30} if loss == "sampled_kl" else {"k": 20}
+    work = distillation(
+        family,
+        tmp_path / "student",
+        (other,),
+        loss=TEACHER | {"kind": loss},
+        alignment=OPEN | {"kind": way},
+        cache=kept,
+    )
+    course = work(quiet, never).course
+    # ALM's loss never is 0.
+    assert (
+        course["validation_losses"][-1]
+        < (0.98 if loss == "alm" else 0.9) * course["validation_losses"][0]
+    )
+    assert course["alignment"]["other"].startswith(
+        "the tokenizers differ in tokens and merge rules, so tokens have to be aligned: 49.3% of "
+        "the bytes are one token in both tokenizers"
+    )
+
+
+@pytest.mark.parametrize("way", ["spans", "exact", "edit_distance"])
+def test_a_teacher_of_the_same_tokenizer_tells_the_same_bits_if_it_is_aligned(
+    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    one = Teacher(model=str(family / "one"), name="one")
+    work = distillation(family, tmp_path / "student", (one,), alignment={"kind": way})
+    plain = told_of(work)
+    different = Relation(kind="different", explanation="the tokenizers are taken for different")
+    monkeypatch.setattr(voices, "relate", lambda *_: different)
+    aligned = told_of(work)
+    for ours, theirs in zip(plain, aligned, strict=True):
+        assert theirs.covered.all()
+        for name in ("ids", "log_probs", "tail", "nll"):
+            assert torch.equal(getattr(ours.rows, name), getattr(theirs.rows, name)), name
+
+
+def test_a_token_without_a_partner_is_certain_for_fusellm_and_left_out_by_groups_of_bytes(
+    family: Path, tmp_path: Path, other: Teacher
+) -> None:
+    found = {}
+    for way in ("exact", "spans"):
+        work = distillation(
+            family, tmp_path / way, (other,), alignment=OPEN | {"kind": way}, cache={"k": 5}
+        )
+        found[way] = told_of(work)
+    assert all(told.covered.all() for told in found["exact"])
+    left_out = torch.cat([~told.covered for told in found["spans"]])
+    certain = torch.cat([told.rows.log_probs[:, 0] == 0 for told in found["spans"]])
+    assert left_out.any()
+    assert torch.equal(left_out, certain)
+
+
+def test_what_a_teacher_finds_of_a_text_does_not_depend_on_how_it_is_aligned(
+    family: Path, tmp_path: Path, other: Teacher
+) -> None:
+    found = []
+    for loss, way in (("top_k_kl", "spans"), ("top_k_kl", "exact"), ("uld", "position")):
+        work = distillation(
+            family,
+            tmp_path / f"{loss} {way}",
+            (other,),
+            loss={"kind": loss},
+            alignment=OPEN | {"kind": way},
+        )
+        found.append(torch.stack([told.rows.nll.sum() for told in told_of(work)]))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("preset", ["fusellm", "fusechat", "infifusion"])
+def test_published_systems_run_with_a_teacher_of_another_tokenizer(
+    family: Path, tmp_path: Path, other: Teacher, preset: str
+) -> None:
+    work = distillation(
+        family, tmp_path / "student", (other,), preset=preset, alignment={"coverage": 0.1}
+    )
+    losses = work(quiet, never).course["validation_losses"]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("preset", ["fusellm", "infifusion", "feddf"])
+def test_published_systems_run_with_several_teachers(
+    family: Path, tmp_path: Path, preset: str
+) -> None:
+    both = tuple(Teacher(model=str(family / name), name=name) for name in ("one", "two"))
+    work = distillation(family, tmp_path / "student", both, preset=preset)
+    losses = work(quiet, never).course["validation_losses"]
+    assert losses[-1] < losses[0]
+
+
+def test_the_student_itself_is_heard_where_it_knows_a_text_better(
+    family: Path, tmp_path: Path, other: Teacher
+) -> None:
+    work = distillation(
+        family,
+        tmp_path / "student",
+        (other,),
+        fuse="min_ce",
+        with_student=True,
+        alignment=OPEN,
+    )
+    asking, reading = asked(work)
+    library = SourceLibrary(Path("/"))
+    base = library.model(work.student.base)
+    model, _ = load_model(base.folder, torch.float32, torch.device("cpu"))
+    student = model, named_weights(model, base.headers)
+    taught = targets_of(work, library, reading, quiet, student)
+    assert taught is not None
+    both = [
+        asking.voice(other, frozenset(each.index for each in reading.sequences)),
+        asking.student_itself(*student),
+    ]
+    chosen = set()
+    for each in reading.sequences:
+        means = [float(voice.told(each.index).rows.nll.mean()) for voice in both]
+        assert float(taught.targets(each.index).rows.nll.mean()) == min(means)
+        chosen.add(means.index(min(means)))
+    assert chosen <= {0, 1}
+
+
+def test_too_little_in_common_is_refused_in_one_line(
+    family: Path, tmp_path: Path, other: Teacher
+) -> None:
+    work = distillation(family, tmp_path / "student", (other,), alignment={"coverage": 0.5})
+    with pytest.raises(CompatibilityError, match=r"other: only 49\.3% of the bytes") as caught:
+        work(quiet, never)
+    assert "\n" not in str(caught.value)
+
+
+def test_averages_of_teachers_with_several_tokenizers_are_refused(
+    family: Path, tmp_path: Path, other: Teacher
+) -> None:
+    both = (other, Teacher(model=str(family / "one"), name="one"))
+    work = distillation(family, tmp_path / "student", both, fuse="avg_probs", alignment=OPEN)
+    with pytest.raises(RecipeError, match=r"fuse: avg_probs by sequence with a teacher that has"):
+        work(quiet, never)
+
+
+def test_chats_are_not_aligned(family: Path, tmp_path: Path, other: Teacher) -> None:
+    turns = [{"role": "user", "content": "red"}, {"role": "assistant", "content": "blue"}]
+    chat = tmp_path / "chats.jsonl"
+    chat.write_text(json.dumps({"messages": turns}) + "\n")
+    work = distillation(family, tmp_path / "student", (other,), data={"path": str(chat)})
+    examples = read_examples(chat).examples
+    sequences = asked(distillation(family, tmp_path / "plain"))[1]
+    reading = replace(sequences, examples=examples, sequences=sequences.sequences[:1])
+    asking = Asking(work, SourceLibrary(Path("/")), reading, quiet)
+    with pytest.raises(RecipeError, match=r"chats\.jsonl: line 1: a chat; chats are not aligned"):
+        asking.voice(other, frozenset({0}))
+
+
+def changed(teacher: Teacher, folder: Path) -> Teacher:
+    """The same model with another tokenizer of as many tokens."""
+    shutil.copytree(teacher.model, folder)
+    tokenizer: dict[str, Any] = byte_level(MERGES, turn=10)
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return teacher.model_copy(update={"model": str(folder)})
+
+
+def test_a_cache_of_a_teacher_with_another_tokenizer_is_refused(
+    family: Path, tmp_path: Path, other: Teacher
+) -> None:
+    kept = {"folder": str(tmp_path / "kept")}
+    work = distillation(family, tmp_path / "one", (other,), alignment=OPEN, cache=kept)
+    told_of(work)
+    again = changed(other, tmp_path / "changed")
+    with pytest.raises(OutputError, match=r"is a cache of something else, .*tokenizer"):
+        told_of(replace(work, teachers=(again,)))
+
+
+def test_a_training_whose_teacher_has_another_tokenizer_now_is_refused(
+    family: Path, tmp_path: Path, other: Teacher
+) -> None:
+    own = changed(other, tmp_path / "own")
+    work = distillation(family, tmp_path / "student", (own,), alignment=OPEN)
+    work(quiet, never)
+    tokenizer = byte_level(MERGES, turn=11)
+    (tmp_path / "own" / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(RunError, match=r"own, its tokenizer: has changed since the training"):
+        work(quiet, never)

@@ -1,0 +1,68 @@
+"""Promise: teachers that run beside their student teach what their caches would."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from students import distillation, never, quiet
+from vocabulary_family import build_model, byte_level
+
+from evomerge.errors import CompatibilityError, RecipeError
+from evomerge.recipe.refine import Teacher
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WHOLE = 257
+
+
+def losses_of(
+    family: Path, folder: Path, names: tuple[str, ...], loss: dict[str, Any], **settings: Any
+) -> list[float]:
+    both = tuple(Teacher(model=str(family / name), name=name) for name in names)
+    loss = {"distillation": 1.0, "cross_entropy": 0.0} | loss
+    work = distillation(family, folder, both, loss=loss, **settings)
+    found: list[float] = work(quiet, never).course["validation_losses"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("names", "fuse"), [(("one",), None), (("one", "two"), "avg_logits")], ids=["one", "two"]
+)
+def test_what_runs_beside_teaches_what_a_whole_cache_does(
+    family: Path, tmp_path: Path, names: tuple[str, ...], fuse: str | None
+) -> None:
+    live = losses_of(family, tmp_path / "live", names, {"kind": "kl"}, cache=None, fuse=fuse)
+    kept = losses_of(
+        family, tmp_path / "kept", names, {"kind": "top_k_kl"}, cache={"k": WHOLE}, fuse=fuse
+    )
+    assert live == pytest.approx(kept, rel=1e-2)
+
+
+@pytest.mark.parametrize("loss", [{"kind": "reverse_kl"}, {"kind": "jsd", "temperature": 2.0}])
+def test_a_student_comes_nearer_to_a_teacher_beside_it(
+    family: Path, tmp_path: Path, loss: dict[str, Any]
+) -> None:
+    losses = losses_of(family, tmp_path / "student", ("one",), loss, cache=None)
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_teachers_beside_are_not_chosen_by_domain(family: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"fuse: by_domain of 2 teachers beside the student"):
+        losses_of(
+            family,
+            tmp_path / "student",
+            ("one", "two"),
+            {"kind": "kl"},
+            cache=None,
+            fuse="by_domain",
+        )
+
+
+def test_a_teacher_beside_needs_the_student_s_tokenizer(family: Path, tmp_path: Path) -> None:
+    build_model(tmp_path / "other", byte_level([("r", "e")], turn=3), seed=4)
+    other = Teacher(model=str(tmp_path / "other"), name="other")
+    work = distillation(family, tmp_path / "student", (other,), loss={"kind": "kl"}, cache=None)
+    with pytest.raises(CompatibilityError, match=r"loss.kind kl needs the student's tokenizer"):
+        work(quiet, never)

@@ -1,0 +1,129 @@
+"""Promise: what settings ask for is what a pass is measured by."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evomerge.recipe.refine import DistillationLoss
+from evomerge.refinement.alignment.vocabulary_map import UNMATCHED
+from evomerge.refinement.chunked import row_losses
+from evomerge.refinement.heads import Head
+from evomerge.refinement.kept import top_k
+from evomerge.refinement.losses.sorted_distance import standardised_targets
+from evomerge.refinement.pass_loss import Tongue, loss_of, standardised_rows
+from evomerge.refinement.told import Told, as_tensors, from_tensors, in_full, join
+
+VOCABULARY = 11
+TONGUE = Tongue(vocabulary=VOCABULARY, to_student=torch.arange(VOCABULARY))
+HEAD = Head(weight=torch.eye(VOCABULARY))
+"""Hidden states are logits."""
+
+
+def logits_of(rows: int, seed: int = 0) -> torch.Tensor:
+    return 3 * torch.randn(rows, VOCABULARY, generator=torch.Generator().manual_seed(seed))
+
+
+def told_of(logits: torch.Tensor, labels: torch.Tensor, k: int = VOCABULARY) -> Told:
+    return in_full(top_k(logits.clone(), labels, k))
+
+
+def losses_of(
+    settings: DistillationLoss, told: Told, logits: torch.Tensor, labels: torch.Tensor
+) -> torch.Tensor:
+    loss = loss_of(settings, TONGUE)({"labels": labels} | as_tensors(told))
+    return row_losses(logits, HEAD, loss)
+
+
+def only(kind: str, **given_: object) -> DistillationLoss:
+    return DistillationLoss.model_validate(
+        {"kind": kind, "distillation": 1.0, "cross_entropy": 0.0, **given_}
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        only("top_k_kl"),
+        only("top_k_kl", tail="renormalised", temperature=2.0),
+        only("uld"),
+        only("standardised_uld", top=4),
+        only("standardised_uld", top=4, standardise="kept"),
+        only("span_hybrid"),
+    ],
+    ids=lambda each: f"{each.kind}-{each.temperature}-{each.standardise}",
+)
+def test_a_student_that_predicts_what_its_teacher_does_has_no_loss(
+    settings: DistillationLoss,
+) -> None:
+    logits, labels = logits_of(5), torch.arange(5)
+    losses = losses_of(settings, told_of(logits, labels), logits, labels)
+    torch.testing.assert_close(losses, torch.zeros(5), atol=2e-6, rtol=0)
+
+
+@given(seed=st.integers(0, 99), kept=st.integers(4, VOCABULARY), over=st.booleans())
+def test_what_was_written_down_is_enough_to_standardise(seed: int, kept: int, over: bool) -> None:
+    logits, labels = logits_of(3, seed), torch.zeros(3, dtype=torch.int64)
+    settings = only("standardised_uld", top=4, standardise="vocabulary" if over else "kept")
+    found = standardised_rows(told_of(logits, labels, kept).rows, settings)(slice(0, 3))
+    expected = standardised_targets(logits, 4, settings.standardise)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_a_row_without_the_teacher_has_the_cross_entropy_alone() -> None:
+    logits, labels = logits_of(4), torch.arange(4)
+    told = told_of(logits_of(4, seed=1), labels)
+    covered = torch.tensor([True, False, True, False])
+    told = Told(rows=told.rows, covered=covered, before=told.before)
+    settings = DistillationLoss(distillation=0.5, cross_entropy=0.25)
+    losses = losses_of(settings, told, logits, labels)
+    own = -logits.log_softmax(-1).gather(1, labels[:, None])[:, 0]
+    torch.testing.assert_close(losses[~covered], 0.25 * own[~covered])
+    assert (losses[covered] > 0.25 * own[covered]).all()
+
+
+def test_likelihoods_of_groups_are_matched_with_gradients_of_the_size_of_others() -> None:
+    """ALM's .058830 of one group, -1 and -2, at temperature 100, of which 100 times is taken."""
+    labels = torch.tensor([0])
+    rows = told_of(torch.zeros(1, VOCABULARY), labels).rows.each(lambda own: own)
+    told = in_full(rows)
+    told.rows.nll[:] = 1.0
+    p = torch.full((1, VOCABULARY), (1 - torch.tensor(-2.0).exp()) / (VOCABULARY - 1))
+    p[0, 0] = torch.tensor(-2.0).exp()
+    losses = losses_of(only("alm"), told, p.log(), labels)
+    assert losses.item() == pytest.approx(5.8830, abs=1e-4)
+
+
+def test_a_group_of_two_tokens_is_as_likely_as_both_together() -> None:
+    labels, logits = torch.tensor([1, 2]), logits_of(2)
+    told = told_of(logits, labels)
+    total = told.rows.nll.sum()
+    told.rows.nll[:] = torch.stack([torch.zeros(()), total])
+    group = Told(rows=told.rows, covered=torch.tensor([False, True]), before=torch.tensor([0, 1]))
+    losses = losses_of(only("alm", temperature=1.0), group, logits, labels)
+    p = (-total).exp()
+    entropy = -(p * p.log() + (1 - p) * (1 - p).log())
+    assert losses[0] == 0
+    torch.testing.assert_close(losses[1], entropy, atol=1e-5, rtol=1e-5)
+
+
+def test_tokens_that_the_student_has_not_are_compared_by_their_probabilities() -> None:
+    """Half of the vocabulary is the student's under other ids, the rest has no partner."""
+    logits, labels = logits_of(3), torch.arange(3)
+    to_student = torch.arange(VOCABULARY).flip(0)
+    to_student[::2] = UNMATCHED
+    tongue = Tongue(vocabulary=VOCABULARY, to_student=to_student)
+    told = told_of(logits.flip(1), labels)
+    loss = loss_of(only("span_hybrid"), tongue)({"labels": labels} | as_tensors(told))
+    torch.testing.assert_close(row_losses(logits, HEAD, loss), torch.zeros(3), atol=2e-6, rtol=0)
+
+
+def test_what_is_told_is_taken_apart_and_put_together() -> None:
+    labels = torch.arange(3)
+    told = join([told_of(logits_of(3), labels, 4), told_of(logits_of(3, 1), labels, 6)])
+    again = from_tensors(as_tensors(told), VOCABULARY)
+    assert as_tensors(again).keys() == as_tensors(told).keys()
+    for name, each in as_tensors(told).items():
+        assert torch.equal(as_tensors(again)[name], each), name

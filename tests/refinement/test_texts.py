@@ -1,0 +1,113 @@
+"""Promise: groups of rows are the same bytes for both, and nothing that is not supervised."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import processors
+from trained_tokenizers import byte_level, llama, word_piece
+from transformers import PreTrainedTokenizerFast
+
+from evomerge.refinement.alignment.texts import Placed, Reader, pair, place
+from evomerge.refinement.alignment.vocabulary import loaded_vocabulary
+from evomerge.refinement.data import Example
+from evomerge.refinement.sequences import make_sequences
+from evomerge.sensitivity.calibration import Prompted
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+TEXTS = st.text(st.sampled_from("the cat sat, on mät 日\U0001f642\n"), min_size=8, max_size=40)
+
+
+def reader(tokenizer: Tokenizer, **special: str) -> Reader:
+    """As transformers has it; special tokens may be put around texts."""
+    fast: Any = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+    if special:
+        around = [f"{special['bos_token']}:0", "$A:0", f"{special['eos_token']}:0"]
+        fast.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single=" ".join(around),
+            special_tokens=[(own, fast.convert_tokens_to_ids(own)) for own in special.values()],
+        )
+    return Reader(tokenizer=fast, vocabulary=loaded_vocabulary(fast.backend_tokenizer))
+
+
+PLAIN = reader(byte_level())
+BYTES = reader(byte_level(258))
+AROUND = reader(byte_level(300), bos_token="<|start|>", eos_token="<|end|>")
+LLAMA = reader(llama())
+WORDS = reader(word_piece())
+
+
+def placed(own: Reader, content: str | Prompted, most: int = 99) -> Placed:
+    made = make_sequences([Example(content=content)], own.tokenizer, most).sequences[0]
+    text = content if isinstance(content, str) else "".join(content)
+    return place(own, text, made)
+
+
+@pytest.mark.parametrize("teacher", [BYTES, AROUND, LLAMA], ids=["bytes", "around", "llama"])
+@given(prompt=TEXTS, completion=TEXTS, most=st.integers(40, 200))
+def test_groups_are_the_same_bytes_in_both(
+    teacher: Reader, prompt: str, completion: str, most: int
+) -> None:
+    text = Prompted(prompt, completion)
+    found = pair(placed(PLAIN, text, most), placed(teacher, text, 400))
+    for each in found.groups:
+        ours, theirs = (
+            b"".join(
+                own.vocabulary.spellings[token] or b"" for token in side.supervised[slice(*rows)]
+            )
+            for own, side, rows in (
+                (PLAIN, found.student, each.student),
+                (teacher, found.teacher, each.teacher),
+            )
+        )
+        assert ours == theirs
+        assert each.size == len(ours)
+
+
+def test_special_tokens_around_a_text_are_no_part_of_its_groups() -> None:
+    text = "the cat sat on the mat"
+    found = pair(placed(PLAIN, text), placed(AROUND, text))
+    # What comes first of all is only supervised where a special token is in front of it.
+    assert found.groups[0].teacher[0] > 0
+    ends = {rows for each in found.groups for rows in range(*each.teacher)}
+    assert len(found.teacher.supervised) - 1 not in ends
+    assert sum(each.size for each in found.groups) == found.student.size
+
+
+def test_the_ends_of_two_answers_are_partners() -> None:
+    text = "the cat sat on the mat"
+    other = reader(byte_level(280), bos_token="<|start|>", eos_token="<|end|>")
+    found = pair(placed(AROUND, text), placed(other, text))
+    last = found.groups[-1]
+    assert (last.student[1], last.teacher[1]) == (
+        len(found.student.supervised),
+        len(found.teacher.supervised),
+    )
+    assert last.is_alone
+
+
+def test_what_was_cut_off_has_no_partner() -> None:
+    text = "the cat sat on the mat, and the dog sat on the log."
+    found = pair(placed(PLAIN, text), placed(BYTES, text, 20))
+    assert sum(each.size for each in found.groups) < found.student.size
+    assert found.lone_partners()[-1] is None
+
+
+def test_a_text_that_a_tokenizer_has_dropped_has_no_groups() -> None:
+    nothing = place(BYTES, "the cat", None)
+    found = pair(placed(PLAIN, "the cat sat"), nothing)
+    assert found.groups == ()
+    assert set(found.lone_partners()) == {None}
+
+
+def test_a_tokenizer_that_drops_spaces_and_capitals_is_grouped_too() -> None:
+    text = Prompted("the cat ", "sat on the mat")
+    found = pair(placed(PLAIN, text), placed(WORDS, text))
+    assert sum(each.size for each in found.groups) == found.student.size
+    assert torch.tensor([each.is_alone for each in found.groups]).any()
