@@ -16,6 +16,7 @@ import numpy as np
 from blake3 import blake3
 
 from evomerge.errors import OutputError, RunError
+from evomerge.refinement.cache_key import SCHEMA
 from evomerge.refinement.shards import Shard
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from evomerge.refinement.predictions import TopK
 
 MANIFEST, INDEX = "manifest.json", "index.npy"
-SCHEMA = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from evomerge.refinement.sequences import Sequence
     from evomerge.refinement.teacher import Target
 
+SCHEMA = 2
+"""The form of a cache on disk; to be raised with any change of it."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CacheKey:
@@ -56,7 +59,8 @@ class CacheKey:
 
     def default_folder(self) -> Path:
         """Where the cache is kept if the user names no folder."""
-        return cache_folder("teachers") / self.digest()
+        # A cache of another form is no concern of users who named no folder.
+        return cache_folder("teachers") / _digest({"schema": SCHEMA} | self.parts())
 
     def differences(self, found: Mapping[str, object]) -> list[str]:
         """Which parts another cache has different, in words."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from evomerge.errors import RecipeError
 from evomerge.layout import locate
 
 if TYPE_CHECKING:
@@ -30,11 +31,20 @@ def layers_to_train(
         work: The student and its settings.
         library: Opens the models.
         weights: The student's weights by their stored names.
+
+    Raises:
+        RecipeError: The student has none of the layers that the recipe names.
     """
     layers = {layer for name in weights if (layer := locate(name).layer) is not None}
     if work.settings.train.layers is not None:
         first, end = work.settings.train.layers
-        return layers & set(range(first, end))
+        chosen = layers & set(range(first, end))
+        if not chosen:
+            raise RecipeError(
+                f"train.layers: [{first}, {end}] holds no layer of the student, which has "
+                f"{min(layers)} to {max(layers)}; the end is not trained"
+            )
+        return chosen
     base = library.model(work.student.base)
     changed: set[int] = set()
     for name in sorted(weights):

@@ -13,7 +13,7 @@ from evomerge.refinement.data import Examples, read_examples, validation_part
 from evomerge.refinement.packing import keeps_apart
 from evomerge.refinement.pass_loss import loss_of
 from evomerge.refinement.passes import Passes, plan_passes
-from evomerge.refinement.sequences import Sequences, make_sequences
+from evomerge.refinement.sequences import Sequences, check_window, make_sequences
 from evomerge.refinement.student import Student
 from evomerge.refinement.targets import Taught, targets_of
 from evomerge.refinement.voices import Reading
@@ -114,6 +114,7 @@ def open_lesson(
     model, tokenizer = load_model(base.folder, choose_dtype(work.dtype, device), device)
     examples = read_examples(Path(work.settings.data.path))
     read = make_sequences(examples.examples, tokenizer, work.settings.data.max_tokens)
+    check_window(model, read.sequences)
     weights = named_weights(model, base.headers)
     ResidentWeights(weights, library).merge(work.student)
     reading = Reading(examples=examples.examples, sequences=read.sequences, tokenizer=tokenizer)

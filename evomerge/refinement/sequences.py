@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from blake3 import blake3
 
-from evomerge.errors import RecipeError
+from evomerge.errors import CompatibilityError, RecipeError
 from evomerge.refinement.chats import read_chat
 from evomerge.sensitivity.calibration import Prompted, tokenise
+from evomerge.sensitivity.statistics import window_of
 
 if TYPE_CHECKING:
     from collections import abc
@@ -82,6 +83,20 @@ def make_sequences(examples: abc.Sequence[Example], tokenizer: Any, max_tokens: 
             "longer texts or shorter prompts, or raise max_tokens"
         )
     return Sequences(kept, len(made) - len(kept))
+
+
+def check_window(model: Any, sequences: abc.Iterable[Sequence]) -> None:
+    """Check that a model of transformers can read sequences whole.
+
+    Raises:
+        CompatibilityError: One is too long for it.
+    """
+    window, longest = window_of(model), max(map(len, sequences))
+    if window is not None and longest > window:
+        raise CompatibilityError(
+            f"{type(model).__name__} reads at most {window} tokens at once, and a text has "
+            f"{longest}; write refine.data.max_tokens: {window}"
+        )
 
 
 def _sequence(example: Example, index: int, tokenizer: Any, max_tokens: int) -> Sequence:

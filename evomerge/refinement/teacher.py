@@ -13,6 +13,7 @@ from evomerge.operators.randomness import generator
 from evomerge.refinement.heads import head_of, last_hidden_states
 from evomerge.refinement.kept import concatenate, sampled, top_k
 from evomerge.refinement.packing import Pack, lay_out
+from evomerge.refinement.sequences import check_window
 
 if TYPE_CHECKING:
     from collections import abc
@@ -79,9 +80,10 @@ class Teacher:
             For each sequence a row for each supervised token, on the CPU.
 
         Raises:
-            CompatibilityError: A sequence has tokens that are not in the vocabulary.
+            CompatibilityError: A sequence has tokens that are not in the vocabulary, or too many.
             EvaluationError: The model predicts NaN.
         """
+        check_window(self.model, sequences)
         batch = lay_out([Pack(sequences=(sequence,)) for sequence in sequences])
         if (highest := int(batch.ids.max())) >= target.vocabulary:
             raise CompatibilityError(

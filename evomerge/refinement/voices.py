@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from blake3 import blake3
 
-from evomerge.errors import RecipeError
+from evomerge.errors import CompatibilityError, EvaluationError, RecipeError
 from evomerge.live_model import choose_device, choose_dtype, load_checkpoint
 from evomerge.refinement.aligned_teacher import (
     BY_GROUPS,
@@ -195,13 +195,16 @@ class Asking:
         self, name: str, key: CacheKey, read: abc.Sequence[Sequence], load: Callable[[], Any]
     ) -> TeacherCache:
         parent = self._kept.folder
-        return build(
-            Path(parent) / name if parent else key.default_folder(),
-            key,
-            read,
-            load,
-            progress=lambda done, total: self._tell(f"what {name} predicts", done, total),
-        )
+        try:
+            return build(
+                Path(parent) / name if parent else key.default_folder(),
+                key,
+                read,
+                load,
+                progress=lambda done, total: self._tell(f"what {name} predicts", done, total),
+            )
+        except (CompatibilityError, EvaluationError) as error:
+            raise type(error)(f"{name}: {error}") from error
 
     def _own_tongue(self) -> Tongue:
         vocabulary = len(self._reading.tokenizer)

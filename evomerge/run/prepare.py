@@ -21,6 +21,7 @@ from evomerge.genome.baselines import starting_candidates
 from evomerge.genome.build import build_genome
 from evomerge.live_model import choose_device
 from evomerge.merging.sources import SourceLibrary
+from evomerge.operators.registry import find_operator
 from evomerge.recipe.paths import absolute
 from evomerge.refinement.data import in_words, read_examples
 from evomerge.run.leakage import refuse_items
@@ -145,16 +146,20 @@ def check_search(recipe: SearchRecipe, root: Path) -> Preparation:
             lambda: refuse_items(held_out, texts or {}, "calibration.texts", "held-out"),
         )
         if recipe.refine is not None:
-            result.attempt("refine", lambda: _check_refinement(recipe, scored.contents))
+            result.attempt("refine", lambda: _check_refinement(recipe, scored.contents, library))
         final = _without_racing(single, scored.uneven, result) if scored.uneven else single
         if base is not None and not result.errors:
             result.search = _assemble(final, root, base, opened, scored)
     return result
 
 
-def _check_refinement(recipe: SearchRecipe, contents: Contents) -> None:
+def _check_refinement(recipe: SearchRecipe, contents: Contents, library: SourceLibrary) -> None:
     if recipe.refine is None:
         return
+    for teacher in recipe.refine.teachers or ():
+        library.model(teacher.model)
+    if recipe.refine.mode == "pairwise":
+        find_operator(recipe.refine.operator)
     path = recipe.refine.data.path
     texts = {path: in_words(read_examples(Path(path)).examples)}
     refuse_items(contents.choosing_in_words, texts, "refine.data", "search")

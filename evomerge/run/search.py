@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge.checkpoints import Finding
-from evomerge.errors import RecipeError, RunError
+from evomerge.errors import (
+    CompatibilityError,
+    EvaluationError,
+    ModelError,
+    RecipeError,
+    RunError,
+)
 from evomerge.run.creation import Beginning, begin, create, notes
 from evomerge.run.finish import finish_search
 from evomerge.run.folder import RunFolder, recipe_of
@@ -126,9 +132,16 @@ def _refine(
     # Imported here because it brings along what trains models.
     from evomerge.run.refine import is_refined, refine_winner
 
-    if not is_refined(store, search.recipe.refine):
-        store.write_facts({"recipe": search.recipe.model_dump(mode="json")})
+    if is_refined(store, search.recipe.refine):
+        return
+    before = store.fact("recipe")
+    store.write_facts({"recipe": search.recipe.model_dump(mode="json")})
+    try:
         refine_winner(search, store, folder.refined.resolve(), progress)
+    except (RecipeError, ModelError, CompatibilityError, EvaluationError):
+        # Settings that cannot work are none that the run should be continued with.
+        store.write_facts({"recipe": before})
+        raise
 
 
 def _refuse_other_recipe(store: RunStore, search: PreparedSearch) -> None:

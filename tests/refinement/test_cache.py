@@ -205,6 +205,7 @@ def test_a_part_that_was_deleted_is_made_again(
         ("manifest.json", b"{", "is no manifest of a teacher cache"),
         ("manifest.json", b"[]", "is no manifest of a teacher cache"),
         ("manifest.json", b'{"schema": 2}', "is no manifest of a teacher cache"),
+        ("manifest.json", b'{"schema": 1}', "was written by another version"),
         ("manifest.json", b'{"schema": 99}', "was written by another version"),
         ("index.npy", b"", r"index\.npy: is damaged"),
     ],
