@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _BUDGET_BYTES = {"cpu": 64 * 2**20}
 _LARGE_BUDGET_BYTES = 256 * 2**20
 _MULTIPLE = 16
-_LEAST_WITH_HEAD = 128
-"""Each chunk reads and writes the gradient of the whole head: fewer rows are slower."""
+_LEAST, _LEAST_WITH_HEAD = 64, 128
+"""Each chunk reads the whole head, and writes its gradient: fewer rows are slower."""
 
 
 def chunked_loss(
@@ -40,7 +40,7 @@ def chunked_loss(
         weights: Of each row; for a mean, 1 over the number of rows of the whole optimiser step,
             not of this batch. Shape `(N,)`, float32. Rows of one group have the same weight.
         chunk: How many rows have logits at once, by default as many as fit into 64 MiB, or 256
-            MiB on a GPU.
+            MiB on a GPU, but not fewer than products with the head are fast with.
 
     Returns:
         A number, float32.
@@ -99,7 +99,7 @@ def _rows_at_once(head: Head, row_loss: RowLoss, *, with_head: bool) -> int:
     budget = _BUDGET_BYTES.get(head.weight.device.type, _LARGE_BUDGET_BYTES)
     copies = row_loss.copies + (head.cap is not None)
     rows = budget // (4 * head.vocabulary * copies) // _MULTIPLE * _MULTIPLE
-    return max(rows, _LEAST_WITH_HEAD if with_head else _MULTIPLE)
+    return max(rows, _LEAST_WITH_HEAD if with_head else _LEAST)
 
 
 def _precision(hidden: Tensor, head: Head) -> torch.dtype:

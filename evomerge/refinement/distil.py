@@ -20,6 +20,7 @@ from evomerge.errors import RunError
 from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.lineage import as_document
 from evomerge.recipe.merge import MergeRecipe
+from evomerge.refinement.kept_memory import freed_memory_kept
 from evomerge.refinement.lesson import CHECKPOINTS, open_lesson
 from evomerge.refinement.methods import METHODS
 from evomerge.sensitivity.provider import Calibrator
@@ -84,8 +85,9 @@ class Distillation:
         file = folder / "course.json"
         if not file.exists():
             started = time.monotonic()
-            lesson = open_lesson(self, library, tell, stop)
-            recipe, course = METHODS[self.settings.train.what](lesson)
+            with freed_memory_kept():
+                lesson = open_lesson(self, library, tell, stop)
+                recipe, course = METHODS[self.settings.train.what](lesson)
             course |= lesson.about() | {"seconds": round(time.monotonic() - started, 1)}
             found = {"recipe": as_document(recipe), **course}
             write_atomically(file, (json.dumps(found, indent=2) + "\n").encode())
