@@ -97,7 +97,8 @@ class AlignedTeacher:
         pair, partners = self._pairs[index], self._partners[index]
         nll = group_likelihoods(pair, rows)
         if self._manner.loss in IN_OWN_TOKENS:
-            return _in_own_tokens(pair, partners, rows, nll)
+            told = _in_own_tokens(partners, rows, nll)
+            return _merged(pair, told, rows) if self._manner.loss in BY_GROUPS else told
         tokens = pair.teacher.supervised, pair.student.supervised
         aligned = align_rows(rows, partners, tokens, self.to_student, len(self._student.tokenizer))
         # Of some rows the student has none of the tokens that are kept.
@@ -192,25 +193,25 @@ def _of_one_meaning(pair: Pair, partners: Partners, to_student: Tensor) -> Partn
     )
 
 
-def _in_own_tokens(pair: Pair, partners: Partners, rows: TopK, nll: Tensor) -> Told:
-    """Rows in the teacher's vocabulary; those of groups are as likely as what comes before."""
+def _in_own_tokens(partners: Partners, rows: TopK, nll: Tensor) -> Told:
+    """The rows of partners, in the teacher's vocabulary."""
     # Behind the last row there is one for tokens without a partner; nothing learns from it.
     padded = rows.each(lambda own: torch.cat([own, own.new_zeros(1, *own.shape[1:])]))
     places = torch.tensor([-1 if each is None else each for each in partners], dtype=torch.int64)
-    found = padded.each(lambda own: own[places])
-    before = torch.zeros_like(places)
-    earlier = torch.zeros_like(nll)
+    found = replace(padded.each(lambda own: own[places]), nll=nll)
+    return Told(rows=found, covered=places >= 0, before=torch.zeros_like(places))
+
+
+def _merged(pair: Pair, told: Told, rows: TopK) -> Told:
+    """The last row of each group, times the probability of the tokens before it."""
+    before, earlier = told.before.clone(), torch.zeros_like(told.rows.nll)
     for group in pair.groups:
-        start, stop = group.student
+        (start, stop), (first, end) = group.student, group.teacher
         before[stop - 1] = stop - 1 - start
-        earlier[stop - 1] = rows.nll[group.teacher[0] : group.teacher[1] - 1].sum()
-    found = replace(
-        found,
-        log_probs=found.log_probs - earlier[:, None],
-        tail=found.tail - earlier,
-        nll=nll,
-    )
-    return Told(rows=found, covered=places >= 0, before=before)
+        earlier[stop - 1] = rows.nll[first : end - 1].sum()
+    log_probs, tail = told.rows.log_probs - earlier[:, None], told.rows.tail - earlier
+    merged = replace(told.rows, log_probs=log_probs, tail=tail)
+    return replace(told, rows=merged, before=before)
 
 
 def _covered(pair: Pair, partners: Partners, manner: Manner) -> Coverage:

@@ -60,13 +60,17 @@ def loss_of(
         tongue: What the targets of a pass are told in; None if there are none.
         beside: Runs teachers beside the student on a pass, and gives their logits.
     """
+    matched = None
+    if tongue is not None and settings.kind == "span_hybrid":
+        matched = _matched(tongue.to_student, settings.beta)
 
     def make(read: Mapping[str, Tensor]) -> RowLoss:
         own = CrossEntropy(read["labels"])
         if beside is not None:
             distilled, weight = _live(settings, beside(read)), settings.distillation
         elif tongue is not None:
-            distilled, weight = _told(settings, tongue, read)
+            told = from_tensors(read, tongue.vocabulary)
+            distilled, weight = _told(settings, told, read["labels"], matched)
         else:
             return own
         return Weighted([(weight, distilled), (settings.cross_entropy, own)])
@@ -80,19 +84,18 @@ def _live(settings: DistillationLoss, logits: LogitsOf) -> RowLoss:
 
 
 def _told(
-    settings: DistillationLoss, tongue: Tongue, read: Mapping[str, Tensor]
+    settings: DistillationLoss, told: Told, labels: Tensor, matched: Matched | None
 ) -> tuple[RowLoss, float]:
-    told = from_tensors(read, tongue.vocabulary)
+    """The loss of what was told, and its weight."""
     weight = settings.distillation
     if settings.kind == "alm":
         temperature = settings.temperature or ALM_TEMPERATURE
         spans, last = _groups(told)
-        likelihoods = -told.rows.nll[last]
         # Its gradients shrink as the temperature grows, and the cross entropy's do not.
-        matching = LikelihoodMatching(read["labels"], spans, likelihoods, temperature)
+        matching = LikelihoodMatching(labels, spans, -told.rows.nll[last], temperature)
         return matching, weight * temperature
-    if settings.kind == "span_hybrid":
-        return _merged_spans(settings, tongue, told, read["labels"]), weight
+    if matched is not None:
+        return _merged_spans(told, labels, matched), weight
     loss = _of_rows(settings, told.rows)
     return (loss if told.covered.all() else Masked(loss, told.covered)), weight
 
@@ -135,25 +138,25 @@ def _groups(told: Told) -> tuple[Tensor, Tensor]:
     return spans.cpu(), last
 
 
-def _merged_spans(
-    settings: DistillationLoss, tongue: Tongue, told: Told, labels: Tensor
-) -> RowLoss:
+def _matched(to_student: Tensor, beta: float) -> Matched:
+    """The tokens that both have; of several of the teacher's that are one the first counts."""
+    theirs = (to_student != UNMATCHED).nonzero()[:, 0]
+    ours, place = torch.unique(to_student[theirs], return_inverse=True)
+    first = torch.full_like(ours, len(theirs))
+    first.scatter_reduce_(0, place, torch.arange(len(theirs)), "amin")
+    weight = len(theirs) / max(1, len(to_student))
+    return Matched(student=ours, teacher=theirs[first], weight=weight, beta=beta)
+
+
+def _merged_spans(told: Told, labels: Tensor, matched: Matched) -> RowLoss:
     spans, last = _groups(told)
     rows = told.rows.each(lambda own: own[last])
-    to_student = tongue.to_student.to(labels.device)
-    theirs = (to_student != UNMATCHED).nonzero()[:, 0]
-    # Of several tokens of the teacher that are the same one of the student the first counts.
-    ours, place = torch.unique(to_student[theirs], return_inverse=True)
-    first = torch.full_like(ours, len(theirs)).scatter_reduce_(
-        0, place, torch.arange(len(theirs), device=place.device), "amin"
+    here = replace(
+        matched,
+        student=matched.student.to(labels.device),
+        teacher=matched.teacher.to(labels.device),
     )
-    matched = Matched(
-        student=ours,
-        teacher=theirs[first],
-        weight=len(theirs) / max(1, len(to_student)),
-        beta=settings.beta,
-    )
-    return MergedSpans(labels, spans, lambda which: _spread_out(rows, which), matched)
+    return MergedSpans(labels, spans, lambda which: _spread_out(rows, which), here)
 
 
 def _spread_out(rows: TopK, which: slice) -> Tensor:

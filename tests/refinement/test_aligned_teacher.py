@@ -125,6 +125,28 @@ def test_a_token_without_a_partner_is_certain_for_fusellm_and_left_out_by_groups
     assert torch.equal(left_out, certain)
 
 
+@pytest.mark.parametrize("way", ["position", "spans"])
+def test_rows_of_partners_are_whole_distributions(
+    family: Path, tmp_path: Path, other: Teacher, way: str
+) -> None:
+    settings = {"loss": {"kind": "uld"}, "alignment": OPEN | {"kind": way}}
+    for told in told_of(distillation(family, tmp_path / "student", (other,), **settings)):
+        total = torch.logaddexp(told.rows.log_probs.logsumexp(1), told.rows.tail)[told.covered]
+        torch.testing.assert_close(total, torch.zeros_like(total), atol=0.02, rtol=0)
+
+
+def test_rows_of_groups_are_as_likely_as_the_tokens_before_the_last(
+    family: Path, tmp_path: Path, other: Teacher
+) -> None:
+    settings = {"loss": {"kind": "span_hybrid"}, "alignment": OPEN}
+    found = told_of(distillation(family, tmp_path / "student", (other,), **settings))
+    for told in found:
+        total = torch.logaddexp(told.rows.log_probs.logsumexp(1), told.rows.tail)
+        assert (-total <= told.rows.nll + 0.02)[told.covered].all()
+        assert int(told.before[told.covered].add(1).sum()) == len(told.covered)
+    assert any((told.before > 0).any() for told in found)
+
+
 def test_what_a_teacher_finds_of_a_text_does_not_depend_on_how_it_is_aligned(
     family: Path, tmp_path: Path, other: Teacher
 ) -> None:
