@@ -241,8 +241,8 @@ class Refinement(Strict):
             `fusellm`, `fusechat` or `feddf`.
         data: The texts.
         teachers: The models to learn from; the sources of the search when absent.
-        mode: `unified`, all teachers at once, or `pairwise`, a student for each teacher, merged
-            by `operator`.
+        mode: `unified`, all teachers at once, or `pairwise`, a student for each teacher, which
+            learns the texts of its teacher's domains, if there are any; merged by `operator`.
         operator: What merges the students of `pairwise`.
         fuse: How several teachers become one; when absent `by_domain` if every text has one of
             their domains, else `min_ce`.

@@ -15,7 +15,7 @@ from evomerge.refinement.pass_loss import loss_of
 from evomerge.refinement.passes import Passes, plan_passes
 from evomerge.refinement.sequences import Sequences, check_window, make_sequences
 from evomerge.refinement.student import Student
-from evomerge.refinement.targets import Taught, targets_of
+from evomerge.refinement.targets import Taught, domains_of, targets_of
 from evomerge.refinement.voices import Reading
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def open_lesson(
     base = library.model(work.student.base)
     device = choose_device(work.device)
     model, tokenizer = load_model(base.folder, choose_dtype(work.dtype, device), device)
-    examples = read_examples(Path(work.settings.data.path))
+    examples = _taught(work, read_examples(Path(work.settings.data.path)))
     read = make_sequences(examples.examples, tokenizer, work.settings.data.max_tokens)
     check_window(model, read.sequences)
     weights = named_weights(model, base.headers)
@@ -131,3 +131,18 @@ def open_lesson(
         tell=tell,
         stop=stop,
     )
+
+
+def _taught(work: Distillation, examples: Examples) -> Examples:
+    """The texts of the domains of the one teacher of a student of `pairwise`, if it has any.
+
+    What a teacher makes of the others' texts would undo what the merge knows of them: on the
+    quickstart's family it lost 3 points (benchmarks/LOG.md).
+    """
+    settings = work.settings
+    alone = settings.mode == "pairwise" and len(work.teachers) == 1
+    if not alone or settings.fuse not in {None, "by_domain"}:
+        return examples
+    known = domains_of(work.teachers[0])
+    own = tuple(each for each in examples.examples if each.domain in known)
+    return examples._replace(examples=own or examples.examples)

@@ -41,6 +41,17 @@ def test_a_student_that_is_its_teacher_stays_as_it_is(family: Path, tmp_path: Pa
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_a_student_of_one_teacher_of_several_learns_the_texts_of_its_domains(
+    family: Path, tmp_path: Path
+) -> None:
+    work = distillation(family, tmp_path / "s", teachers(family, "one"), mode="pairwise")
+    assert work(quiet, never).course["texts"] == 30
+    everything = distillation(
+        family, tmp_path / "t", teachers(family, "one"), mode="pairwise", fuse="min_ce"
+    )
+    assert everything(quiet, never).course["texts"] == 60
+
+
 def test_a_text_without_a_teacher_is_refused(family: Path, tmp_path: Path) -> None:
     both = teachers(family, "one", "three")
     work = distillation(family, tmp_path / "student", both, fuse="by_domain")
