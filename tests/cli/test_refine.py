@@ -123,6 +123,31 @@ def test_other_settings_refine_the_same_student_again(refined: Path, tmp_path: P
     assert before["candidates"] != after["candidates"]
 
 
+def test_settings_that_cannot_work_are_not_what_a_run_is_continued_with(
+    refined: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(refined / "run", tmp_path / "run")
+    before = leaderboard(tmp_path / "run")
+    result = run_cli(
+        "refine", tmp_path / "run", "--set", "train.rate=1e9", "--set", "control=false"
+    )
+    assert result.code == 1
+    assert "train with a lower train.rate" in result.err
+    assert run_cli("resume", tmp_path / "run").code == 0
+    assert leaderboard(tmp_path / "run") == before
+
+
+def test_a_teacher_that_is_no_model_is_found_before_the_search(
+    family: Path, tmp_path: Path
+) -> None:
+    file = write_search(tmp_path, family)
+    (tmp_path / "empty").mkdir()
+    file.write_text(file.read_text().replace(f"{family}/two}}]", "./empty}]"))
+    result = run_cli("check", file)
+    assert result.code != 0
+    assert "empty: has neither model.safetensors" in result.err
+
+
 def test_a_student_for_each_teacher_is_merged_with_the_others(
     refined: Path, tmp_path: Path
 ) -> None:

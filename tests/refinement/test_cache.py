@@ -226,6 +226,14 @@ def test_a_file_that_cannot_be_read_is_one_line(built: Path, name: str) -> None:
         TeacherCache(built)
 
 
+def test_a_cache_of_another_form_is_not_in_the_way(
+    it: Lesson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = it.key.default_folder()
+    monkeypatch.setattr("evomerge.refinement.cache_key.SCHEMA", 99)
+    assert it.key.default_folder() != before
+
+
 def test_what_a_dead_process_left_is_removed(built: Path, it: Lesson) -> None:
     whole = contents(built)
     shutil.copytree(built / "00001", built / ".tmp-00001")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from students import distillation, never, quiet, tensors
 
-from evomerge.errors import RecipeError
+from evomerge.errors import EvaluationError, RecipeError
 from evomerge.recipe.refine import Teacher
 
 if TYPE_CHECKING:
@@ -56,4 +58,21 @@ def test_a_text_without_a_teacher_is_refused(family: Path, tmp_path: Path) -> No
     both = teachers(family, "one", "three")
     work = distillation(family, tmp_path / "student", both, fuse="by_domain")
     with pytest.raises(RecipeError, match=r"an example of the domain 'two' has no teacher"):
+        work(quiet, never)
+
+
+def test_layers_that_the_student_has_not_are_refused(family: Path, tmp_path: Path) -> None:
+    work = distillation(family, tmp_path / "student", train={"layers": [5, 9]})
+    with pytest.raises(RecipeError, match=r"\[5, 9\] holds no layer of the student.* 0 to 1;"):
+        work(quiet, never)
+
+
+def test_a_teacher_that_predicts_nan_is_named(family: Path, tmp_path: Path) -> None:
+    shutil.copytree(family / "one", tmp_path / "broken")
+    file = tmp_path / "broken" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.norm.weight"].fill_(float("nan"))
+    save_file(tensors, file, metadata={"format": "pt"})
+    work = distillation(family, tmp_path / "student", teachers(tmp_path, "broken"))
+    with pytest.raises(EvaluationError, match=r"broken: .*NaN"):
         work(quiet, never)

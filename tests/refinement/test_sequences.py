@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 from chat_tokenizer import CHATML, chat_tokenizer
 
-from evomerge.errors import RecipeError
+from evomerge.errors import CompatibilityError, RecipeError
 from evomerge.refinement.data import Content, Example, Message
-from evomerge.refinement.sequences import Sequence, make_sequences
+from evomerge.refinement.sequences import Sequence, check_window, make_sequences
 from evomerge.sensitivity.calibration import Prompted
 
 CHAT = (Message("user", "a"), Message("assistant", "bc"))
@@ -55,3 +58,12 @@ def test_the_digest_tells_tokens_and_what_is_supervised() -> None:
     digests = [sequence.digest() for sequence in made(*contents)[0]]
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
+
+
+def test_a_text_that_a_model_cannot_read_whole_is_refused() -> None:
+    short, long = torch.arange(4), torch.arange(9)
+    sequences = [Sequence(ids=ids, supervised=ids > 0, index=0) for ids in (short, long)]
+    check_window(SimpleNamespace(config=SimpleNamespace()), sequences)
+    model = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=8))
+    with pytest.raises(CompatibilityError, match="at most 8 tokens at once, and a text has 9"):
+        check_window(model, sequences)
