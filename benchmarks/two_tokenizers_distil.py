@@ -134,7 +134,7 @@ def main() -> None:
     print(f"before: {float(before.sum() / sizes.sum()):.4f} bits per byte", flush=True)
     for seed in range(options.seeds):
         alone = before
-        for way in options.ways:
+        for way in dict.fromkeys(["texts alone", *options.ways]):
             work = train(options, texts, way, seed)
             distilled = work(lambda *_: None, lambda: False)
             file = Path(work.folder) / f"bits-{len(held_out)}.json"
