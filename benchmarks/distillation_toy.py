@@ -12,7 +12,7 @@ tokens. On held-out texts of each chain it then measures, in nats per token,
 Nothing but the texts tells a model which chain it reads: who knows both chains, and learns from
 each token which one it is, is the best that a refined model can become.
 
-`python benchmarks/distillation_toy.py` takes three minutes of one CPU, and prints the tables of
+`python benchmarks/distillation_toy.py` takes eight minutes of one CPU, and prints the tables of
 benchmarks/LOG.md. Rates were chosen on other seeds, with `--first-seed 100 --rates 1e-3 3e-3`.
 """
 
@@ -90,7 +90,7 @@ class World:
         refine_texts: How many texts of each domain there are to refine with.
     """
 
-    def __init__(self, folder: Path, seed: int, refine_texts: int = 200) -> None:
+    def __init__(self, folder: Path, seed: int, refine_texts: int = 400) -> None:
         self.folder, self.seed = folder, seed
         self.chains = [self._chain(domain) for domain in DOMAINS]
         self.held_out = [self.texts(n, 64, "held out") for n in range(len(DOMAINS))]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from blake3 import blake3
 
-from evomerge.checkpoints import tokenizer_digest
+from evomerge.checkpoints import named_errors, tokenizer_digest
 from evomerge.checkpoints.durability import write_atomically
 from evomerge.checkpoints.tokenizer import chat_template
 from evomerge.errors import RunError
@@ -77,9 +77,11 @@ class Distillation:
         Raises:
             RunError: What it learns from has changed since it began, or it was stopped.
             EvaluationError: The loss is not finite.
+            OutputError: Its folder cannot be written; DiskFullError if the disk is full.
             EvomergeError: A model, a text or a setting cannot be used.
         """
         torch.set_num_threads(self.threads)
+<<<<<<< HEAD
         folder, library = Path(self.folder), SourceLibrary(Path("/"), calibrate=Calibrator())
         _claim(folder, _contents(self, library))
         file = folder / "course.json"
@@ -94,6 +96,26 @@ class Distillation:
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         found = json.loads(file.read_text())
         return Distilled(recipe=MergeRecipe.model_validate(found.pop("recipe")), course=found)
+=======
+        with named_errors(Path(self.folder)):
+            return _train(self, tell, stop)
+
+
+def _train(work: Distillation, tell: Tell, stop: Callable[[], bool]) -> Distilled:
+    folder, library = Path(work.folder), SourceLibrary(Path("/"), calibrate=Calibrator())
+    _claim(folder, _contents(work, library))
+    file = folder / "course.json"
+    if not file.exists():
+        started = time.monotonic()
+        lesson = open_lesson(work, library, tell, stop)
+        recipe, course = METHODS[work.settings.train.what](lesson)
+        course |= lesson.about() | {"seconds": round(time.monotonic() - started, 1)}
+        found = {"recipe": as_document(recipe), **course}
+        write_atomically(file, (json.dumps(found, indent=2) + "\n").encode())
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    found = json.loads(file.read_text())
+    return Distilled(recipe=MergeRecipe.model_validate(found.pop("recipe")), course=found)
+>>>>>>> toy
 
 
 def _contents(work: Distillation, library: SourceLibrary) -> dict[str, str]:

@@ -7,6 +7,8 @@ is continued sees the same ones, and on a CPU gives the same losses bit for bit.
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +86,13 @@ class RefineTrainer(Trainer):  # type: ignore[misc] # (transformers has no types
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self._saving = self._folder / ".saving"
         shutil.rmtree(self._saving, ignore_errors=True)
-        super()._save_checkpoint(model, trial)
+        try:
+            super()._save_checkpoint(model, trial)
+        except RuntimeError as error:
+            if "PytorchStreamWriter" not in str(error):
+                raise
+            # All that torch says of a disk that is full.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         written = next(self._saving.iterdir())
         sync_files(written)
         older = sorted(self._folder.glob("checkpoint-*"))

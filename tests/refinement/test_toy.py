@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def test_distillation_brings_a_merge_nearer_to_its_experts_than_their_texts_do(
     tmp_path: Path,
 ) -> None:
-    world = World(tmp_path, seed=0)
+    world = World(tmp_path, seed=0, refine_texts=200)
     merged = world.distances(world.merge).from_experts()
     distilled, alone = (
         world.distances(world.refined("lora", taught=taught, rate=RATES["lora", taught][-1]))

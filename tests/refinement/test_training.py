@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ import torch
 from students import StopAfter, distillation, never, quiet, tensors
 
 from evomerge.checkpoints import open_checkpoint
-from evomerge.errors import RunError
+from evomerge.errors import DiskFullError, RunError
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +122,21 @@ def test_a_training_that_is_killed_goes_on_to_the_same_losses_bit_for_bit(
     assert course["losses"] == whole["losses"]
     assert not (folder / "checkpoints").exists()
     shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("PytorchStreamWriter failed")],
+)
+def test_a_full_disk_is_one_line_and_the_training_goes_on_from_the_checkpoint_before(
+    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(*_: object) -> None:
+        raise error
+
+    work = distillation(family, tmp_path / "student")
+    with monkeypatch.context() as patched:
+        patched.setattr("transformers.Trainer._save_checkpoint", full)
+        with pytest.raises(DiskFullError, match="student: no space is left on the disk"):
+            work(quiet, never)
+    assert work(quiet, never).course["steps"] > 0
