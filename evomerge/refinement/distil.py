@@ -81,22 +81,6 @@ class Distillation:
             EvomergeError: A model, a text or a setting cannot be used.
         """
         torch.set_num_threads(self.threads)
-<<<<<<< HEAD
-        folder, library = Path(self.folder), SourceLibrary(Path("/"), calibrate=Calibrator())
-        _claim(folder, _contents(self, library))
-        file = folder / "course.json"
-        if not file.exists():
-            started = time.monotonic()
-            with freed_memory_kept():
-                lesson = open_lesson(self, library, tell, stop)
-                recipe, course = METHODS[self.settings.train.what](lesson)
-            course |= lesson.about() | {"seconds": round(time.monotonic() - started, 1)}
-            found = {"recipe": as_document(recipe), **course}
-            write_atomically(file, (json.dumps(found, indent=2) + "\n").encode())
-            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-        found = json.loads(file.read_text())
-        return Distilled(recipe=MergeRecipe.model_validate(found.pop("recipe")), course=found)
-=======
         with named_errors(Path(self.folder)):
             return _train(self, tell, stop)
 
@@ -107,15 +91,15 @@ def _train(work: Distillation, tell: Tell, stop: Callable[[], bool]) -> Distille
     file = folder / "course.json"
     if not file.exists():
         started = time.monotonic()
-        lesson = open_lesson(work, library, tell, stop)
-        recipe, course = METHODS[work.settings.train.what](lesson)
+        with freed_memory_kept():
+            lesson = open_lesson(work, library, tell, stop)
+            recipe, course = METHODS[work.settings.train.what](lesson)
         course |= lesson.about() | {"seconds": round(time.monotonic() - started, 1)}
         found = {"recipe": as_document(recipe), **course}
         write_atomically(file, (json.dumps(found, indent=2) + "\n").encode())
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     found = json.loads(file.read_text())
     return Distilled(recipe=MergeRecipe.model_validate(found.pop("recipe")), course=found)
->>>>>>> toy
 
 
 def _contents(work: Distillation, library: SourceLibrary) -> dict[str, str]:
