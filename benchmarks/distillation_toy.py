@@ -12,7 +12,7 @@ tokens. On held-out texts of each chain it then measures, in nats per token,
 Nothing but the texts tells a model which chain it reads: who knows both chains, and learns from
 each token which one it is, is the best that a refined model can become.
 
-`python benchmarks/distillation_toy.py` takes eight minutes of one CPU, and prints the tables of
+`python benchmarks/distillation_toy.py` takes seven minutes of one CPU, and prints the tables of
 benchmarks/LOG.md. Rates were chosen on other seeds, with `--first-seed 100 --rates 1e-3 3e-3`.
 """
 
@@ -53,9 +53,9 @@ END = "<end>"
 DOMAINS = ("north", "south")
 RATES = {
     ("lora", True): (1e-2,),
-    ("lora", False): (1e-3, 3e-3),
+    ("lora", False): (3e-3, 1e-2),
     ("full", True): (3e-3,),
-    ("full", False): (3e-4, 1e-3),
+    ("full", False): (1e-3, 3e-3),
 }
 """Learning rates, by what is trained and whether there are teachers; the control has two."""
 
