@@ -357,7 +357,7 @@ def test_a_key_with_a_line_break_stays_on_one_line():
     assert findings('"a\\nb": 1') == [
         (
             "r.yaml:5: 'a\\nb': unknown key; known: base, calibration, dtype, evaluation, "
-            "executor, genome, search, sources, version"
+            "executor, genome, refine, search, sources, version"
         )
     ]
 
@@ -476,9 +476,10 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.name)
 def test_every_example_recipe_is_read_and_fits_the_json_schema(file):
-    assert load(SearchRecipe, file).base
+    model = Refinement if file.stem.endswith("-refine") else SearchRecipe
+    load(model, file)
     data = yaml.parse(read_text(file), file.name).data
-    jsonschema.validate(data, SearchRecipe.model_json_schema())
+    jsonschema.validate(data, model.model_json_schema())
 
 
 @pytest.mark.parametrize(
