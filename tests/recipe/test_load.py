@@ -13,6 +13,7 @@ from evomerge.errors import RecipeError, VersionError
 from evomerge.recipe import yaml
 from evomerge.recipe.load import load, read_text, validate
 from evomerge.recipe.merge import MergeRecipe
+from evomerge.recipe.refine import Refinement
 from evomerge.recipe.search import SearchRecipe, StrategyName
 
 MERGE = "base: models/base\nsources:\n  - models/one\n  - models/two\noperator: linear\n"
