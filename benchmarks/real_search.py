@@ -7,8 +7,9 @@ arithmetic by layer group) reaches the same merges. Every search has the item ev
 candidates; the starting candidates count for ours and are given to the peers for nothing. Each
 seed draws search and held-out items anew. After a quarter, a half, three quarters and all of the
 evaluations, each search's choice is scored on the held-out items: ours choose as `finish_search`
-does, the peers take the best by the search items. Differences are paired item by item; intervals
-are bootstrapped over documents, of which each may occur with several seeds.
+does, the peers take the best by the search items. Differences from the choice of one search
+(`--against`) are paired item by item; intervals are bootstrapped over documents, of which each may
+occur with several seeds.
 
 A run that was cut off goes on where it stopped. mergenetic's algorithm needs pymoo: if the
 environment has none, name the folder of packages of one that does.
@@ -85,7 +86,7 @@ def main() -> None:
                 for each, share, scores in chosen(name, run, search, scored)
             }
         scored.close()
-    report = table(choices, documents, search)
+    report = table(choices, documents, search, options.against)
     (options.out / "table.txt").write_text(report + "\n")
     print(report)
 
@@ -286,21 +287,22 @@ def table(
     choices: dict[tuple[int, str, float], Scores],
     documents: dict[int, list[tuple[str, int]]],
     search: PreparedSearch,
+    against: str,
 ) -> str:
-    """One table per checkpoint: held-out scores by seed, and differences from the peer's."""
+    """One table per checkpoint: held-out scores by seed, and differences from one search's."""
     seeds = list(documents)
     names = list(dict.fromkeys(name for _, name, _ in choices))
     lines = []
     for share in CHECKPOINTS:
         lines.append(f"{share:.0%} of {CANDIDATES} candidates' items, seeds {seeds}")
-        lines.append(f"{'search':<20}held-out, by seed        minus {PEER}, all of its items")
+        lines.append(f"{'search':<20}held-out, by seed        minus {against}, all of its items")
         for name in names:
             scores = [choices.get((seed, name, share)) for seed in seeds]
             known = [each for each in scores if each]
             if len(known) < len(seeds):
                 continue
             shown = " ".join(f"{search.objective.fitness(each):.3f}" for each in known)
-            rivals = [choices.get((seed, PEER, 1.0)) for seed in seeds]
+            rivals = [choices.get((seed, against, 1.0)) for seed in seeds]
             low, mean, high = (
                 difference(known, [each or () for each in rivals], list(documents.values()))
                 if all(rivals)
@@ -363,6 +365,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--only", nargs="+", default=SEARCHES)
+    parser.add_argument("--against", default=PEER, help="search that differences are taken from")
     parser.add_argument("--peers", type=Path, help="folder of packages that has pymoo")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     return parser.parse_args()
