@@ -45,51 +45,39 @@ def export(
     python: Path | None,
 ) -> None:
     """Write a CANDIDATE of RUN as a recipe, as mergekit YAML or as a merged model."""
-    from evomerge.cli.console import log
-    from evomerge.cli.leaderboard import read_leaderboard
-    from evomerge.merging.sources import SourceLibrary
-    from evomerge.recipe.merge import MergeRecipe
-    from evomerge.reporting.leaderboard import find_row
-    from evomerge.run.export import export_mergekit, export_recipe
-    from evomerge.sensitivity.provider import Calibrator
-
     if verify and form != "mergekit":
         raise click.UsageError("--verify compares with mergekit, so it needs --to mergekit")
-    if form == "checkpoint":
-        write_checkpoint(run, candidate, out)
-        return
-    row = find_row(read_leaderboard(run), candidate)
-    recipe = MergeRecipe.model_validate(row["recipe"])
-    library = SourceLibrary(Path("/"), calibrate=Calibrator())
-    notes: tuple[str, ...] = ()
-    if form == "recipe":
-        export_recipe(recipe, out)
-    else:
-        notes = export_mergekit(recipe, library, out)
-    for note in notes:
-        log().print(f"note: {note}", markup=False)
-    log().print(f"{row['candidate']} written to {out}", markup=False)
+    recipe, library = write(run, candidate, form, out)
     if verify and not _compare(recipe, library, python):
         context.exit(1)
 
 
-def write_checkpoint(run: Path, candidate: str, out: Path) -> None:
-    """Write a candidate's merged model with a model card."""
+def write(run: Path, candidate: str, form: str, out: Path) -> tuple[MergeRecipe, SourceLibrary]:
+    """Write a candidate of a run in one of the forms of `--to`."""
     from evomerge.cli.console import log
     from evomerge.cli.leaderboard import read_leaderboard
     from evomerge.merging.sources import SourceLibrary
     from evomerge.recipe.merge import MergeRecipe
     from evomerge.reporting.leaderboard import find_row
     from evomerge.reporting.model_card import model_card
-    from evomerge.run.export import export_merged
+    from evomerge.run.export import export_merged, export_mergekit, export_recipe
     from evomerge.sensitivity.provider import Calibrator
 
     document = read_leaderboard(run)
     row = find_row(document, candidate)
     recipe = MergeRecipe.model_validate(row["recipe"])
     library = SourceLibrary(Path("/"), calibrate=Calibrator())
-    export_merged(recipe, library, out, model_card(document, row, recipe))
+    notes: tuple[str, ...] = ()
+    if form == "recipe":
+        export_recipe(recipe, out)
+    elif form == "mergekit":
+        notes = export_mergekit(recipe, library, out)
+    else:
+        export_merged(recipe, library, out, model_card(document, row, recipe))
+    for note in notes:
+        log().print(f"note: {note}", markup=False)
     log().print(f"{row['candidate']} written to {out}", markup=False)
+    return recipe, library
 
 
 def _compare(recipe: MergeRecipe, library: SourceLibrary, python: Path | None) -> bool:

@@ -54,9 +54,9 @@ def search(
         lambda progress, warn: start_or_continue(read.recipe, read.root, run, progress, warn),
     )
     if out is not None:
-        from evomerge.cli.export import write_checkpoint
+        from evomerge.cli.export import write
 
-        write_checkpoint(run, "winner", out)
+        write(run, "winner", "checkpoint", out)
 
 
 @click.command()

@@ -15,18 +15,13 @@ from evomerge.executors.ray import join_or_start, one_cause
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from evomerge.refinement.voices import Tell
+
 INTERVAL_S = 0.5
 """Seconds between two looks at the work."""
 
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
-
-
-class Tell(Protocol):
-    """Told how far a piece of work is."""
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Say what is done, how much of it, and of how much."""
 
 
 class Work(Protocol, Generic[Result_co]):
@@ -113,9 +108,8 @@ class _Board:
         self._told: dict[str, tuple[str, int, int]] = {}
         self._stopped = False
 
-    def tell(self, what: str, done: int, total: int) -> bool:
+    def tell(self, what: str, done: int, total: int) -> None:
         self._told[what] = (what, done, total)
-        return self._stopped
 
     def read(self) -> list[tuple[str, int, int]]:
         told, self._told = list(self._told.values()), {}
@@ -131,7 +125,7 @@ class _Board:
 def _do(work: Work[Any], board: Any) -> Any:
     import ray
 
-    return work(
-        lambda what, done, total: ray.get(board.tell.remote(what, done, total)) and None,
-        lambda: ray.get(board.stopped.remote()),
-    )
+    def tell(what: str, done: int, total: int) -> None:
+        ray.get(board.tell.remote(what, done, total))
+
+    return work(tell, lambda: ray.get(board.stopped.remote()))

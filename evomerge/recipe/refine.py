@@ -198,8 +198,8 @@ class Training(Strict):
             only; `layerwise`, element-wise coefficients layer by layer (ProDistill).
         rank: Rank of the update.
         alpha: The update is multiplied by `alpha / rank`; twice the rank when absent.
-        layers: Trained layers as `[first, end]`; when absent those in which a teacher differs
-            from the student, or all.
+        layers: Trained layers as `[first, end]`; when absent those that the merge
+            has changed, or all.
         rate: Highest learning rate; by what is trained when absent.
         epochs: How often each text is read.
         tokens: Most tokens that are read; ends the training before its epochs.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,7 +23,6 @@ from evomerge.refinement.low_rank import trainable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from torch.utils.data import Dataset
 
@@ -76,8 +76,6 @@ class RefineTrainer(Trainer):  # type: ignore[misc] # (transformers has no types
 
     @property
     def _folder(self) -> Path:
-        from pathlib import Path
-
         return Path(self.args.output_dir)
 
     def _get_output_dir(self, trial: Any) -> str:
@@ -106,15 +104,11 @@ class RefineTrainer(Trainer):  # type: ignore[misc] # (transformers has no types
         self._saving = None
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
-        from pathlib import Path
-
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         save_trained(self.model, folder / WEIGHTS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        from pathlib import Path
-
         load_trained(model or self.model, Path(resume_from_checkpoint) / WEIGHTS)
 
 
