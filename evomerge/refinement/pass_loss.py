@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from evomerge.recipe.refine import IN_STUDENTS_TOKENS
 from evomerge.refinement.alignment.vocabulary_map import UNMATCHED
 from evomerge.refinement.losses.cross_entropy import CrossEntropy
 from evomerge.refinement.losses.divergence import divergence
@@ -97,7 +98,14 @@ def _told(
     if matched is not None:
         return _merged_spans(told, labels, matched), weight
     loss = _of_rows(settings, told.rows)
-    return (loss if told.covered.all() else Masked(loss, told.covered)), weight
+    if told.covered.all():
+        return loss, weight
+    known = Masked(loss, told.covered)
+    if settings.kind not in IN_STUDENTS_TOKENS:
+        return known, weight
+    # A token without a partner is taught as certain, or it would hardly be learned.
+    certain = Masked(CrossEntropy(labels), ~told.covered)
+    return Weighted([(1.0, known), (1.0, certain)]), weight
 
 
 def _of_rows(settings: DistillationLoss, rows: TopK) -> RowLoss:

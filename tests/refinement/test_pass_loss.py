@@ -72,16 +72,32 @@ def test_what_was_written_down_is_enough_to_standardise(seed: int, kept: int, ov
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-def test_a_row_without_the_teacher_has_the_cross_entropy_alone() -> None:
+def half_covered(logits: torch.Tensor, labels: torch.Tensor) -> Told:
+    told = told_of(logits, labels)
+    covered = torch.arange(len(labels)) % 2 == 0
+    return Told(rows=told.rows, covered=covered, before=told.before)
+
+
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return -logits.log_softmax(-1).gather(1, labels[:, None])[:, 0]
+
+
+def test_a_row_without_a_prediction_learns_its_own_token_with_the_weights_of_both() -> None:
     logits, labels = logits_of(4), torch.arange(4)
-    told = told_of(logits_of(4, seed=1), labels)
-    covered = torch.tensor([True, False, True, False])
-    told = Told(rows=told.rows, covered=covered, before=told.before)
+    told = half_covered(logits_of(4, seed=1), labels)
     settings = DistillationLoss(distillation=0.5, cross_entropy=0.25)
     losses = losses_of(settings, told, logits, labels)
-    own = -logits.log_softmax(-1).gather(1, labels[:, None])[:, 0]
-    torch.testing.assert_close(losses[~covered], 0.25 * own[~covered])
-    assert (losses[covered] > 0.25 * own[covered]).all()
+    own = cross_entropy(logits, labels)
+    torch.testing.assert_close(losses[1::2], 0.75 * own[1::2])
+    assert (losses[::2] > 0.25 * own[::2]).all()
+
+
+def test_a_row_without_a_prediction_to_be_sorted_has_the_cross_entropy_alone() -> None:
+    logits, labels = logits_of(4), torch.arange(4)
+    told = half_covered(logits_of(4, seed=1), labels)
+    settings = DistillationLoss(kind="uld", distillation=0.5, cross_entropy=0.25)
+    losses = losses_of(settings, told, logits, labels)
+    torch.testing.assert_close(losses[1::2], 0.25 * cross_entropy(logits, labels)[1::2])
 
 
 def test_likelihoods_of_groups_are_matched_with_gradients_of_the_size_of_others() -> None:
