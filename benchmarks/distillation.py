@@ -52,7 +52,7 @@ from distillation_sides import (
 )
 from transformers import TrainerCallback
 
-from evomerge.refinement.kept_memory import freed_memory_kept
+from evomerge.memory import freed_memory_kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable

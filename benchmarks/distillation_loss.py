@@ -36,7 +36,7 @@ from torch.nn import functional
 
 from evomerge.refinement.chunked import chunked_loss
 from evomerge.refinement.heads import Head
-from evomerge.refinement.live_teacher import logits_of
+from evomerge.refinement.live_teachers import logits_of
 from evomerge.refinement.losses.cross_entropy import CrossEntropy
 from evomerge.refinement.losses.divergence import divergence
 from evomerge.refinement.losses.rows import Weighted

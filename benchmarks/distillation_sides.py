@@ -14,13 +14,14 @@ from evomerge.recipe.refine import DistillationLoss, Training
 from evomerge.refinement.build import build
 from evomerge.refinement.cache_key import CacheKey
 from evomerge.refinement.heads import head_of, last_hidden_states
-from evomerge.refinement.live_teacher import logits_of
+from evomerge.refinement.live_teachers import logits_of
 from evomerge.refinement.losses.divergence import divergence
 from evomerge.refinement.low_rank import attach
+from evomerge.refinement.pass_loss import TargetVocabulary, loss_of
 from evomerge.refinement.passes import Passes, plan_passes
 from evomerge.refinement.sequences import Sequence
 from evomerge.refinement.student import Student
-from evomerge.refinement.targets import loss_of
+from evomerge.refinement.targets import fully_covered
 from evomerge.refinement.teacher import Target
 from evomerge.refinement.trainer import RefineTrainer, arguments_of
 
@@ -122,7 +123,7 @@ def llama(vocabulary: int, name: str) -> LlamaForCausalLM:
     return model
 
 
-class Taught(Student):
+class LiveStudent(Student):
     """A student whose teacher runs beside it."""
 
     def __init__(self, model: LlamaForCausalLM, teacher: LlamaForCausalLM) -> None:
@@ -157,11 +158,13 @@ def ours(case: Case, way: str, folder: Path) -> Trainer:
     arguments.save_strategy = "no"
     if way == "live":
         return RefineTrainer(
-            Taught(case.student(), case.teacher()), arguments, Passes(case.passes()), None
+            LiveStudent(case.student(), case.teacher()), arguments, Passes(case.passes()), None
         )
     cache = cache_of(case, folder, case.teacher)
-    loss = loss_of(DistillationLoss(), VOCABULARIES[case.model], taught=True)
-    passes = Passes(case.passes(), cache.rows)
+    size = VOCABULARIES[case.model]
+    vocabulary = TargetVocabulary(size=size, to_student=torch.arange(size))
+    loss = loss_of(DistillationLoss(), [vocabulary])
+    passes = Passes(case.passes(), [lambda index: fully_covered(cache.rows(index))])
     return RefineTrainer(Student(case.student(), loss), arguments, passes, None)
 
 

@@ -15,7 +15,7 @@ from evomerge.executors.ray import join_or_start, one_cause
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from evomerge.refinement.voices import Tell
+    from evomerge.refinement.cached_teacher import Report
 
 INTERVAL_S = 0.5
 """Seconds between two looks at the work."""
@@ -27,18 +27,18 @@ Result_co = TypeVar("Result_co", covariant=True)
 class Work(Protocol, Generic[Result_co]):
     """A piece of work; what travels to another process must be plain data."""
 
-    def __call__(self, tell: Tell, stop: Callable[[], bool]) -> Result_co:
+    def __call__(self, report: Report, stop: Callable[[], bool]) -> Result_co:
         """Do it; save and return as soon as `stop` says so."""
 
 
-def run_here(work: Work[Result], tell: Tell) -> Result:
+def run_here(work: Work[Result], report: Report) -> Result:
     """Do a piece of work in this process."""
     stopped = threading.Event()
     found: list[Any] = []
 
     def do() -> None:
         try:
-            found.append(work(tell, stopped.is_set))
+            found.append(work(report, stopped.is_set))
         except BaseException as error:  # noqa: BLE001 (raised again where it is waited for)
             found.append(error)
 
@@ -58,13 +58,13 @@ def run_here(work: Work[Result], tell: Tell) -> Result:
 
 
 def run_on_ray(
-    work: Work[Result], tell: Tell, *, cpus: int, gpus: int, address: str | None
+    work: Work[Result], report: Report, *, cpus: int, gpus: int, address: str | None
 ) -> Result:
     """Do a piece of work in one Ray task.
 
     Args:
         work: The work.
-        tell: Told how far it is.
+        report: Told how far it is.
         cpus: CPUs that it gets.
         gpus: GPUs that it gets.
         address: Address of a running cluster; None starts a local Ray.
@@ -80,14 +80,14 @@ def run_on_ray(
         answer = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_do).remote(work, board)
         try:
             while not ray.wait([answer], timeout=INTERVAL_S)[0]:
-                for told in ray.get(board.read.remote()):
-                    tell(*told)
+                for targets in ray.get(board.read.remote()):
+                    report(*targets)
         except BaseException:
             ray.get(board.stop.remote())
             ray.wait([answer])
             raise
-        for told in ray.get(board.read.remote()):
-            tell(*told)
+        for targets in ray.get(board.read.remote()):
+            report(*targets)
         result: Result = ray.get(answer)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, EvomergeError):
@@ -105,15 +105,15 @@ class _Board:
     """Where the work writes how far it is, and reads whether to stop."""
 
     def __init__(self) -> None:
-        self._told: dict[str, tuple[str, int, int]] = {}
+        self._distilled: dict[str, tuple[str, int, int]] = {}
         self._stopped = False
 
-    def tell(self, what: str, done: int, total: int) -> None:
-        self._told[what] = (what, done, total)
+    def report(self, what: str, done: int, total: int) -> None:
+        self._distilled[what] = (what, done, total)
 
     def read(self) -> list[tuple[str, int, int]]:
-        told, self._told = list(self._told.values()), {}
-        return told
+        targets, self._distilled = list(self._distilled.values()), {}
+        return targets
 
     def stop(self) -> None:
         self._stopped = True
@@ -125,7 +125,7 @@ class _Board:
 def _do(work: Work[Any], board: Any) -> Any:
     import ray
 
-    def tell(what: str, done: int, total: int) -> None:
-        ray.get(board.tell.remote(what, done, total))
+    def report(what: str, done: int, total: int) -> None:
+        ray.get(board.report.remote(what, done, total))
 
-    return work(tell, lambda: ray.get(board.stopped.remote()))
+    return work(report, lambda: ray.get(board.stopped.remote()))

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from evomerge.errors import ModelError
+from evomerge.memory import keep_freed_blocks
 from evomerge.merging.engine import merge_tensor
-from evomerge.merging.memory import keep_freed_blocks
 from evomerge.operators.fuse import compiling
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ import torch
 
 from evomerge.errors import MergeError
 from evomerge.layout import Component, locate
+from evomerge.memory import keep_freed_blocks
 from evomerge.merging.engine import merge_tensor
-from evomerge.merging.memory import keep_freed_blocks
 from evomerge.operators.parameters import OF_BASE, OF_SOURCES
 
 if TYPE_CHECKING:

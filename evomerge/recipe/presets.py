@@ -27,6 +27,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # once, aligned by position. The weights of the two terms are not published; these are ULD's
     # (Boizard et al. 2024, https://arxiv.org/abs/2402.12030: cross entropy plus 1.5 of it).
     "infifusion": {
+        "fuse": "sum",
         "loss": {
             "kind": "standardised_uld",
             "distillation": 1.5,

@@ -21,7 +21,9 @@ Share = Annotated[Number, Field(ge=0, lt=1)]
 Weight = Annotated[Number, Field(ge=0)]
 Rate = Annotated[Number, Field(gt=0)]
 
-Fusion = Literal["by_domain", "min_ce", "avg_ce", "ce_weighted", "avg_logits", "avg_probs"]
+Fusion = Literal[
+    "by_domain", "min_ce", "avg_ce", "ce_weighted", "avg_logits", "avg_probs", "sum", "dynamic"
+]
 
 LossName = Literal[
     "top_k_kl",
@@ -245,7 +247,8 @@ class Refinement(Strict):
             learns the texts of its teacher's domains, if there are any; merged by `operator`.
         operator: What merges the students of `pairwise`.
         fuse: How several teachers become one; when absent `by_domain` if every text has one of
-            their domains, else `min_ce`.
+            their domains, else `min_ce`. With `sum` each has a loss of its own; with `dynamic`
+            the merge as it was moves as far as they did from the base.
         fuse_by: Whether teachers are fused for each `sequence` or each `token`.
         with_student: With `fuse: min_ce`, the student as it was is one of the teachers.
         loss: What mistakes are measured by.
@@ -291,6 +294,11 @@ class Refinement(Strict):
             )
         if self.train.what == "layerwise" and self.mode == "pairwise":
             raise ValueError("mode: pairwise has a student for each teacher; layerwise has one")
+        if self.fuse == "dynamic" and self.cache is not None:
+            raise ValueError(
+                "fuse: dynamic needs all that teachers predict; write cache: null, and take "
+                "loss.kind kl, reverse_kl or jsd"
+            )
         if self.fuse == "avg_logits" and self.loss.kind == "sampled_kl":
             raise ValueError(
                 "fuse: avg_logits needs tokens that all teachers have; take avg_probs"
@@ -319,11 +327,11 @@ class Refinement(Strict):
                 f"alignment.kind: position with loss.kind {kind}, which compares tokens by what "
                 "they are; allowed: spans, exact, edit_distance, statistics"
             )
-        averaged = self.fuse is not None and self.fuse not in {"by_domain", "min_ce"}
+        averaged = self.fuse is not None and self.fuse not in {"by_domain", "min_ce", "sum"}
         if kind in ALIGNED_BY and averaged:
             raise ValueError(
-                f"fuse: {self.fuse} with loss.kind {kind}; allowed: by_domain, min_ce, or "
-                "mode: pairwise"
+                f"fuse: {self.fuse} with loss.kind {kind}; allowed: by_domain, min_ce, "
+                "sum, or mode: pairwise"
             )
         return self
 

@@ -17,14 +17,14 @@ import torch
 from evomerge.refinement.alignment.coverage import Coverage
 from evomerge.refinement.alignment.dtw import lone_partners, warp
 from evomerge.refinement.alignment.mapping_statistics import count_pairs, statistics_map
-from evomerge.refinement.alignment.rows import align_rows
+from evomerge.refinement.alignment.rows import align_rows, merge_groups
 from evomerge.refinement.alignment.vocabulary_map import (
     UNMATCHED,
     exact_map,
     min_edit_map,
     with_pairs,
 )
-from evomerge.refinement.told import Told
+from evomerge.refinement.targets import Targets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +48,7 @@ Partners = tuple[int | None, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Manner:
+class AlignmentMode:
     """How a teacher is carried over.
 
     Attributes:
@@ -77,17 +77,17 @@ class AlignedTeacher:
         self,
         pairs: Mapping[int, Pair],
         readers: tuple[Reader, Reader],
-        manner: Manner,
+        mode: AlignmentMode,
     ) -> None:
-        self._pairs, self._manner = pairs, manner
+        self._pairs, self._mode = pairs, mode
         self._student = readers[0]
-        self.to_student, self._partners = _align(pairs, readers, manner)
+        self.to_student, self._partners = _align(pairs, readers, mode)
         self.coverage = sum(
-            (_covered(pair, self._partners[index], manner) for index, pair in pairs.items()),
+            (_covered(pair, self._partners[index], mode) for index, pair in pairs.items()),
             Coverage(),
         )
 
-    def told(self, index: int, rows: TopK) -> Told:
+    def targets(self, index: int, rows: TopK) -> Targets:
         """What it tells of an example.
 
         Args:
@@ -96,17 +96,17 @@ class AlignedTeacher:
         """
         pair, partners = self._pairs[index], self._partners[index]
         nll = group_likelihoods(pair, rows)
-        if self._manner.loss in IN_OWN_TOKENS:
-            told = _in_own_tokens(partners, rows, nll)
-            return _merged(pair, told, rows) if self._manner.loss in BY_GROUPS else told
+        if self._mode.loss in IN_OWN_TOKENS:
+            targets = _in_own_tokens(partners, rows, nll)
+            return _merged(pair, targets, rows) if self._mode.loss in BY_GROUPS else targets
         tokens = pair.teacher.supervised, pair.student.supervised
         aligned = align_rows(rows, partners, tokens, self.to_student, len(self._student.tokenizer))
         # Of some rows the student has none of the tokens that are kept.
         covered = aligned.rows.log_probs.isfinite().any(dim=1)
-        if self._manner.alignment not in WARPED:
+        if self._mode.alignment not in WARPED:
             covered &= aligned.covered
         before = torch.zeros_like(covered, dtype=torch.int64)
-        return Told(rows=replace(aligned.rows, nll=nll), covered=covered, before=before)
+        return Targets(rows=replace(aligned.rows, nll=nll), covered=covered, before=before)
 
 
 def group_likelihoods(pair: Pair, rows: TopK) -> Tensor:
@@ -131,26 +131,26 @@ def group_likelihoods(pair: Pair, rows: TopK) -> Tensor:
 
 
 def _align(
-    pairs: Mapping[int, Pair], readers: tuple[Reader, Reader], manner: Manner
+    pairs: Mapping[int, Pair], readers: tuple[Reader, Reader], mode: AlignmentMode
 ) -> tuple[Tensor, dict[int, Partners]]:
     """The map of vocabularies, and which row of the teacher is for which of the student."""
     student, teacher = readers
     ends = {teacher.tokenizer.eos_token_id: student.tokenizer.eos_token_id}
     ends = {theirs: ours for theirs, ours in ends.items() if None not in {theirs, ours}}
-    if manner.loss in BY_GROUPS:
+    if mode.loss in BY_GROUPS:
         to_student = exact_map(teacher.vocabulary, student.vocabulary)
         partners = {index: pair.last_partners() for index, pair in pairs.items()}
         return with_pairs(to_student, ends), partners
-    if manner.alignment == "position":
+    if mode.alignment == "position":
         to_student = exact_map(teacher.vocabulary, student.vocabulary)
         return to_student, {index: _by_number(pair) for index, pair in pairs.items()}
-    if manner.alignment == "spans":
+    if mode.alignment == "spans":
         to_student = exact_map(teacher.vocabulary, student.vocabulary)
         partners = {index: pair.lone_partners() for index, pair in pairs.items()}
     else:
-        to_student, partners = _warped(pairs, readers, manner)
+        to_student, partners = _warped(pairs, readers, mode)
     to_student = with_pairs(to_student, ends)
-    if manner.loss not in IN_OWN_TOKENS:
+    if mode.loss not in IN_OWN_TOKENS:
         partners = {
             index: _of_one_meaning(pairs[index], own, to_student)
             for index, own in partners.items()
@@ -159,7 +159,7 @@ def _align(
 
 
 def _warped(
-    pairs: Mapping[int, Pair], readers: tuple[Reader, Reader], manner: Manner
+    pairs: Mapping[int, Pair], readers: tuple[Reader, Reader], mode: AlignmentMode
 ) -> tuple[Tensor, dict[int, Partners]]:
     student, teacher = (each.vocabulary for each in readers)
     warped = {
@@ -167,9 +167,9 @@ def _warped(
         for index, pair in pairs.items()
     }
     partners = {index: lone_partners(each) for index, each in warped.items()}
-    if manner.alignment == "edit_distance":
+    if mode.alignment == "edit_distance":
         return min_edit_map(teacher, student), partners
-    if manner.alignment == "exact":
+    if mode.alignment == "exact":
         return exact_map(teacher, student), partners
     counts: Counter[tuple[int, int]] = Counter()
     for index, pair in pairs.items():
@@ -193,30 +193,28 @@ def _of_one_meaning(pair: Pair, partners: Partners, to_student: Tensor) -> Partn
     )
 
 
-def _in_own_tokens(partners: Partners, rows: TopK, nll: Tensor) -> Told:
+def _in_own_tokens(partners: Partners, rows: TopK, nll: Tensor) -> Targets:
     """The rows of partners, in the teacher's vocabulary."""
     # Behind the last row there is one for tokens without a partner; nothing learns from it.
     padded = rows.each(lambda own: torch.cat([own, own.new_zeros(1, *own.shape[1:])]))
     places = torch.tensor([-1 if each is None else each for each in partners], dtype=torch.int64)
     found = replace(padded.each(lambda own: own[places]), nll=nll)
-    return Told(rows=found, covered=places >= 0, before=torch.zeros_like(places))
+    return Targets(rows=found, covered=places >= 0, before=torch.zeros_like(places))
 
 
-def _merged(pair: Pair, told: Told, rows: TopK) -> Told:
+def _merged(pair: Pair, targets: Targets, rows: TopK) -> Targets:
     """The last row of each group, times the probability of the tokens before it."""
-    before, earlier = told.before.clone(), torch.zeros_like(told.rows.nll)
+    before, earlier = targets.before.clone(), torch.zeros_like(targets.rows.nll)
     for group in pair.groups:
         (start, stop), (first, end) = group.student, group.teacher
         before[stop - 1] = stop - 1 - start
         earlier[stop - 1] = rows.nll[first : end - 1].sum()
-    log_probs, tail = told.rows.log_probs - earlier[:, None], told.rows.tail - earlier
-    merged = replace(told.rows, log_probs=log_probs, tail=tail)
-    return replace(told, rows=merged, before=before)
+    return replace(targets, rows=merge_groups(targets.rows, earlier), before=before)
 
 
-def _covered(pair: Pair, partners: Partners, manner: Manner) -> Coverage:
+def _covered(pair: Pair, partners: Partners, mode: AlignmentMode) -> Coverage:
     fallbacks = sum(partner is None for partner in partners)
-    if manner.loss in BY_GROUPS:
+    if mode.loss in BY_GROUPS:
         fallbacks = len(partners) - sum(
             group.student[1] - group.student[0] for group in pair.groups
         )

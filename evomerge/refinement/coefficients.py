@@ -64,7 +64,7 @@ class CoefficientTraining:
         self,
         passes: Passes,
         validation: Passes | None,
-        tell: Callable[[int, int], None],
+        report: Callable[[int, int], None],
         stop: Callable[[], bool],
     ) -> bool:
         """Train to the end.
@@ -88,7 +88,7 @@ class CoefficientTraining:
             if (step + 1) % every == 0 or step + 1 == len(starts):
                 self._compare(validation)
                 self._keep()
-            tell(step + 1, len(starts))
+            report(step + 1, len(starts))
             if stop():
                 self._keep()
                 return False

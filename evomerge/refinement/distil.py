@@ -17,19 +17,19 @@ from evomerge.checkpoints import named_errors, tokenizer_digest
 from evomerge.checkpoints.durability import write_atomically
 from evomerge.checkpoints.tokenizer import chat_template
 from evomerge.errors import RunError
+from evomerge.memory import freed_memory_kept
 from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.lineage import as_document
 from evomerge.recipe.merge import MergeRecipe
-from evomerge.refinement.kept_memory import freed_memory_kept
-from evomerge.refinement.lesson import CHECKPOINTS, open_lesson
 from evomerge.refinement.methods import METHODS
+from evomerge.refinement.setup import CHECKPOINTS, set_up
 from evomerge.sensitivity.provider import Calibrator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from evomerge.recipe.refine import Refinement, Teacher
-    from evomerge.refinement.voices import Tell
+    from evomerge.refinement.cached_teacher import Report
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,11 +67,11 @@ class Distillation:
     dtype: str
     threads: int
 
-    def __call__(self, tell: Tell, stop: Callable[[], bool]) -> Distilled:
+    def __call__(self, report: Report, stop: Callable[[], bool]) -> Distilled:
         """Train the student, from where an earlier process stopped, if one did.
 
         Args:
-            tell: Told what is done, how much of it, and of how much.
+            report: Told what is done, how much of it, and of how much.
             stop: Whether to save and to leave.
 
         Raises:
@@ -82,19 +82,19 @@ class Distillation:
         """
         torch.set_num_threads(self.threads)
         with named_errors(Path(self.folder)):
-            return _train(self, tell, stop)
+            return _train(self, report, stop)
 
 
-def _train(work: Distillation, tell: Tell, stop: Callable[[], bool]) -> Distilled:
+def _train(work: Distillation, report: Report, stop: Callable[[], bool]) -> Distilled:
     folder, library = Path(work.folder), SourceLibrary(Path("/"), calibrate=Calibrator())
     _claim(folder, _contents(work, library))
     file = folder / "course.json"
     if not file.exists():
         started = time.monotonic()
         with freed_memory_kept():
-            lesson = open_lesson(work, library, tell, stop)
-            recipe, course = METHODS[work.settings.train.what](lesson)
-        course |= lesson.about() | {"seconds": round(time.monotonic() - started, 1)}
+            setup = set_up(work, library, report, stop)
+            recipe, course = METHODS[work.settings.train.what](setup)
+        course |= setup.about() | {"seconds": round(time.monotonic() - started, 1)}
         found = {"recipe": as_document(recipe), **course}
         write_atomically(file, (json.dumps(found, indent=2) + "\n").encode())
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)

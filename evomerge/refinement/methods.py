@@ -22,66 +22,66 @@ from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.refinement.coefficients import CoefficientTraining
 from evomerge.refinement.data import as_record
 from evomerge.refinement.layers import layers_to_train
-from evomerge.refinement.lesson import CHECKPOINTS
 from evomerge.refinement.low_rank import adapter_files, attach
+from evomerge.refinement.setup import CHECKPOINTS
 from evomerge.sensitivity.provider import Calibrator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from evomerge.refinement.lesson import Lesson
+    from evomerge.refinement.setup import TrainingSetup
     from evomerge.refinement.student import Student
 
     Course = dict[str, Any]
-    Method = Callable[[Lesson], tuple[MergeRecipe, Course]]
+    Method = Callable[[TrainingSetup], tuple[MergeRecipe, Course]]
     """Trains a student, and returns what it has become and how the training went."""
 
 RATES = {"lora": 1e-4, "full": 5e-6, "coefficients": 1e-2}
 """Highest learning rates where a recipe gives none: a merge lies in a basin that is trained."""
 
 
-def train_low_rank(lesson: Lesson) -> tuple[MergeRecipe, Course]:
+def train_low_rank(setup: TrainingSetup) -> tuple[MergeRecipe, Course]:
     """Train a low-rank update: a task vector that later searches can use as any other."""
-    train, base = lesson.train, lesson.library.model(lesson.work.student.base)
-    layers = layers_to_train(lesson.work, lesson.library, lesson.weights)
+    train, base = setup.train, setup.library.model(setup.work.student.base)
+    layers = layers_to_train(setup.work, setup.library, setup.weights)
     alpha = train.alpha or 2 * train.rank
-    attach(lesson.model, rank=train.rank, alpha=alpha, layers=layers, seed=train.seed)
-    course = _fit(lesson, lesson.student())
-    files = adapter_files(lesson.model, rank=train.rank, alpha=alpha, base=base.reference)
-    folder = _write_adapter(lesson.folder, *files)
-    return _updated(lesson.work.student, folder), course | {"layers": sorted(layers)}
+    attach(setup.model, rank=train.rank, alpha=alpha, layers=layers, seed=train.seed)
+    course = _fit(setup, setup.student())
+    files = adapter_files(setup.model, rank=train.rank, alpha=alpha, base=base.reference)
+    folder = _write_adapter(setup.folder, *files)
+    return _updated(setup.work.student, folder), course | {"layers": sorted(layers)}
 
 
-def train_all(lesson: Lesson) -> tuple[MergeRecipe, Course]:
+def train_all(setup: TrainingSetup) -> tuple[MergeRecipe, Course]:
     """Train all weights, and write the model."""
-    lesson.model.requires_grad_(requires_grad=True)
-    course = _fit(lesson, lesson.student())
-    recipe = lesson.work.student
-    jobs = {job.name: job for job in lesson.library.operands(recipe).plan.jobs}
-    folder = lesson.folder / "model"
-    order = sorted(lesson.weights)
-    tensors = ((name, lesson.weights[name].detach().to(jobs[name].dtype)) for name in order)
+    setup.model.requires_grad_(requires_grad=True)
+    course = _fit(setup, setup.student())
+    recipe = setup.work.student
+    jobs = {job.name: job for job in setup.library.operands(recipe).plan.jobs}
+    folder = setup.folder / "model"
+    order = sorted(setup.weights)
+    tensors = ((name, setup.weights[name].detach().to(jobs[name].dtype)) for name in order)
     shutil.rmtree(folder, ignore_errors=True)
-    write_model(recipe, jobs, lesson.library, folder, order, tensors, {})
+    write_model(recipe, jobs, setup.library, folder, order, tensors, {})
     return _whole(recipe, folder), course
 
 
-def train_coefficients(lesson: Lesson) -> tuple[MergeRecipe, Course]:
+def train_coefficients(setup: TrainingSetup) -> tuple[MergeRecipe, Course]:
     """Train the coefficients of task arithmetic."""
-    family = family_of(check_linear(lesson.work.student), lesson.library, lesson.model)
+    family = family_of(check_linear(setup.work.student), setup.library, setup.model)
     mixture = Mixture(family)
     training = CoefficientTraining(
         mixture,
-        lesson.student(),
-        lesson.train,
-        lesson.train.rate or RATES["coefficients"],
-        lesson.folder / CHECKPOINTS,
+        setup.student(),
+        setup.train,
+        setup.train.rate or RATES["coefficients"],
+        setup.folder / CHECKPOINTS,
     )
-    passes, watched = lesson.passes()
-    done = training.run(passes, watched, lambda *told: lesson.tell("training", *told), lesson.stop)
+    passes, watched = setup.passes()
+    done = training.run(passes, watched, lambda *done: setup.report("training", *done), setup.stop)
     if not done:
-        raise RunError(f"{lesson.folder}: the training was stopped; it can be continued")
-    return mixture.recipe(training.best, lesson.library.root), {
+        raise RunError(f"{setup.folder}: the training was stopped; it can be continued")
+    return mixture.recipe(training.best, setup.library.root), {
         "steps": len(training.losses),
         "tokens": passes.tokens(),
         "supervised": passes.supervised(),
@@ -90,34 +90,34 @@ def train_coefficients(lesson: Lesson) -> tuple[MergeRecipe, Course]:
     }
 
 
-def train_layers(lesson: Lesson) -> tuple[MergeRecipe, Course]:
+def train_layers(setup: TrainingSetup) -> tuple[MergeRecipe, Course]:
     """Fit the merge's layers to those of its sources, one after the other (ProDistill)."""
-    work, folder = lesson.work, lesson.folder / "texts"
+    work, folder = setup.work, setup.folder / "texts"
     folder.mkdir(exist_ok=True)
     texts = {}
     for source in check_linear(work.student).sources:
-        own = [e for e in lesson.examples.examples if e.domain in {source.label, None}]
+        own = [e for e in setup.examples.examples if e.domain in {source.label, None}]
         texts[source.label] = str(folder / f"{source.label}.jsonl")
-        lines = [json.dumps(as_record(each)) for each in own or lesson.examples.examples]
+        lines = [json.dumps(as_record(each)) for each in own or setup.examples.examples]
         (folder / f"{source.label}.jsonl").write_text("\n".join(lines), encoding="utf-8")
     calibration = CalibrationSettings(
         texts=texts,
-        samples=len(lesson.examples.examples),
+        samples=len(setup.examples.examples),
         max_tokens=work.settings.data.max_tokens,
     )
     recipe = work.student.model_copy(update={"calibration": calibration})
     settings = ProDistillSettings(
-        epochs=lesson.train.epochs, **({"rate": lesson.train.rate} if lesson.train.rate else {})
+        epochs=setup.train.epochs, **({"rate": setup.train.rate} if setup.train.rate else {})
     )
-    out = lesson.folder / "model"
+    out = setup.folder / "model"
     shutil.rmtree(out, ignore_errors=True)
     prodistill(
         recipe,
-        lesson.library,
+        setup.library,
         Calibrator(device=work.device),
         settings,
         out,
-        progress=lambda *told: lesson.tell("layers", *told),
+        progress=lambda *done: setup.report("layers", *done),
     )
     return _whole(work.student, out), {}
 
@@ -130,17 +130,17 @@ METHODS: dict[str, Method] = {
 }
 
 
-def _fit(lesson: Lesson, student: Student) -> Course:
+def _fit(setup: TrainingSetup, student: Student) -> Course:
     # transformers' Trainer takes seconds to import.
     from evomerge.refinement import trainer as training
 
-    train, checkpoints = lesson.train, lesson.folder / CHECKPOINTS
-    passes, watched = lesson.passes()
+    train, checkpoints = setup.train, setup.folder / CHECKPOINTS
+    passes, watched = setup.passes()
     course = training.Course(
         checkpoints,
         train.patience,
-        lambda *told: lesson.tell("training", *told),
-        lesson.stop,
+        lambda *done: setup.report("training", *done),
+        setup.stop,
     )
     arguments = training.arguments_of(
         train,
@@ -148,12 +148,12 @@ def _fit(lesson: Lesson, student: Student) -> Course:
         rate=train.rate or RATES[train.what],
         passes=len(passes),
         validated=watched is not None,
-        cpu=lesson.model.device.type == "cpu",
+        cpu=setup.model.device.type == "cpu",
     )
     trainer = training.RefineTrainer(student, arguments, passes, watched, [course])
     trainer.fit()
     if course.stopped:
-        raise RunError(f"{lesson.folder}: the training was stopped; it can be continued")
+        raise RunError(f"{setup.folder}: the training was stopped; it can be continued")
     history = trainer.state.log_history
     losses = training.validation_losses(history)
     if not all(map(math.isfinite, losses)):

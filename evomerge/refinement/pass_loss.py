@@ -16,10 +16,10 @@ from evomerge.refinement.losses.merged_spans import Matched, MergedSpans
 from evomerge.refinement.losses.rows import Masked, Tempered, Weighted, standardise
 from evomerge.refinement.losses.sorted_distance import ULD, standardised_uld
 from evomerge.refinement.losses.top_k import TopKDivergence
-from evomerge.refinement.told import from_tensors
+from evomerge.refinement.targets import from_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from evomerge.refinement.losses.sorted_distance import ProbsOf
     from evomerge.refinement.predictions import TopK
     from evomerge.refinement.student import MakeLoss
-    from evomerge.refinement.told import Told
+    from evomerge.refinement.targets import Targets
 
 BETAS = {"kl": 0.0, "reverse_kl": 1.0}
 ALM_TEMPERATURE = 100.0
@@ -37,44 +37,45 @@ _SMALL = 1e-7
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tongue:
-    """The vocabulary that a student is told in.
+class TargetVocabulary:
+    """The vocabulary of a teacher's targets.
 
     Attributes:
-        vocabulary: How many tokens it has.
-        to_student: The student's id for each of them, or `UNMATCHED`; shape `(vocabulary,)`.
+        size: How many tokens it has.
+        to_student: The student's id for each of them, or `UNMATCHED`; shape `(size,)`.
     """
 
-    vocabulary: int
+    size: int
     to_student: Tensor
 
 
 def loss_of(
     settings: DistillationLoss,
-    tongue: Tongue | None,
-    beside: Callable[[Mapping[str, Tensor]], LogitsOf] | None = None,
+    vocabularies: Sequence[TargetVocabulary],
+    live: Callable[[Mapping[str, Tensor]], LogitsOf] | None = None,
 ) -> MakeLoss:
     """What makes the loss of a pass; without teachers it is the cross entropy.
 
     Args:
         settings: Which loss, and its weights.
-        tongue: What the targets of a pass are told in; None if there are none.
-        beside: Runs teachers beside the student on a pass, and gives their logits.
+        vocabularies: Of each teacher whose targets a pass has.
+        live: Runs teachers beside the student on a pass, and gives their logits.
     """
-    matched = None
-    if tongue is not None and settings.kind == "span_hybrid":
-        matched = _matched(tongue.to_student, settings.beta)
+    matched = [
+        _matched(each.to_student, settings.beta) if settings.kind == "span_hybrid" else None
+        for each in vocabularies
+    ]
 
     def make(read: Mapping[str, Tensor]) -> RowLoss:
-        own = CrossEntropy(read["labels"])
-        if beside is not None:
-            distilled, weight = _live(settings, beside(read)), settings.distillation
-        elif tongue is not None:
-            told = from_tensors(read, tongue.vocabulary)
-            distilled, weight = _told(settings, told, read["labels"], matched)
-        else:
-            return own
-        return Weighted([(weight, distilled), (settings.cross_entropy, own)])
+        labels = read["labels"]
+        own = CrossEntropy(labels)
+        parts = [
+            _distilled(settings, from_tensors(read, each.size, number), labels, matched[number])
+            for number, each in enumerate(vocabularies)
+        ]
+        if live is not None:
+            parts = [(settings.distillation, _live(settings, live(read)))]
+        return Weighted([*parts, (settings.cross_entropy, own)]) if parts else own
 
     return make
 
@@ -84,28 +85,29 @@ def _live(settings: DistillationLoss, logits: LogitsOf) -> RowLoss:
     return divergence(logits, beta=beta, temperature=settings.temperature or 1.0)
 
 
-def _told(
-    settings: DistillationLoss, told: Told, labels: Tensor, matched: Matched | None
-) -> tuple[RowLoss, float]:
-    """The loss of what was told, and its weight."""
+def _distilled(
+    settings: DistillationLoss, targets: Targets, labels: Tensor, matched: Matched | None
+) -> tuple[float, RowLoss]:
+    """The weight of a teacher's loss, and the loss."""
     weight = settings.distillation
     if settings.kind == "alm":
         temperature = settings.temperature or ALM_TEMPERATURE
-        spans, last = _groups(told)
+        spans, last = _groups(targets)
         # Its gradients shrink as the temperature grows, and the cross entropy's do not.
-        matching = LikelihoodMatching(labels, spans, -told.rows.nll[last], temperature)
-        return matching, weight * temperature
+        matching = LikelihoodMatching(labels, spans, -targets.rows.nll[last], temperature)
+        return weight * temperature, matching
     if matched is not None:
-        return _merged_spans(told, labels, matched), weight
-    loss = _of_rows(settings, told.rows)
-    if told.covered.all():
-        return loss, weight
-    known = Masked(loss, told.covered)
+        return weight, _merged_spans(targets, labels, matched)
+    loss = _of_rows(settings, targets.rows)
+    if targets.covered.all():
+        return weight, loss
+    known = Masked(loss, targets.covered)
     if settings.kind not in IN_STUDENTS_TOKENS:
-        return known, weight
-    # A token without a partner is taught as certain, or it would hardly be learned.
-    certain = Masked(CrossEntropy(labels), ~told.covered)
-    return Weighted([(1.0, known), (1.0, certain)]), weight
+        return weight, known
+    # A token without a partner is learned as if the teacher were certain of it: with the weight
+    # of the cross entropy alone it would hardly be learned.
+    certain = Masked(CrossEntropy(labels), ~targets.covered)
+    return weight, Weighted([(1.0, known), (1.0, certain)])
 
 
 def _of_rows(settings: DistillationLoss, rows: TopK) -> RowLoss:
@@ -139,10 +141,10 @@ def standardised_rows(rows: TopK, settings: DistillationLoss) -> ProbsOf:
     return lambda which: torch.softmax(kept[which], dim=-1)
 
 
-def _groups(told: Told) -> tuple[Tensor, Tensor]:
+def _groups(targets: Targets) -> tuple[Tensor, Tensor]:
     """The rows of each group, first and behind the last, on the CPU; and the last of each."""
-    last = told.covered.nonzero()[:, 0]
-    spans = torch.stack([last - told.before[last], last + 1], dim=1)
+    last = targets.covered.nonzero()[:, 0]
+    spans = torch.stack([last - targets.before[last], last + 1], dim=1)
     return spans.cpu(), last
 
 
@@ -156,9 +158,9 @@ def _matched(to_student: Tensor, beta: float) -> Matched:
     return Matched(student=ours, teacher=theirs[first], weight=weight, beta=beta)
 
 
-def _merged_spans(told: Told, labels: Tensor, matched: Matched) -> RowLoss:
-    spans, last = _groups(told)
-    rows = told.rows.each(lambda own: own[last])
+def _merged_spans(targets: Targets, labels: Tensor, matched: Matched) -> RowLoss:
+    spans, last = _groups(targets)
+    rows = targets.rows.each(lambda own: own[last])
     here = replace(
         matched,
         student=matched.student.to(labels.device),

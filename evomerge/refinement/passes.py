@@ -7,17 +7,14 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.data import Dataset
 
 from evomerge.refinement.packing import Pack, lay_out, pack
-from evomerge.refinement.told import as_tensors, join
+from evomerge.refinement.targets import as_tensors, join
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from evomerge.recipe.refine import Training
     from evomerge.refinement import sequences
-    from evomerge.refinement.told import Told
-
-    Targets = Callable[[int], Told]
-    """What teachers tell of the supervised tokens of the sequence of an example."""
+    from evomerge.refinement.targets import TargetsOf
 
 LEAST_LENGTH = 256
 """Tokens of a pack at least: attention within it costs little, and gaps are few."""
@@ -28,10 +25,12 @@ class Passes(Dataset[dict[str, Any]]):
 
     Args:
         passes: The packs of each pass.
-        targets: What teachers predict; None if there are none.
+        targets: Of each teacher, its targets.
     """
 
-    def __init__(self, passes: Sequence[Sequence[Pack]], targets: Targets | None = None) -> None:
+    def __init__(
+        self, passes: Sequence[Sequence[Pack]], targets: Sequence[TargetsOf] = ()
+    ) -> None:
         self._passes, self._targets = passes, targets
 
     def __len__(self) -> int:
@@ -45,8 +44,8 @@ class Passes(Dataset[dict[str, Any]]):
             "predicting": batch.predicting(),
             "labels": batch.labels(),
         }
-        if self._targets is not None:
-            found |= as_tensors(join([self._targets(index) for index in batch.indices]))
+        for number, of in enumerate(self._targets):
+            found |= as_tensors(join([of(index) for index in batch.indices]), number)
         return found
 
     def tokens(self) -> int:

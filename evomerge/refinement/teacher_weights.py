@@ -7,7 +7,6 @@ https://arxiv.org/abs/2401.10491.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
@@ -74,17 +73,3 @@ def teacher_weights(
             return (-cross_entropy).exp().softmax(dim=0)
         case _:
             return torch.full_like(cross_entropy, 1 / len(cross_entropy))
-
-
-def better_than_chance(nll: Tensor, vocabulary: int) -> list[int]:
-    """Which teachers predict better than if they knew nothing; the best one if none does.
-
-    After FedDF's option to drop the worst teachers, Lin et al. 2020.
-
-    Args:
-        nll: Negative log-probabilities of the tokens that follow, shape `(teachers, n)`.
-        vocabulary: How many tokens there are.
-    """
-    cross_entropy = nll.mean(dim=1)
-    better = (cross_entropy < math.log(vocabulary)).nonzero()[:, 0].tolist()
-    return better or [int(cross_entropy.argmin())]

@@ -126,10 +126,10 @@ class Course(TrainerCallback):  # type: ignore[misc]
         self,
         folder: Path,
         patience: int,
-        tell: Callable[[int, int], None],
+        report: Callable[[int, int], None],
         stop: Callable[[], bool],
     ) -> None:
-        self._folder, self._patience, self._tell, self._stop = folder, patience, tell, stop
+        self._folder, self._patience, self._report, self._stop = folder, patience, report, stop
         self.stopped = False
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
@@ -142,7 +142,7 @@ class Course(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
         """Save and leave when asked to."""
-        self._tell(state.global_step, state.max_steps)
+        self._report(state.global_step, state.max_steps)
         if self._stop():
             self.stopped = control.should_save = control.should_training_stop = True
 

@@ -122,12 +122,12 @@ def distillations(
 def _place(search: PreparedSearch, work: Distillation, name: str, progress: Progress) -> Distilled:
     executor = search.recipe.executor
 
-    def tell(what: str, done: int, total: int) -> None:
+    def report(what: str, done: int, total: int) -> None:
         progress.refined(f"{name}: {what}", done, total)
 
     if executor.kind == "inline":
-        return run_here(work, tell)
-    return run_on_ray(work, tell, cpus=work.threads, gpus=0, address=executor.address)
+        return run_here(work, report)
+    return run_on_ray(work, report, cpus=work.threads, gpus=0, address=executor.address)
 
 
 def _candidates(

@@ -17,16 +17,16 @@ from evomerge.errors import CompatibilityError, OutputError, RecipeError, RunErr
 from evomerge.live_model import load_model, named_weights
 from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.refine import Teacher
-from evomerge.refinement import voices
+from evomerge.refinement import cached_teacher
 from evomerge.refinement.alignment.same import Relation
+from evomerge.refinement.cached_teacher import Corpus, TeacherOpener
 from evomerge.refinement.data import read_examples
+from evomerge.refinement.ensemble import open_ensemble
 from evomerge.refinement.sequences import make_sequences
-from evomerge.refinement.targets import targets_of
-from evomerge.refinement.voices import Asking, Reading
 
 if TYPE_CHECKING:
     from evomerge.refinement.distil import Distillation
-    from evomerge.refinement.told import Told
+    from evomerge.refinement.targets import Targets
 
 MERGES = [("r", "e"), ("re", "d"), ("Ġ", "c"), ("Ġc", "a"), ("Ġca", "t"), ("o", "n"), ("Ġ", "d")]
 TEACHER = {"distillation": 1.0, "cross_entropy": 0.0}
@@ -49,7 +49,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Teacher:
     return Teacher(model=str(folder), name="other")
 
 
-def asked(work: Distillation) -> tuple[Asking, Reading]:
+def asked(work: Distillation) -> tuple[TeacherOpener, Corpus]:
     """What asks the teachers of a student."""
     library = SourceLibrary(Path("/"))
     _, tokenizer = load_model(
@@ -57,15 +57,15 @@ def asked(work: Distillation) -> tuple[Asking, Reading]:
     )
     examples = read_examples(Path(work.settings.data.path)).examples
     made = make_sequences(examples, tokenizer, work.settings.data.max_tokens)
-    reading = Reading(examples=examples, sequences=made.sequences, tokenizer=tokenizer)
-    return Asking(work, library, reading, quiet), reading
+    corpus = Corpus(examples=examples, sequences=made.sequences, tokenizer=tokenizer)
+    return TeacherOpener(work, library, corpus, quiet), corpus
 
 
-def told_of(work: Distillation) -> list[Told]:
-    """What the only teacher tells of every text."""
-    asking, reading = asked(work)
-    voice = asking.voice(work.teachers[0], frozenset(each.index for each in reading.sequences))
-    return [voice.told(each.index) for each in reading.sequences]
+def targets_of(work: Distillation) -> list[Targets]:
+    """The targets of the only teacher, of every text."""
+    opener, corpus = asked(work)
+    teacher = opener.open(work.teachers[0], frozenset(each.index for each in corpus.sequences))
+    return [teacher.targets_of(each.index) for each in corpus.sequences]
 
 
 @pytest.mark.parametrize(("loss", "way"), WAYS)
@@ -99,10 +99,10 @@ def test_a_teacher_of_the_same_tokenizer_tells_the_same_bits_if_it_is_aligned(
 ) -> None:
     one = Teacher(model=str(family / "one"), name="one")
     work = distillation(family, tmp_path / "student", (one,), alignment={"kind": way})
-    plain = told_of(work)
+    plain = targets_of(work)
     different = Relation(kind="different", explanation="the tokenizers are taken for different")
-    monkeypatch.setattr(voices, "relate", lambda *_: different)
-    aligned = told_of(work)
+    monkeypatch.setattr(cached_teacher, "relate", lambda *_: different)
+    aligned = targets_of(work)
     for ours, theirs in zip(plain, aligned, strict=True):
         assert theirs.covered.all()
         for name in ("ids", "log_probs", "tail", "nll"):
@@ -117,10 +117,10 @@ def test_a_token_without_a_partner_is_certain_for_fusellm_and_left_out_by_groups
         work = distillation(
             family, tmp_path / way, (other,), alignment=OPEN | {"kind": way}, cache={"k": 5}
         )
-        found[way] = told_of(work)
-    assert all(told.covered.all() for told in found["exact"])
-    left_out = torch.cat([~told.covered for told in found["spans"]])
-    certain = torch.cat([told.rows.log_probs[:, 0] == 0 for told in found["spans"]])
+        found[way] = targets_of(work)
+    assert all(targets.covered.all() for targets in found["exact"])
+    left_out = torch.cat([~targets.covered for targets in found["spans"]])
+    certain = torch.cat([targets.rows.log_probs[:, 0] == 0 for targets in found["spans"]])
     assert left_out.any()
     assert torch.equal(left_out, certain)
 
@@ -130,8 +130,10 @@ def test_rows_of_partners_are_whole_distributions(
     family: Path, tmp_path: Path, other: Teacher, way: str
 ) -> None:
     settings = {"loss": {"kind": "uld"}, "alignment": OPEN | {"kind": way}}
-    for told in told_of(distillation(family, tmp_path / "student", (other,), **settings)):
-        total = torch.logaddexp(told.rows.log_probs.logsumexp(1), told.rows.tail)[told.covered]
+    for targets in targets_of(distillation(family, tmp_path / "student", (other,), **settings)):
+        total = torch.logaddexp(targets.rows.log_probs.logsumexp(1), targets.rows.tail)[
+            targets.covered
+        ]
         torch.testing.assert_close(total, torch.zeros_like(total), atol=0.02, rtol=0)
 
 
@@ -139,12 +141,12 @@ def test_rows_of_groups_are_as_likely_as_the_tokens_before_the_last(
     family: Path, tmp_path: Path, other: Teacher
 ) -> None:
     settings = {"loss": {"kind": "span_hybrid"}, "alignment": OPEN}
-    found = told_of(distillation(family, tmp_path / "student", (other,), **settings))
-    for told in found:
-        total = torch.logaddexp(told.rows.log_probs.logsumexp(1), told.rows.tail)
-        assert (-total <= told.rows.nll + 0.02)[told.covered].all()
-        assert int(told.before[told.covered].add(1).sum()) == len(told.covered)
-    assert any((told.before > 0).any() for told in found)
+    found = targets_of(distillation(family, tmp_path / "student", (other,), **settings))
+    for targets in found:
+        total = torch.logaddexp(targets.rows.log_probs.logsumexp(1), targets.rows.tail)
+        assert (-total <= targets.rows.nll + 0.02)[targets.covered].all()
+        assert int(targets.before[targets.covered].add(1).sum()) == len(targets.covered)
+    assert any((targets.before > 0).any() for targets in found)
 
 
 def test_what_a_teacher_finds_of_a_text_does_not_depend_on_how_it_is_aligned(
@@ -159,7 +161,7 @@ def test_what_a_teacher_finds_of_a_text_does_not_depend_on_how_it_is_aligned(
             loss={"kind": loss},
             alignment=OPEN | {"kind": way},
         )
-        found.append(torch.stack([told.rows.nll.sum() for told in told_of(work)]))
+        found.append(torch.stack([targets.rows.nll.sum() for targets in targets_of(work)]))
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
 
@@ -196,21 +198,20 @@ def test_the_student_itself_is_heard_where_it_knows_a_text_better(
         with_student=True,
         alignment=OPEN,
     )
-    asking, reading = asked(work)
+    opener, corpus = asked(work)
     library = SourceLibrary(Path("/"))
     base = library.model(work.student.base)
     model, _ = load_model(base.folder, torch.float32, torch.device("cpu"))
     student = model, named_weights(model, base.headers)
-    taught = targets_of(work, library, reading, quiet, student)
-    assert taught is not None
+    (ensemble,) = open_ensemble(work, library, corpus, quiet, student).members
     both = [
-        asking.voice(other, frozenset(each.index for each in reading.sequences)),
-        asking.student_itself(*student),
+        opener.open(other, frozenset(each.index for each in corpus.sequences)),
+        opener.open_student(*student),
     ]
     chosen = set()
-    for each in reading.sequences:
-        means = [float(voice.told(each.index).rows.nll.mean()) for voice in both]
-        assert float(taught.targets(each.index).rows.nll.mean()) == min(means)
+    for each in corpus.sequences:
+        means = [float(teacher.targets_of(each.index).rows.nll.mean()) for teacher in both]
+        assert float(ensemble.targets_of(each.index).rows.nll.mean()) == min(means)
         chosen.add(means.index(min(means)))
     assert chosen <= {0, 1}
 
@@ -233,6 +234,25 @@ def test_averages_of_teachers_with_several_tokenizers_are_refused(
         work(quiet, never)
 
 
+def test_each_of_several_teachers_has_a_loss_of_its_own_in_a_sum(
+    family: Path, tmp_path: Path, other: Teacher
+) -> None:
+    """Nothing is learned yet, so the loss of both is that of one and that of the other."""
+    own = Teacher(model=str(family / "one"), name="one")
+    losses = {}
+    for teachers in ((other,), (own,), (other, own)):
+        work = distillation(
+            family,
+            tmp_path / "-".join(each.label for each in teachers),
+            teachers,
+            preset="infifusion",
+            loss={"cross_entropy": 0.0},
+            train={"epochs": 1},
+        )
+        losses[teachers] = work(quiet, never).course["losses"][0]
+    assert losses[other, own] == pytest.approx(losses[(other,)] + losses[(own,)], rel=1e-5)
+
+
 def test_chats_are_not_aligned(family: Path, tmp_path: Path, other: Teacher) -> None:
     turns = [{"role": "user", "content": "red"}, {"role": "assistant", "content": "blue"}]
     chat = tmp_path / "chats.jsonl"
@@ -240,10 +260,10 @@ def test_chats_are_not_aligned(family: Path, tmp_path: Path, other: Teacher) -> 
     work = distillation(family, tmp_path / "student", (other,), data={"path": str(chat)})
     examples = read_examples(chat).examples
     sequences = asked(distillation(family, tmp_path / "plain"))[1]
-    reading = replace(sequences, examples=examples, sequences=sequences.sequences[:1])
-    asking = Asking(work, SourceLibrary(Path("/")), reading, quiet)
+    corpus = replace(sequences, examples=examples, sequences=sequences.sequences[:1])
+    opener = TeacherOpener(work, SourceLibrary(Path("/")), corpus, quiet)
     with pytest.raises(RecipeError, match=r"chats\.jsonl: line 1: a chat; chats are not aligned"):
-        asking.voice(other, frozenset({0}))
+        opener.open(other, frozenset({0}))
 
 
 def changed(teacher: Teacher, folder: Path) -> Teacher:
@@ -259,10 +279,10 @@ def test_a_cache_of_a_teacher_with_another_tokenizer_is_refused(
 ) -> None:
     kept = {"folder": str(tmp_path / "kept")}
     work = distillation(family, tmp_path / "one", (other,), alignment=OPEN, cache=kept)
-    told_of(work)
+    targets_of(work)
     again = changed(other, tmp_path / "changed")
     with pytest.raises(OutputError, match=r"is a cache of something else, .*tokenizer"):
-        told_of(replace(work, teachers=(again,)))
+        targets_of(replace(work, teachers=(again,)))
 
 
 def test_a_training_whose_teacher_has_another_tokenizer_now_is_refused(

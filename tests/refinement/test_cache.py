@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from filelock import FileLock
-from lessons import SAMPLED, TOP, VOCABULARY, Lesson, contents, lesson
+from recordings import SAMPLED, TOP, VOCABULARY, Recording, contents, recording
 
 from evomerge.checkpoints import open_checkpoint
 from evomerge.errors import DiskFullError, OutputError, RunError, RunInUseError
@@ -32,9 +32,9 @@ WORDS = ("red", "green", "blue", "cat", "x", "dog", "bird", "one two three", "su
 
 
 @pytest.fixture(scope="module")
-def it(family: Path) -> Lesson:
+def it(family: Path) -> Recording:
     """All examples but number 4, a single token, have something to predict."""
-    return lesson(family, [*WORDS, Prompted("the sea is ", "blue")])
+    return recording(family, [*WORDS, Prompted("the sea is ", "blue")])
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("target", [TOP, SAMPLED], ids=lambda target: target.kind)
 def test_rows_are_those_that_the_teacher_predicts(
     tmp_path: Path,
-    it: Lesson,
+    it: Recording,
     target: Target,
 ) -> None:
     key = replace(it.key, target=target)
@@ -64,7 +64,7 @@ def test_rows_are_those_that_the_teacher_predicts(
 
 def test_a_complete_cache_does_not_load_the_teacher(
     tmp_path: Path,
-    it: Lesson,
+    it: Recording,
 ) -> None:
     def never() -> Any:
         pytest.fail("the teacher was loaded")
@@ -77,7 +77,7 @@ def test_a_complete_cache_does_not_load_the_teacher(
 
 def test_progress_counts_the_rows_up_to_all(
     tmp_path: Path,
-    it: Lesson,
+    it: Recording,
 ) -> None:
     told: list[tuple[int, int]] = []
     it.build(tmp_path, progress=lambda *now: told.append(now))
@@ -89,7 +89,7 @@ def test_progress_counts_the_rows_up_to_all(
 @pytest.mark.parametrize("fails_at", [0, 1, 3])
 def test_an_interrupted_build_goes_on_and_ends_in_the_same_bytes(
     tmp_path: Path,
-    it: Lesson,
+    it: Recording,
     fails_at: int,
 ) -> None:
     def stop(done: int, _: int) -> None:
@@ -117,7 +117,7 @@ def test_an_interrupted_build_goes_on_and_ends_in_the_same_bytes(
 )
 def test_a_cache_of_something_else_is_refused_by_the_part_that_differs(
     tmp_path: Path,
-    it: Lesson,
+    it: Recording,
     change: dict[str, Any],
     message: str,
 ) -> None:
@@ -129,7 +129,7 @@ def test_a_cache_of_something_else_is_refused_by_the_part_that_differs(
 
 
 def test_the_key_follows_teacher_data_and_template(
-    family: Path, it: Lesson, tmp_path: Path
+    family: Path, it: Recording, tmp_path: Path
 ) -> None:
     shutil.copytree(family / "one", tmp_path / "talking")
     (tmp_path / "talking" / "chat_template.jinja").write_text("{{ messages }}")
@@ -153,7 +153,7 @@ def test_the_key_follows_teacher_data_and_template(
 @pytest.fixture
 def built(
     tmp_path: Path,
-    it: Lesson,
+    it: Recording,
 ) -> Path:
     it.build(tmp_path / "c")
     return tmp_path / "c"
@@ -163,7 +163,7 @@ def built(
 @pytest.mark.parametrize("name", ["lengths.npy", "ids.npy", "log_probs.npy", "nll.npy"])
 def test_a_damaged_part_is_one_line_and_made_again_when_asked(
     built: Path,
-    it: Lesson,
+    it: Recording,
     harm: str,
     name: str,
 ) -> None:
@@ -191,7 +191,7 @@ def test_a_damaged_part_is_one_line_and_made_again_when_asked(
 
 def test_a_part_that_was_deleted_is_made_again(
     built: Path,
-    it: Lesson,
+    it: Recording,
 ) -> None:
     whole = contents(built)
     shutil.rmtree(built / "00001")
@@ -227,14 +227,14 @@ def test_a_file_that_cannot_be_read_is_one_line(built: Path, name: str) -> None:
 
 
 def test_a_cache_of_another_form_is_not_in_the_way(
-    it: Lesson, monkeypatch: pytest.MonkeyPatch
+    it: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = it.key.default_folder()
     monkeypatch.setattr("evomerge.refinement.cache_key.SCHEMA", 99)
     assert it.key.default_folder() != before
 
 
-def test_what_a_dead_process_left_is_removed(built: Path, it: Lesson) -> None:
+def test_what_a_dead_process_left_is_removed(built: Path, it: Recording) -> None:
     whole = contents(built)
     shutil.copytree(built / "00001", built / ".tmp-00001")
     (built / ".tmp-manifest").write_bytes(b"{")
@@ -244,7 +244,7 @@ def test_what_a_dead_process_left_is_removed(built: Path, it: Lesson) -> None:
 
 def test_a_folder_of_something_else_is_left_alone(
     tmp_path: Path,
-    it: Lesson,
+    it: Recording,
 ) -> None:
     (tmp_path / "thesis.txt").write_text("dear to someone")
     with pytest.raises(OutputError, match=r"holds 'thesis\.txt' and is no teacher cache"):
@@ -257,7 +257,7 @@ def test_a_folder_of_something_else_is_left_alone(
 
 
 def test_a_full_disk_is_one_line_and_nothing_is_lost(
-    tmp_path: Path, it: Lesson, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, it: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(folder: Path, rows: TopK) -> dict[str, str]:
         if folder.name == "00002":
@@ -276,7 +276,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(
 
 def test_two_processes_do_not_build_the_same_cache(
     tmp_path: Path,
-    it: Lesson,
+    it: Recording,
 ) -> None:
     with (
         FileLock(tmp_path / "lock"),
@@ -292,11 +292,11 @@ from pathlib import Path
 import torch
 sys.path.insert(0, sys.argv[1])
 from evomerge.refinement import build
-from lessons import lesson
+from recordings import recording
 
 torch.set_num_threads(1)  # so that a forked process can calculate
 build.SHARD_ROWS = 10
-it = lesson(Path(sys.argv[2]), [f"{n} birds and {n * n} cats" for n in range(30)])
+it = recording(Path(sys.argv[2]), [f"{n} birds and {n * n} cats" for n in range(30)])
 out = Path(sys.argv[3])
 began = time.perf_counter()
 it.build(out / "whole")

@@ -25,7 +25,7 @@ from torch.nn import functional
 from evomerge.errors import CompatibilityError
 from evomerge.refinement.chunked import chunked_loss, chunks, row_losses
 from evomerge.refinement.heads import Head
-from evomerge.refinement.live_teacher import logits_of
+from evomerge.refinement.live_teachers import logits_of
 from evomerge.refinement.losses.cross_entropy import CrossEntropy
 from evomerge.refinement.losses.divergence import divergence
 from evomerge.refinement.losses.top_k import TopKDivergence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from lessons import SAMPLED, VOCABULARY, lesson
+from recordings import SAMPLED, VOCABULARY, recording
 
 from evomerge.refinement.estimate import estimate
 from evomerge.refinement.shards import bytes_per_row
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def test_an_estimate_tells_size_kept_mass_and_the_smallest_k_that_is_enough(family: Path) -> None:
-    it = lesson(family, ["red and green", "blue", "the sun"])
+    it = recording(family, ["red and green", "blue", "the sun"])
     teacher = Teacher(it.model)
     found = estimate(teacher, it.sequences, VOCABULARY)
     rows = teacher.predict(it.sequences, Target(vocabulary=VOCABULARY, k=32))
@@ -35,7 +35,7 @@ def test_an_estimate_tells_size_kept_mass_and_the_smallest_k_that_is_enough(fami
 
 
 def test_a_peaked_teacher_needs_few_tokens_and_a_flat_one_draws(family: Path) -> None:
-    it = lesson(family, ["red and green"])
+    it = recording(family, ["red and green"])
     it.model.lm_head.weight.mul_(20)
     assert estimate(Teacher(it.model), it.sequences, VOCABULARY).enough == 8
     it.model.lm_head.weight.zero_()
@@ -47,7 +47,7 @@ def test_a_peaked_teacher_needs_few_tokens_and_a_flat_one_draws(family: Path) ->
 def test_the_size_of_a_cache_of_draws_is_about_what_it_will_be(
     family: Path, tmp_path: Path
 ) -> None:
-    it = lesson(family, ["red and green and blue", "the sun and the moon"])
+    it = recording(family, ["red and green and blue", "the sun and the moon"])
     it.model.lm_head.weight.mul_(3)
     it.build(tmp_path, key=replace(it.key, target=replace(SAMPLED, k=50)))
     size = sum(file.stat().st_size - 128 for file in (tmp_path / "00000").iterdir())
@@ -56,5 +56,5 @@ def test_the_size_of_a_cache_of_draws_is_about_what_it_will_be(
 
 
 def test_only_a_few_sequences_are_tried(family: Path) -> None:
-    it = lesson(family, ["red and green", "blue", "the sun"])
+    it = recording(family, ["red and green", "blue", "the sun"])
     assert estimate(Teacher(it.model), it.sequences, VOCABULARY, samples=2).sequences == 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +17,6 @@ from evomerge.refinement.kept import sampled, top_k
 from evomerge.refinement.teacher_weights import (
     RULES,
     Rule,
-    better_than_chance,
     of_domain,
     teacher_weights,
 )
@@ -193,13 +191,6 @@ def test_a_domain_has_the_first_teacher_that_is_for_it() -> None:
         of_domain(["maths", "code"], "cod")
     with pytest.raises(RecipeError, match=r"domain None has no teacher; teachers are there for m"):
         of_domain(["maths"], None)
-
-
-def test_teachers_that_know_nothing_are_dropped_but_never_all() -> None:
-    chance = math.log(10)
-    nll = torch.tensor([[1.0, 2.0], [chance, 9.0], [2.0, chance]])
-    assert better_than_chance(nll, 10) == [0, 2]
-    assert better_than_chance(nll[1:2] + torch.tensor([[1.0], [0.0]]), 10) == [1]
 
 
 def test_a_large_model_that_is_the_small_one_becomes_its_expert() -> None:

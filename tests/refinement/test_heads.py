@@ -14,7 +14,6 @@ from evomerge.errors import ModelError
 from evomerge.refinement.chunked import chunked_loss
 from evomerge.refinement.heads import Head, head_of, last_hidden_states
 from evomerge.refinement.losses.cross_entropy import CrossEntropy
-from evomerge.refinement.supervision import IGNORED, supervised
 
 SCALED = {"logits_scaling": 8.0, "logit_scale": 0.3, "lm_head_multiplier": 0.3}
 CAPPED = {"final_logit_softcapping": 0.5}
@@ -32,7 +31,7 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 IDS = torch.arange(3, 27).reshape(2, 12)
 LABELS = IDS.clone()
-LABELS[:, :4] = IGNORED
+LABELS[:, :4] = -100
 
 
 def model_of(name: str) -> Any:
@@ -41,9 +40,12 @@ def model_of(name: str) -> Any:
 
 def chunked_cross_entropy(model: Any, head: Head) -> torch.Tensor:
     hidden = last_hidden_states(model, input_ids=IDS, attention_mask=torch.ones_like(IDS))
-    rows, labels = supervised(LABELS)
+    following = LABELS.roll(-1, dims=1)
+    following[:, -1] = -100
+    rows = (following.flatten() != -100).nonzero()[:, 0]
     weights = torch.full((len(rows),), 1 / len(rows))
-    return chunked_loss(hidden.flatten(0, 1)[rows], head, CrossEntropy(labels), weights, 5)
+    loss = CrossEntropy(following.flatten()[rows])
+    return chunked_loss(hidden.flatten(0, 1)[rows], head, loss, weights, 5)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 from tiny_architectures import CAUSAL, SIZES
 
 from evomerge.errors import RecipeError
-from evomerge.refinement.packing import WINDOW, Pack, keeps_apart, lay_out, pack
+from evomerge.refinement.chunked import chunked_loss
+from evomerge.refinement.heads import Head
+from evomerge.refinement.losses.cross_entropy import CrossEntropy
+from evomerge.refinement.packing import WINDOW, Batch, Pack, keeps_apart, lay_out, pack
 from evomerge.refinement.sequences import Sequence
 
 
@@ -43,6 +46,47 @@ def test_every_sequence_is_in_exactly_one_pack_and_no_pack_is_too_long(
 def test_no_two_packs_could_be_one(lengths: list[int]) -> None:
     sizes = sorted(map(len, pack(sequences(*lengths), 12, seed=0)))
     assert len(sizes) == 1 or sizes[0] + sizes[1] > 12
+
+
+def batch_of(*supervised: list[int]) -> Batch:
+    """Rows of one sequence each, whose tokens are counted up, with some places supervised."""
+    made = [
+        Sequence(
+            ids=torch.arange(3, 7) + 4 * row,
+            supervised=torch.tensor([place in places for place in range(4)]),
+            index=row,
+        )
+        for row, places in enumerate(supervised)
+    ]
+    return lay_out([Pack(sequences=(each,)) for each in made])
+
+
+def test_a_token_is_predicted_by_the_place_before_it() -> None:
+    batch = batch_of([2, 3], [1, 3])
+    # The last place of a prompt predicts the first token of its response.
+    assert batch.predicting().tolist() == [1, 2, 4, 6]
+    assert batch.labels().tolist() == [5, 6, 8, 10]
+
+
+def test_nothing_wanted_is_predicted_nowhere() -> None:
+    batch = batch_of([], [])
+    assert batch.predicting().shape == batch.labels().shape == (0,)
+
+
+def test_the_first_token_of_a_sequence_is_not_predicted() -> None:
+    assert batch_of([0], [0]).predicting().shape == (0,)
+
+
+def test_only_the_places_that_predict_have_a_gradient() -> None:
+    batch = batch_of([2, 3], [1, 3])
+    rng = torch.Generator().manual_seed(0)
+    hidden = torch.randn(2, 4, 4, generator=rng).requires_grad_()
+    head = Head(weight=torch.randn(12, 4, generator=rng))
+    places = hidden.flatten(0, 1)[batch.predicting()]
+    chunked_loss(places, head, CrossEntropy(batch.labels()), torch.ones(4)).backward()
+    assert hidden.grad is not None
+    learned = hidden.grad.flatten(0, 1).any(dim=1).nonzero()[:, 0]
+    assert learned.tolist() == [1, 2, 4, 6]
 
 
 @given(lengths=LENGTHS)

@@ -13,11 +13,11 @@ from evomerge.refinement.chunked import row_losses
 from evomerge.refinement.heads import Head
 from evomerge.refinement.kept import top_k
 from evomerge.refinement.losses.sorted_distance import standardised_targets
-from evomerge.refinement.pass_loss import Tongue, loss_of, standardised_rows
-from evomerge.refinement.told import Told, as_tensors, from_tensors, in_full, join
+from evomerge.refinement.pass_loss import TargetVocabulary, loss_of, standardised_rows
+from evomerge.refinement.targets import Targets, as_tensors, from_tensors, fully_covered, join
 
 VOCABULARY = 11
-TONGUE = Tongue(vocabulary=VOCABULARY, to_student=torch.arange(VOCABULARY))
+ALL = TargetVocabulary(size=VOCABULARY, to_student=torch.arange(VOCABULARY))
 HEAD = Head(weight=torch.eye(VOCABULARY))
 """Hidden states are logits."""
 
@@ -26,14 +26,14 @@ def logits_of(rows: int, seed: int = 0) -> torch.Tensor:
     return 3 * torch.randn(rows, VOCABULARY, generator=torch.Generator().manual_seed(seed))
 
 
-def told_of(logits: torch.Tensor, labels: torch.Tensor, k: int = VOCABULARY) -> Told:
-    return in_full(top_k(logits.clone(), labels, k))
+def targets_of(logits: torch.Tensor, labels: torch.Tensor, k: int = VOCABULARY) -> Targets:
+    return fully_covered(top_k(logits.clone(), labels, k))
 
 
 def losses_of(
-    settings: DistillationLoss, told: Told, logits: torch.Tensor, labels: torch.Tensor
+    settings: DistillationLoss, targets: Targets, logits: torch.Tensor, labels: torch.Tensor
 ) -> torch.Tensor:
-    loss = loss_of(settings, TONGUE)({"labels": labels} | as_tensors(told))
+    loss = loss_of(settings, [ALL])({"labels": labels} | as_tensors(targets))
     return row_losses(logits, HEAD, loss)
 
 
@@ -59,7 +59,7 @@ def test_a_student_that_predicts_what_its_teacher_does_has_no_loss(
     settings: DistillationLoss,
 ) -> None:
     logits, labels = logits_of(5), torch.arange(5)
-    losses = losses_of(settings, told_of(logits, labels), logits, labels)
+    losses = losses_of(settings, targets_of(logits, labels), logits, labels)
     torch.testing.assert_close(losses, torch.zeros(5), atol=2e-6, rtol=0)
 
 
@@ -67,15 +67,15 @@ def test_a_student_that_predicts_what_its_teacher_does_has_no_loss(
 def test_what_was_written_down_is_enough_to_standardise(seed: int, kept: int, over: bool) -> None:
     logits, labels = logits_of(3, seed), torch.zeros(3, dtype=torch.int64)
     settings = only("standardised_uld", top=4, standardise="vocabulary" if over else "kept")
-    found = standardised_rows(told_of(logits, labels, kept).rows, settings)(slice(0, 3))
+    found = standardised_rows(targets_of(logits, labels, kept).rows, settings)(slice(0, 3))
     expected = standardised_targets(logits, 4, settings.standardise)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-def half_covered(logits: torch.Tensor, labels: torch.Tensor) -> Told:
-    told = told_of(logits, labels)
+def half_covered(logits: torch.Tensor, labels: torch.Tensor) -> Targets:
+    targets = targets_of(logits, labels)
     covered = torch.arange(len(labels)) % 2 == 0
-    return Told(rows=told.rows, covered=covered, before=told.before)
+    return Targets(rows=targets.rows, covered=covered, before=targets.before)
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -84,9 +84,9 @@ def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 def test_a_row_without_a_prediction_learns_its_own_token_with_the_weights_of_both() -> None:
     logits, labels = logits_of(4), torch.arange(4)
-    told = half_covered(logits_of(4, seed=1), labels)
+    targets = half_covered(logits_of(4, seed=1), labels)
     settings = DistillationLoss(distillation=0.5, cross_entropy=0.25)
-    losses = losses_of(settings, told, logits, labels)
+    losses = losses_of(settings, targets, logits, labels)
     own = cross_entropy(logits, labels)
     torch.testing.assert_close(losses[1::2], 0.75 * own[1::2])
     assert (losses[::2] > 0.25 * own[::2]).all()
@@ -94,30 +94,32 @@ def test_a_row_without_a_prediction_learns_its_own_token_with_the_weights_of_bot
 
 def test_a_row_without_a_prediction_to_be_sorted_has_the_cross_entropy_alone() -> None:
     logits, labels = logits_of(4), torch.arange(4)
-    told = half_covered(logits_of(4, seed=1), labels)
+    targets = half_covered(logits_of(4, seed=1), labels)
     settings = DistillationLoss(kind="uld", distillation=0.5, cross_entropy=0.25)
-    losses = losses_of(settings, told, logits, labels)
+    losses = losses_of(settings, targets, logits, labels)
     torch.testing.assert_close(losses[1::2], 0.25 * cross_entropy(logits, labels)[1::2])
 
 
 def test_likelihoods_of_groups_are_matched_with_gradients_of_the_size_of_others() -> None:
     """ALM's .058830 of one group, -1 and -2, at temperature 100, of which 100 times is taken."""
     labels = torch.tensor([0])
-    rows = told_of(torch.zeros(1, VOCABULARY), labels).rows.each(lambda own: own)
-    told = in_full(rows)
-    told.rows.nll[:] = 1.0
+    rows = targets_of(torch.zeros(1, VOCABULARY), labels).rows.each(lambda own: own)
+    targets = fully_covered(rows)
+    targets.rows.nll[:] = 1.0
     p = torch.full((1, VOCABULARY), (1 - torch.tensor(-2.0).exp()) / (VOCABULARY - 1))
     p[0, 0] = torch.tensor(-2.0).exp()
-    losses = losses_of(only("alm"), told, p.log(), labels)
+    losses = losses_of(only("alm"), targets, p.log(), labels)
     assert losses.item() == pytest.approx(5.8830, abs=1e-4)
 
 
 def test_a_group_of_two_tokens_is_as_likely_as_both_together() -> None:
     labels, logits = torch.tensor([1, 2]), logits_of(2)
-    told = told_of(logits, labels)
-    total = told.rows.nll.sum()
-    told.rows.nll[:] = torch.stack([torch.zeros(()), total])
-    group = Told(rows=told.rows, covered=torch.tensor([False, True]), before=torch.tensor([0, 1]))
+    targets = targets_of(logits, labels)
+    total = targets.rows.nll.sum()
+    targets.rows.nll[:] = torch.stack([torch.zeros(()), total])
+    group = Targets(
+        rows=targets.rows, covered=torch.tensor([False, True]), before=torch.tensor([0, 1])
+    )
     losses = losses_of(only("alm", temperature=1.0), group, logits, labels)
     p = (-total).exp()
     entropy = -(p * p.log() + (1 - p) * (1 - p).log())
@@ -130,16 +132,16 @@ def test_tokens_that_the_student_has_not_are_compared_by_their_probabilities() -
     logits, labels = logits_of(3), torch.arange(3)
     to_student = torch.arange(VOCABULARY).flip(0)
     to_student[::2] = UNMATCHED
-    tongue = Tongue(vocabulary=VOCABULARY, to_student=to_student)
-    told = told_of(logits.flip(1), labels)
-    loss = loss_of(only("span_hybrid"), tongue)({"labels": labels} | as_tensors(told))
+    vocabulary = TargetVocabulary(size=VOCABULARY, to_student=to_student)
+    targets = targets_of(logits.flip(1), labels)
+    loss = loss_of(only("span_hybrid"), [vocabulary])({"labels": labels} | as_tensors(targets))
     torch.testing.assert_close(row_losses(logits, HEAD, loss), torch.zeros(3), atol=2e-6, rtol=0)
 
 
-def test_what_is_told_is_taken_apart_and_put_together() -> None:
+def test_targets_are_taken_apart_and_put_together() -> None:
     labels = torch.arange(3)
-    told = join([told_of(logits_of(3), labels, 4), told_of(logits_of(3, 1), labels, 6)])
-    again = from_tensors(as_tensors(told), VOCABULARY)
-    assert as_tensors(again).keys() == as_tensors(told).keys()
-    for name, each in as_tensors(told).items():
+    targets = join([targets_of(logits_of(3), labels, 4), targets_of(logits_of(3, 1), labels, 6)])
+    again = from_tensors(as_tensors(targets), VOCABULARY)
+    assert as_tensors(again).keys() == as_tensors(targets).keys()
+    for name, each in as_tensors(targets).items():
         assert torch.equal(as_tensors(again)[name], each), name

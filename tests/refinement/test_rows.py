@@ -12,7 +12,7 @@ from trained_tokenizers import byte_level, llama
 
 from evomerge.errors import CompatibilityError
 from evomerge.refinement.alignment.dtw import lone_partners, warp
-from evomerge.refinement.alignment.rows import align_rows, bayesian_merge
+from evomerge.refinement.alignment.rows import align_rows, merge_groups
 from evomerge.refinement.alignment.spans import group, spell
 from evomerge.refinement.alignment.vocabulary import Vocabulary, loaded_vocabulary
 from evomerge.refinement.alignment.vocabulary_map import UNMATCHED, exact_map
@@ -160,7 +160,9 @@ def test_a_text_without_tokens_has_no_rows() -> None:
 
 
 def test_rows_of_a_group_are_merged_by_the_chain_rule() -> None:
-    rows = torch.tensor([[0.1, 0.9, 0.0], [0.6, 0.3, 0.1]])
-    merged = bayesian_merge(rows, torch.tensor([0.9, 0.6]))
-    assert merged.tolist() == pytest.approx([0.54, 0.27, 0.09])
-    assert bayesian_merge(rows[1:], torch.tensor([0.3])).tolist() == rows[1].tolist()
+    last = top_k([[0, 1, 2], [0, 1, 2]], [[0.6, 0.3, 0.1], [0.6, 0.3, 0.05]])
+    merged = merge_groups(last, torch.tensor([-math.log(0.9), 0.0]))
+    assert merged.log_probs[0].exp().tolist() == pytest.approx([0.54, 0.27, 0.09])
+    # A group of one token is what it was.
+    torch.testing.assert_close(merged.log_probs[1], last.log_probs[1])
+    assert merged.tail[1].exp() == pytest.approx(0.05)

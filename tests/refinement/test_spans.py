@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from trained_tokenizers import byte_level, llama, unigram, word_piece
 
 from evomerge.errors import CompatibilityError
-from evomerge.refinement.alignment.spans import Groups, group, group_sums, spell, token_ends
+from evomerge.refinement.alignment.spans import Groups, group, spell, token_ends
 from evomerge.refinement.alignment.vocabulary import loaded_vocabulary
 
 SPELLING = {"byte-level": byte_level, "bytes": lambda: byte_level(256), "llama": llama}
@@ -152,13 +151,3 @@ def test_a_tokenizer_that_was_told_to_cut_off_does_not() -> None:
 def test_tokens_of_two_texts_are_refused() -> None:
     with pytest.raises(CompatibilityError, match=r"cover 5 bytes and the teacher's 6; give both"):
         group([2, 5], [2, 6])
-
-
-def test_sums_over_groups_let_gradients_pass() -> None:
-    values = torch.tensor([1.0, 2.0, 4.0], requires_grad=True)
-    sums = group_sums(values, ((0, 2), (2, 3)))
-    assert sums.tolist() == [3, 4]
-    sums[0].backward()
-    assert values.grad is not None
-    assert values.grad.tolist() == [1, 1, 0]
-    assert group_sums(values, ((0, 0), (0, 3))).tolist() == [0, 7]

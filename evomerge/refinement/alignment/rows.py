@@ -1,4 +1,4 @@
-"""What a teacher predicts, told in the student's vocabulary at the student's positions.
+"""What a teacher predicts, in the student's vocabulary at the student's positions.
 
 FuseLLM: Wan et al. 2024, "Knowledge Fusion of Large Language Models",
 https://arxiv.org/abs/2401.10491. Here a row belongs to the token that it predicts, and it is that
@@ -9,7 +9,7 @@ its released code teaches to repeat that one; here such a row teaches the token 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -128,17 +128,18 @@ def _each_once(mapped: Tensor, log_probs: Tensor) -> tuple[Tensor, Tensor, Tenso
     return mapped.masked_fill(~kept, 0).gather(1, front), moved, left_out
 
 
-def bayesian_merge(rows: Tensor, token_probabilities: Tensor) -> Tensor:
-    """Merge what is predicted at the tokens of a group, by the chain rule.
+def merge_groups(last: TopK, earlier: Tensor) -> TopK:
+    """Merge what is predicted at the tokens of groups, by the chain rule.
 
-    The merge that GOLD (`GOLDTrainer` of the library TRL) calls Bayesian: what the last token may
-    be, times how likely the tokens before it were.
+    What the last token may be, times how likely the tokens before it were: the merge that GOLD
+    (`GOLDTrainer` of the library TRL) calls Bayesian.
 
     Args:
-        rows: Probabilities at each token of the group; shape `(n, vocabulary)`.
-        token_probabilities: Those of the group's own tokens; shape `(n,)`. The last is not used.
+        last: Predictions at the last token of each group.
+        earlier: Negative log-probability of the tokens before it; shape `(groups,)`.
 
     Returns:
-        Shape `(vocabulary,)`; it adds up to the probability of all tokens but the last.
+        Rows that add up to the probability of all tokens but the last.
     """
-    return rows[-1] * token_probabilities[:-1].prod()
+    log_probs, tail = last.log_probs - earlier[:, None], last.tail - earlier
+    return replace(last, log_probs=log_probs, tail=tail)

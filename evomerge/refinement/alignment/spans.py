@@ -12,15 +12,12 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
-import torch
-
 from evomerge.errors import CompatibilityError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tokenizers import Tokenizer
-    from torch import Tensor
 
     from evomerge.refinement.alignment.vocabulary import Vocabulary
 
@@ -167,18 +164,3 @@ def _spans(ends: Sequence[int], shared: Sequence[int]) -> tuple[Span, ...]:
     for position, end in enumerate(ends):
         stops[bisect_left(shared, end) + 1] = position + 1
     return tuple(pairwise(stops))
-
-
-def group_sums(values: Tensor, spans: Sequence[Span]) -> Tensor:
-    """Add up what belongs to the tokens of each group, such as their log-probabilities.
-
-    Args:
-        values: One number for each token; shape `(n,)`.
-        spans: The tokens of each group, one side of `Groups`.
-
-    Returns:
-        Shape `(len(spans),)`; gradients pass.
-    """
-    sizes = torch.tensor([stop - start for start, stop in spans], device=values.device)
-    owner = torch.repeat_interleave(sizes)
-    return values.new_zeros(len(spans)).index_add(0, owner, values)

@@ -14,7 +14,7 @@ SCRIPT = """
 import resource
 from pathlib import Path
 import torch
-from evomerge.refinement.kept_memory import freed_memory_kept
+from evomerge.memory import freed_memory_kept
 
 def fresh_pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -1,4 +1,4 @@
-"""What is at hand when a student is trained: its model, its texts, and what teachers say."""
+"""What a training starts from: the student's model, its texts, and what teachers predict."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge.live_model import choose_device, choose_dtype, load_model, named_weights
 from evomerge.merging.resident import ResidentWeights
-from evomerge.refinement.beside import beside_of
+from evomerge.refinement.cached_teacher import Corpus
 from evomerge.refinement.data import Examples, read_examples, validation_part
+from evomerge.refinement.ensemble import Ensemble, domains_of, open_ensemble
+from evomerge.refinement.live_teachers import open_live_teachers
 from evomerge.refinement.packing import keeps_apart
 from evomerge.refinement.pass_loss import loss_of
 from evomerge.refinement.passes import Passes, plan_passes
 from evomerge.refinement.sequences import Sequences, check_window, make_sequences
 from evomerge.refinement.student import Student
-from evomerge.refinement.targets import Taught, domains_of, targets_of
-from evomerge.refinement.voices import Reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
     from evomerge.merging.sources import SourceLibrary
     from evomerge.recipe.refine import Training
+    from evomerge.refinement.cached_teacher import Report
     from evomerge.refinement.distil import Distillation
-    from evomerge.refinement.voices import Tell
 
 CHECKPOINTS = "checkpoints"
 """The folder of a training's checkpoints, in its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Lesson:
+class TrainingSetup:
     """A training that may begin.
 
     Attributes:
@@ -44,8 +44,8 @@ class Lesson:
         weights: Its weights by their stored names.
         examples: The texts.
         sequences: The texts as the student reads them.
-        taught: What teachers tell; None without teachers that are written down.
-        tell: Told how far it is.
+        ensemble: The teachers that have caches.
+        report: Told how far it is.
         stop: Whether to save and to leave.
     """
 
@@ -56,8 +56,8 @@ class Lesson:
     weights: Mapping[str, Tensor]
     examples: Examples
     sequences: Sequences
-    taught: Taught | None
-    tell: Tell
+    ensemble: Ensemble
+    report: Report
     stop: Callable[[], bool]
 
     @property
@@ -73,9 +73,9 @@ class Lesson:
     def student(self) -> Student:
         """The model, answering a pass with its loss; adapters have to be in it already."""
         vocabulary = len(self.tokenizer)
-        beside = beside_of(self.work, self.library, vocabulary)
-        tongue = self.taught.tongue if self.taught else None
-        return Student(self.model, loss_of(self.work.settings.loss, tongue, beside), vocabulary)
+        live = open_live_teachers(self.work, self.library, vocabulary)
+        cached = [each.vocabulary for each in self.ensemble.members]
+        return Student(self.model, loss_of(self.work.settings.loss, cached, live), vocabulary)
 
     def passes(self) -> tuple[Passes, Passes | None]:
         """What is learned from, and what tells whether it helps, if there is any."""
@@ -85,7 +85,7 @@ class Lesson:
         packed, train = keeps_apart(self.model), self.train
         passes = plan_passes(own, train, packed=packed, epochs=train.epochs)
         watched = plan_passes(other, train.whole(), packed=packed, epochs=1) if other else None
-        targets = self.taught.targets if self.taught else None
+        targets = [each.targets_of for each in self.ensemble.members]
         return (
             Passes(passes, targets),
             None if watched is None else Passes(watched, targets),
@@ -97,13 +97,13 @@ class Lesson:
             "texts": len(self.examples.examples),
             "duplicates": self.examples.duplicates,
             "dropped": self.sequences.dropped,
-            "alignment": dict(self.taught.notes) if self.taught else {},
+            "alignment": dict(self.ensemble.notes),
         }
 
 
-def open_lesson(
-    work: Distillation, library: SourceLibrary, tell: Tell, stop: Callable[[], bool]
-) -> Lesson:
+def set_up(
+    work: Distillation, library: SourceLibrary, report: Report, stop: Callable[[], bool]
+) -> TrainingSetup:
     """Read the texts, ask the teachers, and load the student.
 
     Raises:
@@ -112,14 +112,14 @@ def open_lesson(
     base = library.model(work.student.base)
     device = choose_device(work.device)
     model, tokenizer = load_model(base.folder, choose_dtype(work.dtype, device), device)
-    examples = _taught(work, read_examples(Path(work.settings.data.path)))
+    examples = _own_texts(work, read_examples(Path(work.settings.data.path)))
     read = make_sequences(examples.examples, tokenizer, work.settings.data.max_tokens)
     check_window(model, read.sequences)
     weights = named_weights(model, base.headers)
     ResidentWeights(weights, library).merge(work.student)
-    reading = Reading(examples=examples.examples, sequences=read.sequences, tokenizer=tokenizer)
-    taught = targets_of(work, library, reading, tell, (model, weights))
-    return Lesson(
+    corpus = Corpus(examples=examples.examples, sequences=read.sequences, tokenizer=tokenizer)
+    ensemble = open_ensemble(work, library, corpus, report, (model, weights))
+    return TrainingSetup(
         work=work,
         library=library,
         model=model,
@@ -127,13 +127,13 @@ def open_lesson(
         weights=weights,
         examples=examples,
         sequences=read,
-        taught=taught,
-        tell=tell,
+        ensemble=ensemble,
+        report=report,
         stop=stop,
     )
 
 
-def _taught(work: Distillation, examples: Examples) -> Examples:
+def _own_texts(work: Distillation, examples: Examples) -> Examples:
     """The texts of the domains of the one teacher of a student of `pairwise`, if it has any.
 
     What a teacher makes of the others' texts would undo what the merge knows of them: on the

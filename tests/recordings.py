@@ -27,7 +27,7 @@ SAMPLED = Target(vocabulary=VOCABULARY, kind="sampled", k=20)
 
 
 @dataclass
-class Lesson:
+class Recording:
     """The model `one` and what it is asked."""
 
     model: Any
@@ -43,13 +43,13 @@ class Lesson:
         return build(folder, **usual | settings)
 
 
-def lesson(family: Path, contents: Iterable[Content], target: Target = TOP) -> Lesson:
+def recording(family: Path, contents: Iterable[Content], target: Target = TOP) -> Recording:
     checkpoint = open_checkpoint("one", root=family)
     model, tokenizer = load_checkpoint(checkpoint, torch.float32, torch.device("cpu"))
     examples = [Example(content=content) for content in contents]
     sequences = make_sequences(examples, tokenizer, 64).sequences
     key = cache_key(checkpoint, sequences, target, precision="float32")
-    return Lesson(model=model, sequences=sequences, key=key)
+    return Recording(model=model, sequences=sequences, key=key)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

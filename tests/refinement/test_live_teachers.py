@@ -48,6 +48,25 @@ def test_a_student_comes_nearer_to_a_teacher_beside_it(
     assert losses[-1] < 0.8 * losses[0]
 
 
+def test_a_merge_moves_as_far_as_its_experts_moved_from_their_base(
+    family: Path, tmp_path: Path
+) -> None:
+    losses = losses_of(
+        family,
+        tmp_path / "student",
+        ("one", "two"),
+        {"kind": "kl"},
+        cache=None,
+        fuse="dynamic",
+    )
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_dynamic_fusion_without_what_it_needs_is_refused(family: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="fuse: dynamic needs all that teachers predict"):
+        losses_of(family, tmp_path / "student", ("one",), {"kind": "top_k_kl"}, fuse="dynamic")
+
+
 def test_teachers_beside_are_not_chosen_by_domain(family: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"fuse: by_domain of 2 teachers beside the student"):
         losses_of(

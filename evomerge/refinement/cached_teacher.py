@@ -1,4 +1,4 @@
-"""One teacher, asked what it predicts of what the student reads."""
+"""One teacher, and what it predicts of the texts that the student reads, from a cache."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from evomerge.refinement.aligned_teacher import (
     BY_GROUPS,
     IN_OWN_TOKENS,
     AlignedTeacher,
-    Manner,
+    AlignmentMode,
 )
 from evomerge.refinement.alignment.same import relate
 from evomerge.refinement.alignment.texts import Reader, open_reader, pair, place, plain_text
 from evomerge.refinement.alignment.vocabulary import read_vocabulary
 from evomerge.refinement.build import build
 from evomerge.refinement.cache_key import CacheKey, cache_key
-from evomerge.refinement.pass_loss import Tongue
+from evomerge.refinement.pass_loss import TargetVocabulary
 from evomerge.refinement.sequences import make_sequences
+from evomerge.refinement.targets import fully_covered
 from evomerge.refinement.teacher import Target
-from evomerge.refinement.told import in_full
 
 if TYPE_CHECKING:
     from collections import abc
@@ -40,20 +40,20 @@ if TYPE_CHECKING:
     from evomerge.refinement.cache import TeacherCache
     from evomerge.refinement.data import Example
     from evomerge.refinement.distil import Distillation
-    from evomerge.refinement.passes import Targets
     from evomerge.refinement.sequences import Sequence
+    from evomerge.refinement.targets import TargetsOf
 
 
-class Tell(Protocol):
-    """Told how far a piece of work is."""
+class Report(Protocol):
+    """Where a piece of work reports how far it is."""
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Say what is done, how much of it, and of how much."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reading:
-    """What a student reads.
+class Corpus:
+    """The texts that a student reads.
 
     Attributes:
         examples: The texts.
@@ -71,78 +71,78 @@ class Reading:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Voice:
+class CachedTeacher:
     """One teacher.
 
     Attributes:
-        told: What it tells of a sequence.
-        tongue: The vocabulary that it tells it in.
+        targets_of: Its targets.
+        vocabulary: The vocabulary of its targets.
         aligned: Whether it has another tokenizer than the student.
-        note: A sentence on how it is understood.
+        note: A sentence on how it is aligned.
     """
 
-    told: Targets
-    tongue: Tongue
+    targets_of: TargetsOf
+    vocabulary: TargetVocabulary
     aligned: bool
     note: str
 
 
-class Asking:
-    """Has teachers predict what the student reads.
+class TeacherOpener:
+    """Has teachers predict the texts, or finds what they predicted before.
 
     Args:
         work: The student and settings.
         library: Opens models.
-        reading: What the student reads.
-        tell: Told how much of a teacher's cache is built.
+        corpus: What the student reads.
+        report: Told how much of a teacher's cache is built.
     """
 
     def __init__(
-        self, work: Distillation, library: SourceLibrary, reading: Reading, tell: Tell
+        self, work: Distillation, library: SourceLibrary, corpus: Corpus, report: Report
     ) -> None:
-        self._work, self._library, self._reading, self._tell = work, library, reading, tell
+        self._work, self._library, self._corpus, self._report = work, library, corpus, report
         self._base = library.model(work.student.base)
         self._device = choose_device(work.device)
         self._dtype = choose_dtype(work.dtype, self._device)
 
-    def voice(self, teacher: Teacher, asked: frozenset[int]) -> Voice:
+    def open(self, teacher: Teacher, asked: frozenset[int]) -> CachedTeacher:
         """A teacher, asked of some examples."""
         checkpoint = self._library.model(teacher.model)
         relation = relate(self._base.folder, checkpoint.folder)
-        read = self._reading.of(asked)
+        read = self._corpus.of(asked)
         # A token that only one of the two has cannot be read by both.
         if relation.kind == "different" or _has(read, relation.unshared):
             return self._aligned(teacher, checkpoint, relation, asked)
-        vocabulary = len(self._reading.tokenizer)
+        vocabulary = len(self._corpus.tokenizer)
         key = self._key(checkpoint, read, vocabulary)
         cache = self._cache(teacher.label, key, read, lambda: self._load(checkpoint))
-        return Voice(
-            told=lambda index: in_full(cache.rows(index)),
-            tongue=self._own_tongue(),
+        return CachedTeacher(
+            targets_of=lambda index: fully_covered(cache.rows(index)),
+            vocabulary=self._own_vocabulary(),
             aligned=False,
             note=relation.explanation,
         )
 
-    def student_itself(self, model: Any, weights: Mapping[str, Tensor]) -> Voice:
+    def open_student(self, model: Any, weights: Mapping[str, Tensor]) -> CachedTeacher:
         """The student as it is now, as one of the teachers."""
-        read, vocabulary = list(self._reading.sequences), len(self._reading.tokenizer)
+        read, vocabulary = list(self._corpus.sequences), len(self._corpus.tokenizer)
         key = replace(
             self._key(self._base, read, vocabulary), teacher=_digest(weights), reference=""
         )
         cache = self._cache("the student", key, read, lambda: model)
-        return Voice(
-            told=lambda index: in_full(cache.rows(index)),
-            tongue=self._own_tongue(),
+        return CachedTeacher(
+            targets_of=lambda index: fully_covered(cache.rows(index)),
+            vocabulary=self._own_vocabulary(),
             aligned=False,
             note="",
         )
 
     def _aligned(
         self, teacher: Teacher, checkpoint: Checkpoint, relation: Relation, asked: frozenset[int]
-    ) -> Voice:
-        settings, examples = self._work.settings, self._reading.examples
+    ) -> CachedTeacher:
+        settings, examples = self._work.settings, self._corpus.examples
         texts = {index: plain_text(examples[index]) for index in asked}
-        folder, tokenizer = self._base.folder, self._reading.tokenizer
+        folder, tokenizer = self._base.folder, self._corpus.tokenizer
         ours = Reader(tokenizer=tokenizer, vocabulary=read_vocabulary(folder))
         theirs = open_reader(checkpoint.folder)
         made = make_sequences(examples, theirs.tokenizer, settings.data.max_tokens)
@@ -153,25 +153,26 @@ class Asking:
                 f"to predict in its first {settings.data.max_tokens}; raise data.max_tokens"
             )
         pairs = {}
-        for each in self._reading.of(asked):
+        for each in self._corpus.of(asked):
             other = place(theirs, texts[each.index], read.get(each.index))
             pairs[each.index] = pair(place(ours, texts[each.index], each), other)
-        manner = Manner(loss=settings.loss.kind, alignment=settings.alignment.kind)
-        aligned = AlignedTeacher(pairs, (ours, theirs), manner)
+        mode = AlignmentMode(loss=settings.loss.kind, alignment=settings.alignment.kind)
+        aligned = AlignedTeacher(pairs, (ours, theirs), mode)
         if settings.loss.kind not in BY_GROUPS:
             aligned.coverage.check(settings.alignment.coverage, teacher.label)
-        tongue = Tongue(vocabulary=len(theirs.tokenizer), to_student=aligned.to_student)
-        key = self._key(checkpoint, list(read.values()), tongue.vocabulary)
+        vocabulary = TargetVocabulary(size=len(theirs.tokenizer), to_student=aligned.to_student)
+        key = self._key(checkpoint, list(read.values()), vocabulary.size)
         cache = self._cache(
             teacher.label, key, list(read.values()), lambda: self._load(checkpoint)
         )
         # A text may be too long for the teacher alone.
         nothing = cache.rows(min(read)).each(lambda own: own[:0])
-        return Voice(
-            told=lambda index: aligned.told(
+        in_own_tokens = settings.loss.kind in IN_OWN_TOKENS
+        return CachedTeacher(
+            targets_of=lambda index: aligned.targets(
                 index, cache.rows(index) if index in read else nothing
             ),
-            tongue=tongue if settings.loss.kind in IN_OWN_TOKENS else self._own_tongue(),
+            vocabulary=vocabulary if in_own_tokens else self._own_vocabulary(),
             aligned=True,
             note=f"{relation.explanation}: {aligned.coverage.sentence(aligned.to_student)}",
         )
@@ -201,14 +202,14 @@ class Asking:
                 key,
                 read,
                 load,
-                progress=lambda done, total: self._tell(f"what {name} predicts", done, total),
+                progress=lambda done, total: self._report(f"what {name} predicts", done, total),
             )
         except (CompatibilityError, EvaluationError) as error:
             raise type(error)(f"{name}: {error}") from error
 
-    def _own_tongue(self) -> Tongue:
-        vocabulary = len(self._reading.tokenizer)
-        return Tongue(vocabulary=vocabulary, to_student=torch.arange(vocabulary))
+    def _own_vocabulary(self) -> TargetVocabulary:
+        size = len(self._corpus.tokenizer)
+        return TargetVocabulary(size=size, to_student=torch.arange(size))
 
     def _load(self, checkpoint: Checkpoint) -> Any:
         return load_checkpoint(checkpoint, self._dtype, self._device)[0]

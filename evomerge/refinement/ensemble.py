@@ -1,0 +1,155 @@
+"""The teachers of a student together: what they predict of each sequence, as targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from evomerge.errors import RecipeError
+from evomerge.refinement.cached_teacher import TeacherOpener
+from evomerge.refinement.fusion import fuse
+from evomerge.refinement.targets import fully_covered
+from evomerge.refinement.teacher_weights import of_domain
+
+if TYPE_CHECKING:
+    from collections import abc
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from evomerge.merging.sources import SourceLibrary
+    from evomerge.recipe.refine import Fusion, Teacher
+    from evomerge.refinement.cached_teacher import CachedTeacher, Corpus, Report
+    from evomerge.refinement.distil import Distillation
+    from evomerge.refinement.sequences import Sequence
+    from evomerge.refinement.targets import TargetsOf
+    from evomerge.refinement.teacher_weights import Rule
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ensemble:
+    """Teachers whose predictions are in caches.
+
+    Attributes:
+        members: Those that a student is compared with: one that was made of all of them, or, with
+            `sum`, each.
+        notes: A sentence on how each teacher is aligned, by its name.
+    """
+
+    members: tuple[CachedTeacher, ...] = ()
+    notes: Mapping[str, str]
+
+
+def open_ensemble(
+    work: Distillation,
+    library: SourceLibrary,
+    corpus: Corpus,
+    report: Report,
+    student: tuple[Any, Mapping[str, Tensor]],
+) -> Ensemble:
+    """Have the teachers predict the texts; nobody if there are none, or none has a cache.
+
+    Args:
+        work: The student, its teachers and settings.
+        library: Opens models.
+        corpus: What the student reads.
+        report: Told how much of a teacher's cache is built.
+        student: The merge as a model of transformers, before it is trained, and its weights.
+
+    Raises:
+        RecipeError: A sequence has no teacher, a chat is to be aligned, or teachers cannot become
+            one.
+        CompatibilityError: A teacher's tokenizer has too little in common with the student's.
+        EvomergeError: A cache cannot be built or read.
+    """
+    # Layers are fitted to those of sources, whatever teachers predict.
+    if not work.teachers or work.settings.cache is None or work.settings.train.what == "layerwise":
+        return Ensemble(notes={})
+    opener = TeacherOpener(work, library, corpus, report)
+    rule = fusion_of(work.settings.fuse, work.teachers, corpus.sequences)
+    numbers = [each.index for each in corpus.sequences]
+    asked = [numbers] * len(work.teachers)
+    of: dict[int, int] = {}
+    if rule == "by_domain":
+        of = {each.index: teacher_of(work.teachers, each.domain) for each in corpus.sequences}
+        asked = [[each for each in numbers if of[each] == n] for n in range(len(work.teachers))]
+    pairs = zip(work.teachers, asked, strict=True)
+    cached = {
+        number: opener.open(teacher, frozenset(own))
+        for number, (teacher, own) in enumerate(pairs)
+        if own
+    }
+    notes = {work.teachers[number].label: each.note for number, each in cached.items()}
+    if rule == "dynamic":
+        raise RuntimeError("dynamic fusion has no cache")
+    if rule == "sum":
+        return Ensemble(members=tuple(cached.values()), notes=notes)
+    if work.settings.with_student:
+        cached[len(cached)] = opener.open_student(*student)
+    members = list(cached.values())
+    _check_one_vocabulary(work, members)
+    if rule == "by_domain":
+        targets_of: TargetsOf = lambda index: cached[of[index]].targets_of(index)  # noqa: E731
+    else:
+        targets_of = _fused(work, rule, members)
+    return Ensemble(members=(replace(members[0], targets_of=targets_of),), notes=notes)
+
+
+def fusion_of(
+    wanted: Fusion | None, teachers: abc.Sequence[Teacher], read: abc.Sequence[Sequence]
+) -> Fusion:
+    """How teachers are fused: as is wanted, or by domain if every sequence has one of theirs."""
+    if len(teachers) == 1:
+        return "min_ce"
+    if wanted is not None:
+        return wanted
+    known = {domain for teacher in teachers for domain in domains_of(teacher)}
+    return "by_domain" if all(each.domain in known for each in read) else "min_ce"
+
+
+def domains_of(teacher: Teacher) -> tuple[str, ...]:
+    """The domains of the texts that a teacher teaches."""
+    return teacher.domains or (teacher.label,)
+
+
+def teacher_of(teachers: abc.Sequence[Teacher], domain: str | None) -> int:
+    """The number of the teacher of a domain, the first if several have it.
+
+    Raises:
+        RecipeError: None has it.
+    """
+    pairs = [(each, number) for number, t in enumerate(teachers) for each in domains_of(t)]
+    return pairs[of_domain([each for each, _ in pairs], domain)][1]
+
+
+def _check_one_vocabulary(work: Distillation, members: abc.Sequence[CachedTeacher]) -> None:
+    if work.settings.loss.kind != "span_hybrid":
+        return
+    first = members[0].vocabulary
+    if not all(torch.equal(each.vocabulary.to_student, first.to_student) for each in members):
+        raise RecipeError(
+            "loss.kind: span_hybrid of teachers with several tokenizers; take fuse: sum, "
+            "mode: pairwise, or alm"
+        )
+
+
+def _fused(work: Distillation, rule: Rule, members: abc.Sequence[CachedTeacher]) -> TargetsOf:
+    """Several teachers as one."""
+    if len(members) == 1:
+        return members[0].targets_of
+    per_token = work.settings.fuse_by == "token"
+    if rule == "min_ce" and not per_token:
+        return lambda index: min(
+            (each.targets_of(index) for each in members),
+            key=lambda targets: float(targets.rows.nll.mean()),
+        )
+    if any(each.aligned for each in members):
+        raise RecipeError(
+            f"fuse: {rule} by {work.settings.fuse_by} with a teacher that has another tokenizer; "
+            "take sum, or min_ce or by_domain by sequence, or mode: pairwise"
+        )
+    return lambda index: fully_covered(
+        fuse([each.targets_of(index).rows for each in members], rule, per_token=per_token)
+    )
