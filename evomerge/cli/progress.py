@@ -32,7 +32,7 @@ class SearchProgress:
         self._last_line = -PLAIN_INTERVAL_S
         self._measuring: str | None = None
         self._bar = Progress(
-            TextColumn("searching"),
+            TextColumn("{task.fields[stage]}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.description}"),
@@ -40,7 +40,7 @@ class SearchProgress:
             TimeRemainingColumn(),
             console=self._console,
         )
-        self._task = self._bar.add_task("", total=None)
+        self._task = self._bar.add_task("", total=None, stage="searching")
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -93,7 +93,9 @@ class SearchProgress:
     def refined(self, what: str, done: int, total: int) -> None:
         """Show how far the refinement is."""
         if self._console.is_terminal:
-            self._bar.reset(self._task, description=what, completed=done, total=total)
+            self._bar.reset(
+                self._task, description=what, completed=done, total=total, stage="refining"
+            )
         elif what != self._measuring:
             self._console.print(f"{what}: {total} steps", markup=False)
         self._measuring = what

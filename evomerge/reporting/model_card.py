@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from evomerge.recipe.merge import MergeRecipe
 
 RECIPE_FILE = "evomerge.yaml"
+EVOMERGE = "[evomerge](https://pypi.org/project/evomerge/)"
 
 
 def model_card(document: dict[str, Any], row: dict[str, Any], recipe: MergeRecipe) -> str:
@@ -23,6 +24,18 @@ def model_card(document: dict[str, Any], row: dict[str, Any], recipe: MergeRecip
     Returns:
         Markdown with front matter; folders of this machine are called by their last part.
     """
+    how = " It was refined by distillation." if row["kind"] == "refined" else ""
+    found = f"A merge of {_made_of(recipe)}, found by {EVOMERGE}.{how}"
+    return _card(row["name"] or row["candidate"], recipe, [found, "", *_scores(document, row)])
+
+
+def refined_card(recipe: MergeRecipe, name: str) -> str:
+    """The card of a model that was refined without a search; see `model_card`."""
+    found = f"Made of {_made_of(recipe)}, by distillation with {EVOMERGE}."
+    return _card(name, recipe, [found, ""])
+
+
+def _card(name: str, recipe: MergeRecipe, about: list[str]) -> str:
     from huggingface_hub import ModelCardData
 
     models = sorted(_models(recipe))
@@ -38,13 +51,9 @@ def model_card(document: dict[str, Any], row: dict[str, Any], recipe: MergeRecip
         data.to_yaml(),
         "---",
         "",
-        f"# {row['name'] or row['candidate']}",
+        f"# {name}",
         "",
-        f"A merge of {_list(sorted(map(_called, models)))}, found by "
-        "[evomerge](https://pypi.org/project/evomerge/)."
-        + (" It was refined by distillation." if row["kind"] == "refined" else ""),
-        "",
-        *_scores(document, row),
+        *about,
         f"`{RECIPE_FILE}` beside the weights rebuilds the model from its sources.",
         "",
     ]
@@ -78,6 +87,10 @@ def _models(recipe: MergeRecipe) -> set[str]:
     found = {recipe.base, *(source.model for source in recipe.sources if source.model)}
     alone = {part for model in found for part in model.replace("+/", "\n/").split("\n")}
     return alone.union(*(_models(inner) for inner in recipe.inner))
+
+
+def _made_of(recipe: MergeRecipe) -> str:
+    return _list(sorted(map(_called, _models(recipe))))
 
 
 def _is_folder(model: str) -> bool:

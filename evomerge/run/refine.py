@@ -96,9 +96,7 @@ def distillations(
     """The students to train, by the names of their candidates."""
     recipe = search.recipe
     teachers = teachers_of(recipe, settings)
-    groups = {REFINED: teachers}
-    if settings.mode == "pairwise":
-        groups = {f"{REFINED} by {teacher.label}": (teacher,) for teacher in teachers}
+    groups = student_groups(settings, teachers)
     # Layers are fitted to those of sources: there is nothing to learn from texts alone.
     if settings.control and settings.train.what != "layerwise":
         groups[CONTROL] = ()
@@ -117,6 +115,15 @@ def distillations(
         )
         for name, group in groups.items()
     }
+
+
+def student_groups(
+    settings: Refinement, teachers: tuple[Teacher, ...]
+) -> dict[str, tuple[Teacher, ...]]:
+    """The students that learn from teachers, by their names, each with its own."""
+    if settings.mode == "pairwise":
+        return {f"{REFINED} by {teacher.label}": (teacher,) for teacher in teachers}
+    return {REFINED: teachers}
 
 
 def _place(search: PreparedSearch, work: Distillation, name: str, progress: Progress) -> Distilled:
@@ -140,7 +147,9 @@ def _candidates(
     ]
     if settings.mode == "pairwise":
         own = [recipe for _, kind, recipe in recipes if kind == "refined"]
-        recipes.insert(0, (REFINED, "refined", _merged(student, settings.operator, own)))
+        merged = MergeRecipe.model_validate_json(student.candidate.recipe)
+        merged = merge_students(merged, settings.operator, own)
+        recipes.insert(0, (REFINED, "refined", merged))
     entries = store.entries()
     known = {entry.candidate.digest: entry.candidate for entry in entries}
     lowest = min(0, *(entry.candidate.number for entry in entries))
@@ -164,15 +173,16 @@ def _candidates(
     return candidates
 
 
-def _merged(student: Entry, operator: str, recipes: Sequence[MergeRecipe]) -> MergeRecipe:
-    """The merge of several refined students; task vectors are measured from the student."""
-    recipe = MergeRecipe.model_validate_json(student.candidate.recipe)
+def merge_students(
+    before: MergeRecipe, operator: str, recipes: Sequence[MergeRecipe]
+) -> MergeRecipe:
+    """The merge of what a student has become; task vectors are measured from what it was."""
     return MergeRecipe(
-        base=recipe.base,
-        base_recipe=recipe,
+        base=before.base,
+        base_recipe=before,
         sources=tuple(Source(recipe=each, name=f"{n}") for n, each in enumerate(recipes, 1)),
         operator=operator,
-        dtype=recipe.dtype,
+        dtype=before.dtype,
     )
 
 

@@ -24,6 +24,7 @@ from evomerge.store.database import RunStore
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from evomerge.recipe.refine import Teacher
     from evomerge.recipe.search import SearchRecipe
     from evomerge.refinement.estimate import Estimate
     from evomerge.run.loop import Progress
@@ -62,19 +63,26 @@ def refined_recipe(run: Path, file: Path | None, overrides: Sequence[str]) -> Se
             f"{run}: the search has not finished, so there is no winner yet; first: "
             f"evomerge resume {run}"
         )
-    if file is None:
-        if recipe.refine is None:
-            raise RecipeError(
-                f"{run}: its recipe has no refine block; say how to refine with --recipe FILE"
-            )
-        known = recipe.refine.model_dump(mode="json", exclude_unset=True)
-        document = yaml.parse("{}", "--set")
-        document.data.update(known)
-        root = Path("/")
-    else:
-        document, root = yaml.parse(read_text(file), str(file)), file.resolve().parent
-    refinement = validate(Refinement, document, overrides).under(root)
+    if file is not None:
+        return recipe.model_copy(update={"refine": read_refinement(file, overrides)})
+    if recipe.refine is None:
+        raise RecipeError(
+            f"{run}: its recipe has no refine block; say how to refine with --recipe FILE"
+        )
+    document = yaml.parse("{}", "--set")
+    document.data.update(recipe.refine.model_dump(mode="json", exclude_unset=True))
+    refinement = validate(Refinement, document, overrides).under(Path("/"))
     return recipe.model_copy(update={"refine": refinement})
+
+
+def read_refinement(file: Path, overrides: Sequence[str]) -> Refinement:
+    """Read how to refine from a file; the paths that are returned are absolute.
+
+    Raises:
+        RecipeError: It is wrong.
+    """
+    document = yaml.parse(read_text(file), str(file))
+    return validate(Refinement, document, overrides).under(file.resolve().parent)
 
 
 def estimate_run(run: Path, file: Path | None, overrides: Sequence[str]) -> list[str]:
@@ -86,14 +94,31 @@ def estimate_run(run: Path, file: Path | None, overrides: Sequence[str]) -> list
     recipe = refined_recipe(run, file, overrides)
     if recipe.refine is None:
         return []
-    library = SourceLibrary(Path("/"))
-    device = choose_device(recipe.evaluation.device)
-    dtype = choose_dtype(recipe.evaluation.dtype, device)
-    examples = read_examples(Path(recipe.refine.data.path)).examples
+    teachers, evaluation = teachers_of(recipe, recipe.refine), recipe.evaluation
+    return estimate_teachers(recipe.refine, teachers, evaluation.device, evaluation.dtype)
+
+
+def estimate_teachers(
+    settings: Refinement, teachers: Sequence[Teacher], device: str = "auto", dtype: str = "auto"
+) -> list[str]:
+    """What the teachers' caches would hold, in lines, measured on a few texts.
+
+    Args:
+        settings: Which texts, and how they are read.
+        teachers: The models.
+        device: Device that runs them, or `auto`.
+        dtype: Precision of forward passes, or `auto`.
+
+    Raises:
+        EvomergeError: A model or a text cannot be read.
+    """
+    library, chosen = SourceLibrary(Path("/")), choose_device(device)
+    precision = choose_dtype(dtype, chosen)
+    examples = read_examples(Path(settings.data.path)).examples
     lines = []
-    for teacher in teachers_of(recipe, recipe.refine):
-        model, tokenizer = load_checkpoint(library.model(teacher.model), dtype, device)
-        read = make_sequences(examples, tokenizer, recipe.refine.data.max_tokens).sequences
+    for teacher in teachers:
+        model, tokenizer = load_checkpoint(library.model(teacher.model), precision, chosen)
+        read = make_sequences(examples, tokenizer, settings.data.max_tokens).sequences
         found = estimate(LoadedTeacher(model), read, len(tokenizer))
         lines += _in_words(teacher.label, found)
     return lines

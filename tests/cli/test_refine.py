@@ -7,8 +7,12 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from command_line import RECIPE, run_cli
+from safetensors.torch import load_file
 from students import write_texts
+
+from evomerge.checkpoints import open_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -189,3 +193,62 @@ def test_a_search_that_has_not_finished_has_nothing_to_refine(
     result = run_cli("refine", tmp_path / "nowhere")
     assert result.code == 1
     assert result.err.count("\n") == 1
+
+
+REFINEMENT = """
+data: {path: texts.jsonl}
+train: {rate: 0.01, epochs: 1, batch_tokens: 256, pass_tokens: 128, rank: 4}
+"""
+
+
+def write_refinement(folder: Path, text: str = "") -> Path:
+    write_texts(folder / "texts.jsonl")
+    file = folder / "refine.yaml"
+    file.write_text(REFINEMENT + text, encoding="utf-8")
+    return file
+
+
+def test_a_model_is_refined_without_a_search(family: Path, tmp_path: Path) -> None:
+    file = write_refinement(tmp_path, f"teachers: [{family}/one]\n")
+    result = run_cli("refine", family / "two", "--recipe", file, "--out", tmp_path / "out")
+    assert result.code == 0, result.err
+    assert "refined: the loss on the texts set aside fell from " in result.out
+    before = open_checkpoint("two", root=family)
+    after = load_file(tmp_path / "out" / "model.safetensors")
+    assert any(not torch.equal(before.read(name), tensor) for name, tensor in after.items())
+    again = run_cli("merge", tmp_path / "out" / "evomerge.yaml", tmp_path / "again")
+    assert again.code == 0, again.err
+    rebuilt = load_file(tmp_path / "again" / "model.safetensors")
+    assert all(torch.equal(rebuilt[name], tensor) for name, tensor in after.items())
+
+
+def test_the_merge_of_a_file_learns_from_its_sources(family: Path, tmp_path: Path) -> None:
+    merge = tmp_path / "merge.yaml"
+    merge.write_text(
+        f"base: {family}/base\nsources: [{family}/one, {family}/two]\noperator: linear\n"
+    )
+    file = write_refinement(tmp_path, "mode: pairwise\n")
+    result = run_cli("refine", merge, "--recipe", file, "--out", tmp_path / "out")
+    assert result.code == 0, result.err
+    assert "refined by one: the loss" in result.out
+    assert "refined by two: the loss" in result.out
+    assert "by distillation with" in (tmp_path / "out" / "README.md").read_text()
+    lines = run_cli("refine", merge, "--recipe", file, "--estimate").out.splitlines()
+    assert any(line.startswith("one: ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("teachers", "message"),
+    [
+        ("", "teachers: missing, and a student that is no merge has no sources"),
+        ("teachers: [one]\n", "give --out FOLDER"),
+    ],
+)
+def test_what_a_model_cannot_be_refined_without_is_said(
+    family: Path, tmp_path: Path, teachers: str, message: str
+) -> None:
+    file = write_refinement(tmp_path, teachers.replace("one", f"{family}/one"))
+    out = () if teachers else ("--out", tmp_path / "out")
+    result = run_cli("refine", family / "two", "--recipe", file, *out)
+    assert result.code in {1, 2}
+    assert message in result.err

@@ -1,0 +1,131 @@
+"""Refines a model or a merge by itself, without a search, and writes what it has become."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evomerge.checkpoints import check_output_folder
+from evomerge.errors import RecipeError
+from evomerge.executors.placed import run_here
+from evomerge.merging.sources import SourceLibrary
+from evomerge.recipe.absolute import with_absolute_paths
+from evomerge.recipe.merge import MergeRecipe, Source
+from evomerge.recipe.refine import Teacher
+from evomerge.refinement.distil import Distillation, Distilled
+from evomerge.reporting.model_card import refined_card
+from evomerge.run.export import export_merged
+from evomerge.run.merge import check_models, naming, read_file
+from evomerge.run.refine import merge_students, student_groups
+from evomerge.run.refine_file import estimate_teachers, read_refinement
+from evomerge.sensitivity.provider import Calibrator
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from evomerge.refinement.cached_teacher import Report
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefinedModel:
+    """A model that was refined.
+
+    Attributes:
+        training: The folder of the trainings, which hold adapters and courses.
+        courses: How each student was trained, by its name.
+    """
+
+    training: Path
+    courses: Mapping[str, dict[str, Any]]
+
+
+def refine_model(
+    student: str, file: Path, overrides: Sequence[str], out: Path, report: Report
+) -> RefinedModel:
+    """Distil teachers into a model, and write it.
+
+    The weights that are written are those with the least loss on the texts that are set aside,
+    those of the beginning included. A training that was cut off goes on where it was.
+
+    Args:
+        student: A model's folder, Hub id or adapter (`base+adapter`), or the file of a merge
+            recipe.
+        file: How to refine; it has to name the teachers.
+        overrides: `path.to.key=value` texts for it.
+        out: The folder to write; what is trained is kept beside it, in `OUT.training`.
+        report: Told how far it is.
+
+    Raises:
+        EvomergeError: Anything that the user has to know; see `errors`.
+    """
+    check_output_folder(out)
+    settings = read_refinement(file, overrides)
+    recipe = student_of(student)
+    teachers = settings.teachers or _sources(recipe, file)
+    training = out.with_name(f"{out.name}.training").resolve()
+    done: dict[str, Distilled] = {}
+    for name, group in student_groups(settings, teachers).items():
+        work = Distillation(
+            student=recipe,
+            teachers=group,
+            settings=settings,
+            folder=str(training / name.replace(" ", "-")),
+            device="auto",
+            dtype="auto",
+            threads=len(os.sched_getaffinity(0)),
+        )
+        done[name] = run_here(work, _named(name, report))
+    recipes = [each.recipe for each in done.values()]
+    refined = recipes[0]
+    if settings.mode == "pairwise":
+        refined = merge_students(recipe, settings.operator, recipes)
+    library = SourceLibrary(Path("/"), calibrate=Calibrator())
+    export_merged(refined, library, out, refined_card(refined, out.name))
+    courses = {name: each.course for name, each in done.items()}
+    return RefinedModel(training=training, courses=courses)
+
+
+def student_of(student: str) -> MergeRecipe:
+    """The recipe of a student, with absolute paths: a file's, or one that takes a model as it is.
+
+    Raises:
+        RecipeError: The file is wrong.
+        ModelError: The model cannot be read.
+        CompatibilityError: The models of the file do not fit together.
+    """
+    file = Path(student)
+    if file.suffix in {".yaml", ".yml"}:
+        read = read_file(file)
+        with naming(file):
+            check_models(read)
+        return with_absolute_paths(read.recipe, read.library.root)
+    reference = SourceLibrary(Path.cwd()).model(student).reference
+    return MergeRecipe(
+        base=reference.partition("+")[0], sources=(Source(model=reference),), operator="linear"
+    )
+
+
+def estimate_model(student: str, file: Path, overrides: Sequence[str]) -> list[str]:
+    """What the teachers' caches would hold, in lines; see `refine_model` and `estimate_run`."""
+    settings = read_refinement(file, overrides)
+    return estimate_teachers(settings, settings.teachers or _sources(student_of(student), file))
+
+
+def _sources(recipe: MergeRecipe, file: Path) -> tuple[Teacher, ...]:
+    """The models that a merge was made of."""
+    models = {source.model: source.label for source in recipe.sources if source.model}
+    if len(models) < 2:
+        raise RecipeError(
+            f"{file}: teachers: missing, and a student that is no merge has no sources to be its "
+            "teachers; name the models to learn from"
+        )
+    return tuple(Teacher(model=model, name=label) for model, label in models.items())
+
+
+def _named(name: str, report: Report) -> Report:
+    def named(what: str, done: int, total: int) -> None:
+        report(f"{name}: {what}", done, total)
+
+    return named
