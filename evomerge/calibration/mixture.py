@@ -35,7 +35,7 @@ def check_linear(recipe: MergeRecipe) -> MergeRecipe:
     if recipe.operator != "task_arithmetic":
         raise RecipeError(
             f"operator: {recipe.operator}, but coefficients are learned of task_arithmetic, "
-            "starting from its weights"
+            "starting from its weights; merge by it, or learn something else"
         )
     return recipe
 

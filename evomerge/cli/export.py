@@ -61,11 +61,12 @@ def write(run: Path, candidate: str, form: str, out: Path) -> tuple[MergeRecipe,
     from evomerge.reporting.leaderboard import find_row
     from evomerge.reporting.model_card import model_card
     from evomerge.run.export import export_merged, export_mergekit, export_recipe
+    from evomerge.run.moved import found_again
     from evomerge.sensitivity.provider import Calibrator
 
     document = read_leaderboard(run)
     row = find_row(document, candidate)
-    recipe = MergeRecipe.model_validate(row["recipe"])
+    recipe = found_again(MergeRecipe.model_validate(row["recipe"]), run)
     library = SourceLibrary(Path("/"), calibrate=Calibrator())
     notes: tuple[str, ...] = ()
     if form == "recipe":

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from evomerge.checkpoints import resolve_reference
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from evomerge.recipe.calibration import CalibrationSettings
     from evomerge.recipe.merge import MergeRecipe, Source
 
 
@@ -23,32 +25,52 @@ def with_absolute_paths(recipe: MergeRecipe, root: Path) -> MergeRecipe:
     Raises:
         ModelError: A model is neither a folder nor a Hub id.
     """
-    return _absolute(recipe, root, {})
+    absolute = partial(resolve_reference, root=root)
+    return _changed(recipe, absolute, lambda texts: texts.under(root), {})
 
 
-def _absolute(recipe: MergeRecipe, root: Path, done: dict[str, MergeRecipe]) -> MergeRecipe:
+def with_references(recipe: MergeRecipe, change: Callable[[str], str]) -> MergeRecipe:
+    """The same recipe with other references to its models, in what it is made of as well.
+
+    Args:
+        recipe: The recipe; the names of its sources stay.
+        change: Gives for a reference the one that takes its place.
+    """
+    return _changed(recipe, change, lambda texts: texts, {})
+
+
+def _changed(
+    recipe: MergeRecipe,
+    change: Callable[[str], str],
+    move: Callable[[CalibrationSettings], CalibrationSettings],
+    done: dict[str, MergeRecipe],
+) -> MergeRecipe:
     if recipe.digest in done:
         return done[recipe.digest]
-    absolute = partial(resolve_reference, root=root)
-    tokenizer, calibration = recipe.tokenizer, recipe.calibration
+    base_recipe, tokenizer, calibration = recipe.base_recipe, recipe.tokenizer, recipe.calibration
     found = recipe.model_copy(
         update={
-            "base": absolute(recipe.base),
-            "base_recipe": recipe.base_recipe and _absolute(recipe.base_recipe, root, done),
-            "sources": tuple(_source(source, root, done) for source in recipe.sources),
-            "tokenizer": tokenizer and tokenizer.renamed(absolute),
-            "calibration": calibration and calibration.under(root),
+            "base": change(recipe.base),
+            "base_recipe": base_recipe and _changed(base_recipe, change, move, done),
+            "sources": tuple(_source(source, change, move, done) for source in recipe.sources),
+            "tokenizer": tokenizer and tokenizer.renamed(change),
+            "calibration": calibration and move(calibration),
         }
     )
     return done.setdefault(recipe.digest, found)
 
 
-def _source(source: Source, root: Path, done: dict[str, MergeRecipe]) -> Source:
+def _source(
+    source: Source,
+    change: Callable[[str], str],
+    move: Callable[[CalibrationSettings], CalibrationSettings],
+    done: dict[str, MergeRecipe],
+) -> Source:
     update: dict[str, object] = {}
     if source.model is not None:
-        update["model"] = resolve_reference(source.model, root=root)
+        update["model"] = change(source.model)
     if source.recipe is not None:
-        update["recipe"] = _absolute(source.recipe, root, done)
+        update["recipe"] = _changed(source.recipe, change, move, done)
     found = source.model_copy(update=update)
     return (
         found if found.label == source.label else found.model_copy(update={"name": source.label})

@@ -73,7 +73,7 @@ def open_ensemble(
     asked = [numbers] * len(work.teachers)
     of: dict[int, int] = {}
     if rule == "by_domain":
-        of = {each.index: teacher_of(work.teachers, each.domain) for each in corpus.sequences}
+        of = {each.index: _teacher_of(work.teachers, corpus, each) for each in corpus.sequences}
         asked = [[each for each in numbers if of[each] == n] for n in range(len(work.teachers))]
     pairs = zip(work.teachers, asked, strict=True)
     cached = {
@@ -122,6 +122,13 @@ def teacher_of(teachers: abc.Sequence[Teacher], domain: str | None) -> int:
     """
     pairs = [(each, number) for number, t in enumerate(teachers) for each in domains_of(t)]
     return pairs[of_domain([each for each, _ in pairs], domain)][1]
+
+
+def _teacher_of(teachers: abc.Sequence[Teacher], corpus: Corpus, sequence: Sequence) -> int:
+    try:
+        return teacher_of(teachers, sequence.domain)
+    except RecipeError as error:
+        raise RecipeError(f"{corpus.examples[sequence.index].where}: {error}") from error
 
 
 def _check_one_vocabulary(work: Distillation, members: abc.Sequence[CachedTeacher]) -> None:

@@ -19,6 +19,7 @@ from evomerge.merging.resident import ResidentWeights
 from evomerge.refinement import live_fusion
 from evomerge.refinement.alignment.same import relate
 from evomerge.refinement.heads import head_of, last_hidden_states
+from evomerge.refinement.sequences import check_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from evomerge.merging.sources import SourceLibrary
     from evomerge.recipe.refine import Refinement
+    from evomerge.refinement import sequences
     from evomerge.refinement.distil import Distillation
     from evomerge.refinement.heads import Head
     from evomerge.refinement.losses.divergence import LogitsOf
@@ -83,13 +85,19 @@ def logits_of(head: Head, hidden: Tensor) -> LogitsOf:
 
 
 def open_live_teachers(
-    work: Distillation, library: SourceLibrary, vocabulary: int
+    work: Distillation, library: SourceLibrary, read: Sequence[sequences.Sequence], vocabulary: int
 ) -> LiveTeachers | None:
     """The teachers that run beside the student; None if there are none, or all have caches.
 
+    Args:
+        work: The student, its teachers and settings.
+        library: Opens models.
+        read: What they will read.
+        vocabulary: The size of the student's tokenizer.
+
     Raises:
         RecipeError: Several teachers cannot become one by the rule that is asked for.
-        CompatibilityError: A teacher has another tokenizer.
+        CompatibilityError: A teacher has another tokenizer, or cannot read texts that long.
         ModelError: A teacher cannot be loaded.
     """
     if not work.teachers or work.settings.cache is not None:
@@ -107,7 +115,9 @@ def open_live_teachers(
                 f"{teacher.label}: {relation.explanation}; loss.kind {work.settings.loss.kind} "
                 "needs the student's tokenizer: take a teacher that has it, or a loss with a cache"
             )
-        models.append(load_checkpoint(checkpoint, dtype, device)[0])
+        model, _ = load_checkpoint(checkpoint, dtype, device)
+        check_window(model, read)
+        models.append(model)
     if work.settings.fuse == "dynamic":
         merge, _ = load_model(base.folder, dtype, device)
         ResidentWeights(named_weights(merge, base.headers), library).merge(work.student)

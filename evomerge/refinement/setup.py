@@ -73,7 +73,7 @@ class TrainingSetup:
     def student(self) -> Student:
         """The model, answering a pass with its loss; adapters have to be in it already."""
         vocabulary = len(self.tokenizer)
-        live = open_live_teachers(self.work, self.library, vocabulary)
+        live = open_live_teachers(self.work, self.library, self.sequences.sequences, vocabulary)
         cached = [each.vocabulary for each in self.ensemble.members]
         return Student(self.model, loss_of(self.work.settings.loss, cached, live), vocabulary)
 

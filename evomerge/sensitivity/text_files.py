@@ -50,7 +50,8 @@ def read_documents(
                 raise RecipeError(f"{where} has {_outline(record)}; expected {expected}")
             documents.append((where, document))
     if not documents:
-        raise RecipeError(f"{file}: holds no text; write one document per line")
+        line = "a document" if file.suffix == ".txt" else f"an object with {expected}"
+        raise RecipeError(f"{file}: holds no text; write {line} in each line")
     return documents
 
 

@@ -167,6 +167,18 @@ def test_a_student_for_each_teacher_is_merged_with_the_others(
     assert len(merged["recipe"]["sources"]) == 2
 
 
+def test_a_run_that_was_moved_exports_its_refined_model(refined: Path, tmp_path: Path) -> None:
+    shutil.copytree(refined, tmp_path / "old")
+    (tmp_path / "old").rename(tmp_path / "new")
+    kept = refined / "run" / "refined"
+    kept.rename(kept.with_name("away"))
+    run, out = tmp_path / "new" / "run", tmp_path / "out"
+    result = run_cli("export", run, "refined", "--to", "checkpoint", "--out", out)
+    kept.with_name("away").rename(kept)
+    assert result.code == 0, result.err
+    assert str(run) in (out / "evomerge.yaml").read_text()
+
+
 def test_the_estimate_says_how_much_is_kept(refined: Path) -> None:
     result = run_cli("refine", refined / "run", "--estimate")
     assert result.code == 0, result.err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -84,4 +86,20 @@ def test_a_teacher_beside_needs_the_student_s_tokenizer(family: Path, tmp_path: 
     other = Teacher(model=str(tmp_path / "other"), name="other")
     work = distillation(family, tmp_path / "student", (other,), loss={"kind": "kl"}, cache=None)
     with pytest.raises(CompatibilityError, match=r"loss.kind kl needs the student's tokenizer"):
+        work(quiet, never)
+
+
+def test_a_text_that_is_too_long_for_a_teacher_is_refused(family: Path, tmp_path: Path) -> None:
+    shutil.copytree(family / "one", tmp_path / "short")
+    file = tmp_path / "short" / "config.json"
+    config = json.loads(file.read_text()) | {"max_position_embeddings": 8}
+    file.write_text(json.dumps(config))
+    work = distillation(
+        family,
+        tmp_path / "student",
+        (Teacher(model=str(tmp_path / "short"), name="short"),),
+        loss={"kind": "kl"},
+        cache=None,
+    )
+    with pytest.raises(CompatibilityError, match="reads at most 8 tokens at once"):
         work(quiet, never)
