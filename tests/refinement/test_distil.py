@@ -57,10 +57,8 @@ def test_a_student_of_one_teacher_of_several_learns_the_texts_of_its_domains(
 def test_a_text_without_a_teacher_is_refused(family: Path, tmp_path: Path) -> None:
     both = teachers(family, "one", "three")
     work = distillation(family, tmp_path / "student", both, fuse="by_domain")
-    with pytest.raises(
-        RecipeError,
-        match=r"texts\.jsonl: line 2: fuse: by_domain: an example of the domain 'two' has no teacher",
-    ):
+    message = r"texts\.jsonl: line 2: fuse: by_domain: .* domain 'two' has no teacher"
+    with pytest.raises(RecipeError, match=message):
         work(quiet, never)
 
 
