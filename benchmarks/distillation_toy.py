@@ -38,7 +38,8 @@ from evomerge.merging.sources import SourceLibrary
 from evomerge.operators.randomness import generator
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.refine import Refinement, Teacher
-from evomerge.refinement.distil import Distillation
+from evomerge.refinement.distil import distil
+from evomerge.refinement.distillation import Distillation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -145,7 +146,7 @@ class World:
             dtype="float32",
             threads=1,
         )
-        return work(lambda *_: None, lambda: False).recipe
+        return distil(work, lambda *_: None, lambda: False).recipe
 
     def distances(self, recipe: MergeRecipe) -> Distances:
         """How far a model is from experts and chains on held-out texts."""

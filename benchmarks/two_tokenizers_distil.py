@@ -22,7 +22,8 @@ from evomerge.merging.resident import ResidentWeights
 from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.refine import Refinement, Teacher
-from evomerge.refinement.distil import Distillation
+from evomerge.refinement.distil import distil
+from evomerge.refinement.distillation import Distillation
 
 WAYS: dict[str, dict[str, Any] | None] = {
     "texts alone": None,
@@ -136,7 +137,7 @@ def main() -> None:
         alone = before
         for way in dict.fromkeys(["texts alone", *options.ways]):
             work = train(options, texts, way, seed)
-            distilled = work(lambda *_: None, lambda: False)
+            distilled = distil(work, lambda *_: None, lambda: False)
             file = Path(work.folder) / f"bits-{len(held_out)}.json"
             if not file.exists():
                 library = SourceLibrary(Path("/"))

@@ -14,7 +14,7 @@ from evomerge.merging.engine import merge_tensor
 from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.refine import Refinement
-from evomerge.refinement.distil import Distillation
+from evomerge.refinement.distillation import Distillation
 
 if TYPE_CHECKING:
     from evomerge.recipe.refine import Teacher

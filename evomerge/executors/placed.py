@@ -15,7 +15,7 @@ from evomerge.executors.ray import join_or_start, one_cause
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from evomerge.refinement.cached_teacher import Report
+    from evomerge.refinement.distillation import Report
 
 INTERVAL_S = 0.5
 """Seconds between two looks at the work."""

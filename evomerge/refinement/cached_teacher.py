@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from blake3 import blake3
@@ -39,16 +39,9 @@ if TYPE_CHECKING:
     from evomerge.refinement.alignment.same import Relation
     from evomerge.refinement.cache import TeacherCache
     from evomerge.refinement.data import Example
-    from evomerge.refinement.distil import Distillation
+    from evomerge.refinement.distillation import Distillation, Report
     from evomerge.refinement.sequences import Sequence
     from evomerge.refinement.targets import TargetsOf
-
-
-class Report(Protocol):
-    """Where a piece of work reports how far it is."""
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Say what is done, how much of it, and of how much."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

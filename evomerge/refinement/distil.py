@@ -28,8 +28,7 @@ from evomerge.sensitivity.provider import Calibrator
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from evomerge.recipe.refine import Refinement, Teacher
-    from evomerge.refinement.cached_teacher import Report
+    from evomerge.refinement.distillation import Distillation, Report
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,44 +44,23 @@ class Distilled:
     course: dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Distillation:
-    """A student to be trained; plain data, so that it can travel.
+def distil(work: Distillation, report: Report, stop: Callable[[], bool]) -> Distilled:
+    """Train a student, from where an earlier process stopped, if one did.
 
-    Attributes:
-        student: The merge that is trained; its paths are absolute.
-        teachers: Whom it learns from; none, if it learns from the texts alone.
-        settings: How it is trained; paths are absolute.
-        folder: Where its checkpoints and the result are kept.
-        device: Device, or `auto`.
-        dtype: Precision of forward passes, or `auto`.
-        threads: CPU threads.
+    Args:
+        work: The student, its teachers and settings.
+        report: Told what is done, how much of it, and of how much.
+        stop: Whether to save and to leave.
+
+    Raises:
+        RunError: What it learns from has changed since it began, or it was stopped.
+        EvaluationError: The loss is not finite.
+        OutputError: Its folder cannot be written; DiskFullError if the disk is full.
+        EvomergeError: A model, a text or a setting cannot be used.
     """
-
-    student: MergeRecipe
-    teachers: tuple[Teacher, ...]
-    settings: Refinement
-    folder: str
-    device: str
-    dtype: str
-    threads: int
-
-    def __call__(self, report: Report, stop: Callable[[], bool]) -> Distilled:
-        """Train the student, from where an earlier process stopped, if one did.
-
-        Args:
-            report: Told what is done, how much of it, and of how much.
-            stop: Whether to save and to leave.
-
-        Raises:
-            RunError: What it learns from has changed since it began, or it was stopped.
-            EvaluationError: The loss is not finite.
-            OutputError: Its folder cannot be written; DiskFullError if the disk is full.
-            EvomergeError: A model, a text or a setting cannot be used.
-        """
-        torch.set_num_threads(self.threads)
-        with named_errors(Path(self.folder)):
-            return _train(self, report, stop)
+    torch.set_num_threads(work.threads)
+    with named_errors(Path(work.folder)):
+        return _train(work, report, stop)
 
 
 def _train(work: Distillation, report: Report, stop: Callable[[], bool]) -> Distilled:

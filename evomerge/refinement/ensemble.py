@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from evomerge.merging.sources import SourceLibrary
     from evomerge.recipe.refine import Fusion, Teacher
-    from evomerge.refinement.cached_teacher import CachedTeacher, Corpus, Report
-    from evomerge.refinement.distil import Distillation
+    from evomerge.refinement.cached_teacher import CachedTeacher, Corpus
+    from evomerge.refinement.distillation import Distillation, Report
     from evomerge.refinement.sequences import Sequence
     from evomerge.refinement.targets import TargetsOf
     from evomerge.refinement.teacher_weights import Rule

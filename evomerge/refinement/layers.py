@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from evomerge.checkpoints import Checkpoint
     from evomerge.merging.sources import SourceLibrary
-    from evomerge.refinement.distil import Distillation
+    from evomerge.refinement.distillation import Distillation
 
 
 def layers_to_train(

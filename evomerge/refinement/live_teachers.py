@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from evomerge.merging.sources import SourceLibrary
     from evomerge.recipe.refine import Refinement
     from evomerge.refinement import sequences
-    from evomerge.refinement.distil import Distillation
+    from evomerge.refinement.distillation import Distillation
     from evomerge.refinement.heads import Head
     from evomerge.refinement.losses.divergence import LogitsOf
 

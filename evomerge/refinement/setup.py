@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
     from evomerge.merging.sources import SourceLibrary
     from evomerge.recipe.refine import Training
-    from evomerge.refinement.cached_teacher import Report
-    from evomerge.refinement.distil import Distillation
+    from evomerge.refinement.distillation import Distillation, Report
 
 CHECKPOINTS = "checkpoints"
 """The folder of a training's checkpoints, in its own."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
@@ -15,7 +16,8 @@ from evomerge.executors.placed import run_here, run_on_ray
 from evomerge.recipe.digest import digest
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.refine import Teacher
-from evomerge.refinement.distil import Distillation, Distilled
+from evomerge.refinement.distil import Distilled, distil
+from evomerge.refinement.distillation import Distillation
 from evomerge.run.candidates import fitness_of, job_of, recipe_json
 from evomerge.run.refined_verdict import CONTROL, conclude
 from evomerge.run.workers import build_executor, plan_workers
@@ -132,9 +134,10 @@ def _place(search: PreparedSearch, work: Distillation, name: str, progress: Prog
     def report(what: str, done: int, total: int) -> None:
         progress.refined(f"{name}: {what}", done, total)
 
+    train = partial(distil, work)
     if executor.kind == "inline":
-        return run_here(work, report)
-    return run_on_ray(work, report, cpus=work.threads, gpus=0, address=executor.address)
+        return run_here(train, report)
+    return run_on_ray(train, report, cpus=work.threads, gpus=0, address=executor.address)
 
 
 def _candidates(

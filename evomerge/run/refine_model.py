@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,8 @@ from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.absolute import with_absolute_paths
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.refine import Teacher
-from evomerge.refinement.distil import Distillation, Distilled
+from evomerge.refinement.distil import Distilled, distil
+from evomerge.refinement.distillation import Distillation
 from evomerge.reporting.model_card import refined_card
 from evomerge.run.export import export_merged
 from evomerge.run.merge import check_models, naming, read_file
@@ -25,7 +27,7 @@ from evomerge.sensitivity.provider import Calibrator
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from evomerge.refinement.cached_teacher import Report
+    from evomerge.refinement.distillation import Report
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +78,7 @@ def refine_model(
             dtype="auto",
             threads=len(os.sched_getaffinity(0)),
         )
-        done[name] = run_here(work, _named(name, report))
+        done[name] = run_here(partial(distil, work), _named(name, report))
     recipes = [each.recipe for each in done.values()]
     refined = recipes[0]
     if settings.mode == "pairwise":

@@ -21,11 +21,12 @@ from evomerge.refinement import cached_teacher
 from evomerge.refinement.alignment.same import Relation
 from evomerge.refinement.cached_teacher import Corpus, TeacherOpener
 from evomerge.refinement.data import read_examples
+from evomerge.refinement.distil import distil
 from evomerge.refinement.ensemble import open_ensemble
 from evomerge.refinement.sequences import make_sequences
 
 if TYPE_CHECKING:
-    from evomerge.refinement.distil import Distillation
+    from evomerge.refinement.distillation import Distillation
     from evomerge.refinement.targets import Targets
 
 MERGES = [("r", "e"), ("re", "d"), ("Ġ", "c"), ("Ġc", "a"), ("Ġca", "t"), ("o", "n"), ("Ġ", "d")]
@@ -81,7 +82,7 @@ def test_a_student_comes_nearer_to_a_teacher_of_another_tokenizer(
         alignment=OPEN | {"kind": way},
         cache=kept,
     )
-    course = work(quiet, never).course
+    course = distil(work, quiet, never).course
     # ALM's loss never is 0.
     assert (
         course["validation_losses"][-1]
@@ -173,7 +174,7 @@ def test_published_systems_run_with_a_teacher_of_another_tokenizer(
     work = distillation(
         family, tmp_path / "student", (other,), preset=preset, alignment={"coverage": 0.1}
     )
-    losses = work(quiet, never).course["validation_losses"]
+    losses = distil(work, quiet, never).course["validation_losses"]
     assert losses[-1] < losses[0]
 
 
@@ -183,7 +184,7 @@ def test_published_systems_run_with_several_teachers(
 ) -> None:
     both = tuple(Teacher(model=str(family / name), name=name) for name in ("one", "two"))
     work = distillation(family, tmp_path / "student", both, preset=preset)
-    losses = work(quiet, never).course["validation_losses"]
+    losses = distil(work, quiet, never).course["validation_losses"]
     assert losses[-1] < losses[0]
 
 
@@ -221,7 +222,7 @@ def test_too_little_in_common_is_refused_in_one_line(
 ) -> None:
     work = distillation(family, tmp_path / "student", (other,), alignment={"coverage": 0.5})
     with pytest.raises(CompatibilityError, match=r"other: only 49\.3% of the bytes") as caught:
-        work(quiet, never)
+        distil(work, quiet, never)
     assert "\n" not in str(caught.value)
 
 
@@ -231,7 +232,7 @@ def test_averages_of_teachers_with_several_tokenizers_are_refused(
     both = (other, Teacher(model=str(family / "one"), name="one"))
     work = distillation(family, tmp_path / "student", both, fuse="avg_probs", alignment=OPEN)
     with pytest.raises(RecipeError, match=r"fuse: avg_probs by sequence with a teacher that has"):
-        work(quiet, never)
+        distil(work, quiet, never)
 
 
 def test_each_of_several_teachers_has_a_loss_of_its_own_in_a_sum(
@@ -249,7 +250,7 @@ def test_each_of_several_teachers_has_a_loss_of_its_own_in_a_sum(
             loss={"cross_entropy": 0.0},
             train={"epochs": 1},
         )
-        losses[teachers] = work(quiet, never).course["losses"][0]
+        losses[teachers] = distil(work, quiet, never).course["losses"][0]
     assert losses[other, own] == pytest.approx(losses[(other,)] + losses[(own,)], rel=1e-5)
 
 
@@ -290,8 +291,8 @@ def test_a_training_whose_teacher_has_another_tokenizer_now_is_refused(
 ) -> None:
     own = changed(other, tmp_path / "own")
     work = distillation(family, tmp_path / "student", (own,), alignment=OPEN)
-    work(quiet, never)
+    distil(work, quiet, never)
     tokenizer = byte_level(MERGES, turn=11)
     (tmp_path / "own" / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(RunError, match=r"own, its tokenizer: has changed since the training"):
-        work(quiet, never)
+        distil(work, quiet, never)

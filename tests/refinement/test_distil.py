@@ -13,6 +13,7 @@ from students import distillation, never, quiet, tensors
 
 from evomerge.errors import EvaluationError, RecipeError
 from evomerge.recipe.refine import Teacher
+from evomerge.refinement.distil import distil
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +28,7 @@ DISTIL = {"distillation": 1.0, "cross_entropy": 0.0}
 
 def test_a_student_comes_nearer_to_its_teacher(family: Path, tmp_path: Path) -> None:
     work = distillation(family, tmp_path / "student", teachers(family, "one"), loss=DISTIL)
-    losses = work(quiet, never).course["validation_losses"]
+    losses = distil(work, quiet, never).course["validation_losses"]
     assert losses[-1] < 0.7 * losses[0]
 
 
@@ -37,7 +38,7 @@ def test_a_student_that_is_its_teacher_stays_as_it_is(family: Path, tmp_path: Pa
     )
     one = work.student.sources[0].model_copy(update={"parameters": {"weight": 1.0}})
     work = replace(work, student=work.student.model_copy(update={"sources": (one,)}))
-    found = work(quiet, never)
+    found = distil(work, quiet, never)
     assert abs(found.course["losses"][0]) < 1e-4
     before, after = tensors(work.student), tensors(found.recipe)
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -47,11 +48,11 @@ def test_a_student_of_one_teacher_of_several_learns_the_texts_of_its_domains(
     family: Path, tmp_path: Path
 ) -> None:
     work = distillation(family, tmp_path / "s", teachers(family, "one"), mode="pairwise")
-    assert work(quiet, never).course["texts"] == 30
+    assert distil(work, quiet, never).course["texts"] == 30
     everything = distillation(
         family, tmp_path / "t", teachers(family, "one"), mode="pairwise", fuse="min_ce"
     )
-    assert everything(quiet, never).course["texts"] == 60
+    assert distil(everything, quiet, never).course["texts"] == 60
 
 
 def test_a_text_without_a_teacher_is_refused(family: Path, tmp_path: Path) -> None:
@@ -59,13 +60,13 @@ def test_a_text_without_a_teacher_is_refused(family: Path, tmp_path: Path) -> No
     work = distillation(family, tmp_path / "student", both, fuse="by_domain")
     message = r"texts\.jsonl: line 2: fuse: by_domain: .* domain 'two' has no teacher"
     with pytest.raises(RecipeError, match=message):
-        work(quiet, never)
+        distil(work, quiet, never)
 
 
 def test_layers_that_the_student_has_not_are_refused(family: Path, tmp_path: Path) -> None:
     work = distillation(family, tmp_path / "student", train={"layers": [5, 9]})
     with pytest.raises(RecipeError, match=r"\[5, 9\] holds no layer of the student.* 0 to 1;"):
-        work(quiet, never)
+        distil(work, quiet, never)
 
 
 def test_a_teacher_that_predicts_nan_is_named(family: Path, tmp_path: Path) -> None:
@@ -76,4 +77,4 @@ def test_a_teacher_that_predicts_nan_is_named(family: Path, tmp_path: Path) -> N
     save_file(tensors, file, metadata={"format": "pt"})
     work = distillation(family, tmp_path / "student", teachers(tmp_path, "broken"))
     with pytest.raises(EvaluationError, match=r"broken: .*NaN"):
-        work(quiet, never)
+        distil(work, quiet, never)

@@ -12,6 +12,7 @@ from vocabulary_family import build_model, byte_level
 
 from evomerge.errors import CompatibilityError, RecipeError
 from evomerge.recipe.refine import Teacher
+from evomerge.refinement.distil import distil
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +26,7 @@ def losses_of(
     both = tuple(Teacher(model=str(family / name), name=name) for name in names)
     loss = {"distillation": 1.0, "cross_entropy": 0.0} | loss
     work = distillation(family, folder, both, loss=loss, **settings)
-    found: list[float] = work(quiet, never).course["validation_losses"]
+    found: list[float] = distil(work, quiet, never).course["validation_losses"]
     return found
 
 
@@ -86,7 +87,7 @@ def test_a_teacher_beside_needs_the_student_s_tokenizer(family: Path, tmp_path: 
     other = Teacher(model=str(tmp_path / "other"), name="other")
     work = distillation(family, tmp_path / "student", (other,), loss={"kind": "kl"}, cache=None)
     with pytest.raises(CompatibilityError, match=r"loss.kind kl needs the student's tokenizer"):
-        work(quiet, never)
+        distil(work, quiet, never)
 
 
 def test_a_text_that_is_too_long_for_a_teacher_is_refused(family: Path, tmp_path: Path) -> None:
@@ -102,4 +103,4 @@ def test_a_text_that_is_too_long_for_a_teacher_is_refused(family: Path, tmp_path
         cache=None,
     )
     with pytest.raises(CompatibilityError, match="reads at most 8 tokens at once"):
-        work(quiet, never)
+        distil(work, quiet, never)

@@ -10,6 +10,7 @@ from students import StopAfter, distillation, never, quiet, tensors
 
 from evomerge.errors import RecipeError, RunError
 from evomerge.recipe.refine import Teacher
+from evomerge.refinement.distil import distil
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +25,7 @@ def one(family: Path) -> tuple[Teacher, ...]:
 def test_all_weights_are_trained_and_written_as_a_model(family: Path, tmp_path: Path) -> None:
     train = {"what": "full", "rate": 1e-3}
     work = distillation(family, tmp_path / "student", one(family), loss=DISTIL, train=train)
-    found = work(quiet, never)
+    found = distil(work, quiet, never)
     losses = found.course["validation_losses"]
     assert min(losses) < 0.8 * losses[0]
     assert found.recipe.operator == "linear"
@@ -38,7 +39,7 @@ def test_coefficients_alone_are_trained_and_the_recipe_stays_task_arithmetic(
 ) -> None:
     train = {"what": "coefficients", "rate": 0.05, "epochs": 4}
     work = distillation(family, tmp_path / "student", one(family), loss=DISTIL, train=train)
-    found = work(quiet, never)
+    found = distil(work, quiet, never)
     losses = found.course["validation_losses"]
     assert min(losses) < 0.5 * losses[0]
     assert found.recipe.operator == "task_arithmetic"
@@ -55,11 +56,13 @@ def test_coefficients_that_were_stopped_go_on_bit_for_bit(
     family: Path, tmp_path: Path, steps: int
 ) -> None:
     train = {"what": "coefficients"}
-    whole = distillation(family, tmp_path / "whole", one(family), train=train)(quiet, never)
+    whole = distil(
+        distillation(family, tmp_path / "whole", one(family), train=train), quiet, never
+    )
     work = distillation(family, tmp_path / "cut", one(family), train=train)
     with pytest.raises(RunError, match="it can be continued"):
         work(quiet, StopAfter(steps))
-    found = work(quiet, never)
+    found = distil(work, quiet, never)
     assert found.course["losses"] == whole.course["losses"]
     assert found.recipe == whole.recipe
 
@@ -70,12 +73,12 @@ def test_coefficients_are_learned_of_task_arithmetic_only(family: Path, tmp_path
     work = distillation(family, tmp_path / "s", one(family), train={"what": "coefficients"})
     student = work.student.model_copy(update={"operator": "ties"})
     with pytest.raises(RecipeError, match="operator: ties, but coefficients are learned of"):
-        replace(work, student=student)(quiet, never)
+        distil(replace(work, student=student), quiet, never)
 
 
 def test_layers_are_fitted_to_those_of_the_sources(family: Path, tmp_path: Path) -> None:
     train = {"what": "layerwise", "epochs": 2, "rate": 0.05}
     work = distillation(family, tmp_path / "student", one(family), train=train)
-    found = work(quiet, never)
+    found = distil(work, quiet, never)
     before, after = tensors(work.student), tensors(found.recipe)
     assert any(not torch.equal(before[name], after[name]) for name in before)

@@ -18,13 +18,14 @@ from students import StopAfter, distillation, never, quiet, tensors
 
 from evomerge.checkpoints import open_checkpoint
 from evomerge.errors import DiskFullError, RunError
+from evomerge.refinement.distil import distil
 
 
 @pytest.fixture(scope="module")
 def whole(family: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The course of a training on texts alone that nothing disturbed."""
     work = distillation(family, tmp_path_factory.mktemp("whole") / "student")
-    return work(quiet, never).course
+    return distil(work, quiet, never).course
 
 
 def test_texts_are_learned(whole: dict[str, Any]) -> None:
@@ -36,7 +37,7 @@ def test_a_student_that_has_been_trained_is_not_trained_again(
     family: Path, tmp_path: Path
 ) -> None:
     work = distillation(family, tmp_path / "student")
-    first = work(quiet, never)
+    first = distil(work, quiet, never)
     assert work(quiet, lambda: True) == first
 
 
@@ -47,7 +48,7 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_losses_bit_for_bit(
     work = distillation(family, tmp_path / "student")
     with pytest.raises(RunError, match="it can be continued"):
         work(quiet, StopAfter(steps))
-    course = work(quiet, never).course
+    course = distil(work, quiet, never).course
     assert course["losses"] == whole["losses"]
     assert course["validation_losses"] == whole["validation_losses"]
 
@@ -56,7 +57,7 @@ def test_the_result_is_a_recipe_of_the_merge_and_an_adapter_of_low_rank(
     family: Path, tmp_path: Path
 ) -> None:
     work = distillation(family, tmp_path / "student", train={"rank": 2})
-    recipe = work(quiet, never).recipe
+    recipe = distil(work, quiet, never).recipe
     merge, update = recipe.sources
     assert merge.recipe == work.student
     assert update.model is not None
@@ -74,7 +75,7 @@ def test_the_result_is_a_recipe_of_the_merge_and_an_adapter_of_low_rank(
 
 def test_only_the_layers_that_are_asked_for_are_trained(family: Path, tmp_path: Path) -> None:
     work = distillation(family, tmp_path / "student", train={"layers": [1, 2]})
-    recipe = work(quiet, never).recipe
+    recipe = distil(work, quiet, never).recipe
     before, after = tensors(work.student), tensors(recipe)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
@@ -90,14 +91,15 @@ def test_texts_that_have_changed_since_the_training_began_are_refused(
     texts = tmp_path / "texts.jsonl"
     texts.write_text(texts.read_text().replace("red", "sea"))
     with pytest.raises(RunError, match=r"texts\.jsonl, the texts: has changed .*, from \w+ to \w"):
-        work(quiet, never)
+        distil(work, quiet, never)
 
 
 SCRIPT = """
 import sys
 from pathlib import Path
-from students import StopAfter, distillation, never, quiet, tensors
-distillation(Path(sys.argv[1]), Path(sys.argv[2]))(lambda *told: None, lambda: False)
+from students import distillation, never, quiet
+from evomerge.refinement.distil import distil
+distil(distillation(Path(sys.argv[1]), Path(sys.argv[2])), quiet, never)
 """
 
 
@@ -138,5 +140,5 @@ def test_a_full_disk_is_one_line_and_the_training_goes_on_from_the_checkpoint_be
     with monkeypatch.context() as patched:
         patched.setattr("transformers.Trainer._save_checkpoint", full)
         with pytest.raises(DiskFullError, match="student: no space is left on the disk"):
-            work(quiet, never)
-    assert work(quiet, never).course["steps"] > 0
+            distil(work, quiet, never)
+    assert distil(work, quiet, never).course["steps"] > 0
