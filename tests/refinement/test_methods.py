@@ -61,7 +61,7 @@ def test_coefficients_that_were_stopped_go_on_bit_for_bit(
     )
     work = distillation(family, tmp_path / "cut", one(family), train=train)
     with pytest.raises(RunError, match="it can be continued"):
-        work(quiet, StopAfter(steps))
+        distil(work, quiet, StopAfter(steps))
     found = distil(work, quiet, never)
     assert found.course["losses"] == whole.course["losses"]
     assert found.recipe == whole.recipe

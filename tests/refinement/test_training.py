@@ -38,7 +38,7 @@ def test_a_student_that_has_been_trained_is_not_trained_again(
 ) -> None:
     work = distillation(family, tmp_path / "student")
     first = distil(work, quiet, never)
-    assert work(quiet, lambda: True) == first
+    assert distil(work, quiet, lambda: True) == first
 
 
 @pytest.mark.parametrize("steps", [1, 5])
@@ -47,7 +47,7 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_losses_bit_for_bit(
 ) -> None:
     work = distillation(family, tmp_path / "student")
     with pytest.raises(RunError, match="it can be continued"):
-        work(quiet, StopAfter(steps))
+        distil(work, quiet, StopAfter(steps))
     course = distil(work, quiet, never).course
     assert course["losses"] == whole["losses"]
     assert course["validation_losses"] == whole["validation_losses"]
@@ -87,7 +87,7 @@ def test_texts_that_have_changed_since_the_training_began_are_refused(
 ) -> None:
     work = distillation(family, tmp_path / "student")
     with pytest.raises(RunError, match="it can be continued"):
-        work(quiet, StopAfter(2))
+        distil(work, quiet, StopAfter(2))
     texts = tmp_path / "texts.jsonl"
     texts.write_text(texts.read_text().replace("red", "sea"))
     with pytest.raises(RunError, match=r"texts\.jsonl, the texts: has changed .*, from \w+ to \w"):
