@@ -27,7 +27,8 @@ from evomerge.refinement.distillation import Distillation
 
 WAYS: dict[str, dict[str, Any] | None] = {
     "texts alone": None,
-    "spans": {},
+    "spans": {"alignment": {"kind": "spans"}},
+    "prefixes": {"alignment": {"kind": "prefixes"}},
     "fusellm": {"preset": "fusellm"},
     "infifusion": {"preset": "infifusion"},
     "alm": {"loss": {"kind": "alm"}},

@@ -37,7 +37,7 @@ LossName = Literal[
     "span_hybrid",
 ]
 
-AlignmentKind = Literal["spans", "edit_distance", "statistics", "exact", "position"]
+AlignmentKind = Literal["prefixes", "spans", "edit_distance", "statistics", "exact", "position"]
 
 LIVE = frozenset({"kl", "reverse_kl", "jsd"})
 """Losses that need all that a teacher predicts, which is too much to be kept."""
@@ -183,8 +183,9 @@ class Alignment(Strict):
     """How teachers with another tokenizer are read.
 
     Attributes:
-        kind: `spans` of equal bytes, `edit_distance` of tokens as FuseLLM, `statistics` of how
-            tokens meet as FuseChat, `exact` tokens only, or `position`, by number.
+        kind: `prefixes`, the teacher's tokens split into the student's; `spans` of equal bytes;
+            `edit_distance` of tokens as FuseLLM, `statistics` of how tokens meet as FuseChat,
+            `exact` tokens only, or `position`, by number.
         coverage: Least share of the texts' bytes that must find a partner.
     """
 
@@ -325,7 +326,7 @@ class Refinement(Strict):
         if kind in IN_STUDENTS_TOKENS and alignment == "position":
             raise ValueError(
                 f"alignment.kind: position with loss.kind {kind}, which compares tokens by what "
-                "they are; allowed: spans, exact, edit_distance, statistics"
+                "they are; allowed: prefixes, spans, exact, edit_distance, statistics"
             )
         averaged = self.fuse is not None and self.fuse not in {"by_domain", "min_ce", "sum"}
         if kind in ALIGNED_BY and averaged:

@@ -1,7 +1,7 @@
 """A teacher with another tokenizer: it reads the texts by itself, and its rows are carried over.
 
 Where groups of bytes are compared (`spans`), or rows by their number (`position`), a token of the
-student without a partner learns nothing from the teacher. Dynamic time warping (`edit_distance`,
+student without a partner has no row of the teacher. Dynamic time warping (`edit_distance`,
 `exact`, `statistics`) is FuseLLM's and FuseChat's algorithm, and there such a token is taught as
 certain: the fallback of Wan et al. 2024, https://arxiv.org/abs/2401.10491.
 """
@@ -61,12 +61,12 @@ class AlignmentMode:
 
 
 class AlignedTeacher:
-    """What a teacher with another tokenizer tells of the student's tokens.
+    """What a teacher with another tokenizer predicts of the student's tokens.
 
     Args:
         pairs: The texts, by the numbers of their examples, in both tokenizations.
         readers: The tokenizers of student and teacher.
-        manner: How it is carried over.
+        mode: How it is carried over.
 
     Attributes:
         to_student: The map of its vocabulary to the student's.
@@ -88,7 +88,7 @@ class AlignedTeacher:
         )
 
     def targets(self, index: int, rows: TopK) -> Targets:
-        """What it tells of an example.
+        """The targets of an example.
 
         Args:
             index: The number of the example.
@@ -130,13 +130,18 @@ def group_likelihoods(pair: Pair, rows: TopK) -> Tensor:
     return found
 
 
+def ends_of(readers: tuple[Reader, Reader]) -> dict[int, int]:
+    """The student's token that ends an answer, by the teacher's; empty if one has none."""
+    ours, theirs = (each.tokenizer.eos_token_id for each in readers)
+    return {} if ours is None or theirs is None else {theirs: ours}
+
+
 def _align(
     pairs: Mapping[int, Pair], readers: tuple[Reader, Reader], mode: AlignmentMode
 ) -> tuple[Tensor, dict[int, Partners]]:
     """The map of vocabularies, and which row of the teacher is for which of the student."""
     student, teacher = readers
-    ends = {teacher.tokenizer.eos_token_id: student.tokenizer.eos_token_id}
-    ends = {theirs: ours for theirs, ours in ends.items() if None not in {theirs, ours}}
+    ends = ends_of(readers)
     if mode.loss in BY_GROUPS:
         to_student = exact_map(teacher.vocabulary, student.vocabulary)
         partners = {index: pair.last_partners() for index, pair in pairs.items()}

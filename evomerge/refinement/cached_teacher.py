@@ -23,6 +23,7 @@ from evomerge.refinement.alignment.vocabulary import read_vocabulary
 from evomerge.refinement.build import build
 from evomerge.refinement.cache_key import CacheKey, cache_key
 from evomerge.refinement.pass_loss import TargetVocabulary
+from evomerge.refinement.prefix_teacher import PrefixTeacher
 from evomerge.refinement.sequences import make_sequences
 from evomerge.refinement.targets import fully_covered
 from evomerge.refinement.teacher import Target
@@ -150,7 +151,11 @@ class TeacherOpener:
             other = place(theirs, texts[each.index], read.get(each.index))
             pairs[each.index] = pair(place(ours, texts[each.index], each), other)
         mode = AlignmentMode(loss=settings.loss.kind, alignment=settings.alignment.kind)
-        aligned = AlignedTeacher(pairs, (ours, theirs), mode)
+        aligned: AlignedTeacher | PrefixTeacher
+        if mode.alignment == "prefixes":
+            aligned = PrefixTeacher(pairs, (ours, theirs))
+        else:
+            aligned = AlignedTeacher(pairs, (ours, theirs), mode)
         if settings.loss.kind not in BY_GROUPS:
             aligned.coverage.check(settings.alignment.coverage, teacher.label)
         vocabulary = TargetVocabulary(size=len(theirs.tokenizer), to_student=aligned.to_student)

@@ -53,6 +53,8 @@ class RefineTrainer(Trainer):  # type: ignore[misc] # (transformers has no types
         validation: Dataset[Any] | None,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
+        # DataParallel would cut a pass into parts that mean nothing: one GPU for each process.
+        arguments._n_gpu = min(1, arguments.n_gpu)  # noqa: SLF001
         super().__init__(
             model=student,
             args=arguments,

@@ -91,7 +91,10 @@ def test_settings_are_the_same_after_a_round_trip_with_or_without_defaults(
             "loss: {kind: alm}\nalignment: {kind: exact}",
             "exact with loss.kind alm; allowed: ",
         ),
-        ("alignment: {kind: position}", "compares tokens by what they are; allowed: spans, exact"),
+        (
+            "alignment: {kind: position}",
+            "compares tokens by what they are; allowed: prefixes, spans, exact",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_line(text: str, message: str) -> None:

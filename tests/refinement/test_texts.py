@@ -2,51 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import processors
-from trained_tokenizers import byte_level, llama, word_piece
-from transformers import PreTrainedTokenizerFast
+from readers import AROUND, BYTES, LLAMA, PLAIN, TEXTS, WORDS, placed, reader
+from trained_tokenizers import byte_level
 
-from evomerge.refinement.alignment.texts import Placed, Reader, pair, place
-from evomerge.refinement.alignment.vocabulary import loaded_vocabulary
-from evomerge.refinement.data import Example
-from evomerge.refinement.sequences import make_sequences
+from evomerge.refinement.alignment.texts import Reader, pair, place
 from evomerge.sensitivity.calibration import Prompted
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-TEXTS = st.text(st.sampled_from("the cat sat, on mät 日\U0001f642\n"), min_size=8, max_size=40)
-
-
-def reader(tokenizer: Tokenizer, **special: str) -> Reader:
-    """As transformers has it; special tokens may be put around texts."""
-    fast: Any = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
-    if special:
-        around = [f"{special['bos_token']}:0", "$A:0", f"{special['eos_token']}:0"]
-        fast.backend_tokenizer.post_processor = processors.TemplateProcessing(
-            single=" ".join(around),
-            special_tokens=[(own, fast.convert_tokens_to_ids(own)) for own in special.values()],
-        )
-    return Reader(tokenizer=fast, vocabulary=loaded_vocabulary(fast.backend_tokenizer))
-
-
-PLAIN = reader(byte_level())
-BYTES = reader(byte_level(258))
-AROUND = reader(byte_level(300), bos_token="<|start|>", eos_token="<|end|>")
-LLAMA = reader(llama())
-WORDS = reader(word_piece())
-
-
-def placed(own: Reader, content: str | Prompted, most: int = 99) -> Placed:
-    made = make_sequences([Example(content=content)], own.tokenizer, most).sequences[0]
-    text = content if isinstance(content, str) else "".join(content)
-    return place(own, text, made)
 
 
 @pytest.mark.parametrize("teacher", [BYTES, AROUND, LLAMA], ids=["bytes", "around", "llama"])

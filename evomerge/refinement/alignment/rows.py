@@ -84,7 +84,7 @@ def align_rows(
     )
     covered = mapped[positions] == labels
     taken = positions[covered]
-    rows = _certain(labels, teacher.ids.shape[1], vocabulary)
+    rows = certain_rows(labels, teacher.ids.shape[1], vocabulary)
     rows.ids[covered], rows.log_probs[covered], left_out = _each_once(
         _mapped(teacher.ids[taken], to_student), teacher.log_probs[taken]
     )
@@ -93,8 +93,14 @@ def align_rows(
     return AlignedRows(rows=rows, covered=covered)
 
 
-def _certain(labels: Tensor, width: int, vocabulary: int) -> TopK:
-    """Rows that are sure of one token each."""
+def certain_rows(labels: Tensor, width: int, vocabulary: int) -> TopK:
+    """Rows that are sure of one token each.
+
+    Args:
+        labels: The tokens; shape `(n,)`, int64.
+        width: How many tokens a row has room for.
+        vocabulary: How many tokens there are.
+    """
     log_probs = torch.full((len(labels), width), -math.inf, device=labels.device)
     log_probs[:, :1] = 0.0
     ids = torch.zeros_like(log_probs, dtype=torch.int64)

@@ -1,0 +1,64 @@
+"""A teacher with another tokenizer whose tokens are split into the student's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from evomerge.refinement.aligned_teacher import ends_of, group_likelihoods
+from evomerge.refinement.alignment.coverage import Coverage
+from evomerge.refinement.alignment.prefixes import follow, rows_by_prefix, split_tokens
+from evomerge.refinement.targets import Targets
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from evomerge.refinement.alignment.texts import Pair, Reader
+    from evomerge.refinement.predictions import TopK
+
+
+class PrefixTeacher:
+    """What a teacher with another tokenizer predicts of the student's tokens, by their prefixes.
+
+    Args:
+        pairs: The texts, by the numbers of their examples, in both tokenizations.
+        readers: The tokenizers of student and teacher.
+
+    Attributes:
+        to_student: The first of the student's tokens for each of the teacher's.
+        coverage: What is covered of all texts together.
+    """
+
+    def __init__(self, pairs: Mapping[int, Pair], readers: tuple[Reader, Reader]) -> None:
+        student, teacher = readers
+        self._pairs = pairs
+        self._vocabulary = len(student.tokenizer)
+        self._split = split_tokens(teacher.vocabulary, student, ends_of(readers))
+        self._steps = {index: follow(pair, self._split) for index, pair in pairs.items()}
+        self.to_student = self._split[:, 0]
+        self.coverage = Coverage()
+        for index, pair in pairs.items():
+            self.coverage += Coverage(
+                bytes_alone=sum(group.size for group in pair.groups if group.is_alone),
+                bytes=pair.student.size,
+                fallbacks=int((self._steps[index].rows < 0).sum()),
+                positions=len(pair.student.supervised),
+            )
+
+    def targets(self, index: int, rows: TopK) -> Targets:
+        """The targets of an example.
+
+        Args:
+            index: The number of the example.
+            rows: What the teacher predicts of the supervised tokens, as it reads them.
+        """
+        pair = self._pairs[index]
+        labels = torch.tensor(pair.student.supervised, dtype=torch.int64)
+        found = rows_by_prefix(rows, self._steps[index], labels, self._split, self._vocabulary)
+        return Targets(
+            rows=replace(found.rows, nll=group_likelihoods(pair, rows)),
+            covered=found.covered,
+            before=torch.zeros_like(labels),
+        )
