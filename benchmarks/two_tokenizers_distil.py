@@ -29,6 +29,14 @@ WAYS: dict[str, dict[str, Any] | None] = {
     "texts alone": None,
     "spans": {"alignment": {"kind": "spans"}},
     "prefixes": {"alignment": {"kind": "prefixes"}},
+    "prefixes, half": {
+        "alignment": {"kind": "prefixes"},
+        "loss": {"distillation": 0.5, "cross_entropy": 0.5},
+    },
+    "prefixes, a tenth": {
+        "alignment": {"kind": "prefixes"},
+        "loss": {"distillation": 0.1, "cross_entropy": 0.9},
+    },
     "fusellm": {"preset": "fusellm"},
     "infifusion": {"preset": "infifusion"},
     "alm": {"loss": {"kind": "alm"}},
@@ -74,11 +82,12 @@ def train(options: argparse.Namespace, texts: Path, way: str, seed: int) -> Dist
         },
     }
     teacher = Teacher(model=str(options.root / "teacher"), name="gemma")
+    name = way.replace(",", "").replace(" ", "-")
     return Distillation(
         student=student_of(options.student.resolve()),
         teachers=() if WAYS[way] is None else (teacher,),
         settings=Refinement.model_validate(settings | (WAYS[way] or {})),
-        folder=str(options.root / "students" / f"{texts.stem}-{way.replace(' ', '-')}-{seed}"),
+        folder=str(options.root / "students" / f"{texts.stem}-{options.epochs}-{name}-{seed}"),
         device="cpu",
         dtype="float32",
         threads=1,

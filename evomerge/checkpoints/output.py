@@ -25,7 +25,7 @@ def check_output_folder(out: Path) -> None:
         empty = out.is_dir() and not any(out.iterdir())
         if out.is_symlink() or (out.exists() and not empty):
             raise OutputError(f"{out}: is there already; name a folder that is absent or empty.")
-        if empty and out.is_mount():
+        if empty and out.resolve().is_mount():
             raise OutputError(f"{out}: is a mount point; name a folder inside it.")
         _check_parent(out)
 

@@ -47,7 +47,7 @@ def refine(
     from evomerge.run.folder import RunFolder
 
     run = Path(student)
-    if out is not None:
+    if out is not None and not estimate:
         check_output_folder(out)
     if RunFolder(run).database.exists():
         _refine_run(run, recipe, overrides, estimate=estimate, out=out)

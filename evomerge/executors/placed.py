@@ -33,7 +33,7 @@ class Work(Protocol, Generic[Result_co]):
 
 def run_here(work: Work[Result], report: Report) -> Result:
     """Do a piece of work in this process."""
-    stopped = threading.Event()
+    stopped, ended = threading.Event(), threading.Event()
     found: list[Any] = []
 
     def do() -> None:
@@ -41,15 +41,17 @@ def run_here(work: Work[Result], report: Report) -> Result:
             found.append(work(report, stopped.is_set))
         except BaseException as error:  # noqa: BLE001 (raised again where it is waited for)
             found.append(error)
+        finally:
+            ended.set()
 
-    thread = threading.Thread(target=do, name="refinement")
-    thread.start()
+    # A signal that interrupts `join` leaves a thread that counts as dead (CPython's bpo-45274).
+    threading.Thread(target=do, name="refinement").start()
     try:
-        while thread.is_alive():
-            thread.join(INTERVAL_S)
+        while not ended.wait(INTERVAL_S):
+            pass
     except BaseException:
         stopped.set()
-        thread.join()
+        ended.wait()
         raise
     if isinstance(found[0], BaseException):
         raise found[0]

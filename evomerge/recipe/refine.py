@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from evomerge.checkpoints import resolve_reference
+from evomerge.errors import RecipeError
 from evomerge.recipe.merge import Name
 from evomerge.recipe.paths import absolute
 from evomerge.recipe.presets import PresetName, with_preset
@@ -335,6 +336,24 @@ class Refinement(Strict):
                 "sum, or mode: pairwise"
             )
         return self
+
+    def check_live_fusion(self, teachers: int) -> None:
+        """Check that teachers beside the student can become one.
+
+        Raises:
+            RecipeError: They cannot.
+        """
+        if self.cache is not None or teachers < 2 or self.mode == "pairwise":
+            return
+        rule = self.fuse or "min_ce"
+        whole = rule in {"avg_logits", "avg_probs", "dynamic"}
+        by_token = self.fuse_by == "token" and rule not in {"by_domain", "sum"}
+        if not (whole or by_token):
+            raise RecipeError(
+                f"fuse: {rule} of {teachers} teachers beside the student; allowed: avg_logits, "
+                "avg_probs, dynamic, or min_ce, avg_ce or ce_weighted with fuse_by: token; or "
+                "take mode: pairwise"
+            )
 
     def under(self, root: Path) -> Refinement:
         """The same with absolute paths, where those that are relative start from `root`.

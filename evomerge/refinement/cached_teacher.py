@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from blake3 import blake3
 
+from evomerge.cache import as_file_name
 from evomerge.errors import CompatibilityError, EvaluationError, RecipeError
 from evomerge.live_model import choose_device, choose_dtype, load_checkpoint
 from evomerge.refinement.aligned_teacher import (
@@ -196,7 +197,7 @@ class TeacherOpener:
         parent = self._kept.folder
         try:
             return build(
-                Path(parent) / name if parent else key.default_folder(),
+                Path(parent) / as_file_name(name) if parent else key.default_folder(),
                 key,
                 read,
                 load,

@@ -16,10 +16,10 @@ from blake3 import blake3
 from evomerge.checkpoints import named_errors, tokenizer_digest
 from evomerge.checkpoints.durability import write_atomically
 from evomerge.checkpoints.tokenizer import chat_template
-from evomerge.errors import RunError
+from evomerge.errors import RecipeError, RunError
 from evomerge.memory import freed_memory_kept
 from evomerge.merging.sources import SourceLibrary
-from evomerge.recipe.lineage import as_document
+from evomerge.recipe.lineage import ancestry, as_document
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.refinement.methods import METHODS
 from evomerge.refinement.setup import CHECKPOINTS, set_up
@@ -76,7 +76,7 @@ def _train(work: Distillation, report: Report, stop: Callable[[], bool]) -> Dist
         found = {"recipe": as_document(recipe), **course}
         write_atomically(file, (json.dumps(found, indent=2) + "\n").encode())
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    found = json.loads(file.read_text())
+    found = _read(file)
     return Distilled(recipe=MergeRecipe.model_validate(found.pop("recipe")), course=found)
 
 
@@ -85,7 +85,12 @@ def _contents(work: Distillation, library: SourceLibrary) -> dict[str, str]:
     base = library.model(work.student.base)
     texts = Path(work.settings.data.path)
     found = {
-        f"{texts}, the texts": blake3(texts.read_bytes()).hexdigest(),
+        f"{model}, of the student": library.model(model).identity()
+        for recipe in (work.student, *ancestry([work.student]))
+        for model in (recipe.base, *(source.model for source in recipe.sources if source.model))
+    }
+    found |= {
+        f"{texts}, the texts": _digest_of(texts),
         "the tokenizer": str(tokenizer_digest(base.folder)),
         "the chat template": blake3(str(chat_template(base.folder)).encode()).hexdigest(),
     }
@@ -94,6 +99,13 @@ def _contents(work: Distillation, library: SourceLibrary) -> dict[str, str]:
         found[f"{teacher.model}, a teacher"] = checkpoint.identity()
         found[f"{teacher.model}, its tokenizer"] = str(tokenizer_digest(checkpoint.folder))
     return found | {name: version(name) for name in ("torch", "transformers", "peft")}
+
+
+def _digest_of(texts: Path) -> str:
+    try:
+        return blake3(texts.read_bytes()).hexdigest()
+    except OSError as error:
+        raise RecipeError(f"{texts}: cannot be read: {error.strerror}") from error
 
 
 def _claim(folder: Path, contents: dict[str, str]) -> None:
@@ -107,7 +119,7 @@ def _claim(folder: Path, contents: dict[str, str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(file, (json.dumps(contents, indent=2) + "\n").encode())
         return
-    before = json.loads(file.read_text())
+    before = _read(file)
     for what in before.keys() | contents.keys():
         was, now = (str(each.get(what, "none"))[:12] for each in (before, contents))
         if was != now:
@@ -115,3 +127,13 @@ def _claim(folder: Path, contents: dict[str, str]) -> None:
                 f"{what}: has changed since the training in {folder} began, from {was} to {now}; "
                 "restore it, or remove that folder to train again"
             )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(file.read_text())
+    except ValueError as error:
+        raise RunError(
+            f"{file}: is damaged; remove {file.parent} to train this student again"
+        ) from error
+    return found

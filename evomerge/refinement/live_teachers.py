@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from evomerge.errors import CompatibilityError, RecipeError
+from evomerge.errors import CompatibilityError
 from evomerge.live_model import (
     choose_device,
     choose_dtype,
@@ -116,7 +116,10 @@ def open_live_teachers(
                 "needs the student's tokenizer: take a teacher that has it, or a loss with a cache"
             )
         model, _ = load_checkpoint(checkpoint, dtype, device)
-        check_window(model, read)
+        try:
+            check_window(model, read)
+        except CompatibilityError as error:
+            raise CompatibilityError(f"{teacher.label}: {error}") from error
         models.append(model)
     if work.settings.fuse == "dynamic":
         merge, _ = load_model(base.folder, dtype, device)
@@ -126,18 +129,11 @@ def open_live_teachers(
 
 
 def _fuse_of(settings: Refinement, teachers: int) -> Fuse | None:
-    rule = settings.fuse or "min_ce"
-    if rule == "dynamic":
+    settings.check_live_fusion(teachers)
+    if settings.fuse == "dynamic":
         # The merge as it was, the base, and the experts.
         return lambda logits, _: live_fusion.dynamic(logits[0], logits[1], logits[2:]).log_probs
     if teachers == 1:
         return None
-    by_token = settings.fuse_by == "token"
-    alike = rule in {"avg_logits", "avg_probs"}
-    if rule == "by_domain" or rule == "sum" or not (by_token or alike):  # noqa: PLR1714 (mypy)
-        raise RecipeError(
-            f"fuse: {rule} of {teachers} teachers beside the student; allowed: avg_logits, "
-            "avg_probs, dynamic, or min_ce, avg_ce or ce_weighted with fuse_by: token; or take "
-            "mode: pairwise"
-        )
-    return partial(live_fusion.fuse, rule=rule, per_token=by_token)
+    rule: Any = settings.fuse or "min_ce"
+    return partial(live_fusion.fuse, rule=rule, per_token=settings.fuse_by == "token")

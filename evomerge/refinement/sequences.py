@@ -95,7 +95,7 @@ def check_window(model: Any, sequences: abc.Iterable[Sequence]) -> None:
     if window is not None and longest > window:
         raise CompatibilityError(
             f"{type(model).__name__} reads at most {window} tokens at once, and a text has "
-            f"{longest}; write refine.data.max_tokens: {window}"
+            f"{longest}; write data.max_tokens: {window}"
         )
 
 

@@ -21,7 +21,7 @@ from evomerge.genome.baselines import starting_candidates
 from evomerge.genome.build import build_genome
 from evomerge.live_model import choose_device
 from evomerge.merging.sources import SourceLibrary
-from evomerge.operators.registry import find_operator
+from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.paths import absolute
 from evomerge.refinement.data import in_words, read_examples
 from evomerge.run.leakage import refuse_items
@@ -32,6 +32,7 @@ from evomerge.run.scoring import (
     scoring,
     with_tasks_of_groups,
 )
+from evomerge.run.students import check_refinement, teachers_of
 from evomerge.search.strategies import BREEDERS
 from evomerge.sensitivity.calibration import Calibration, read_texts
 
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from evomerge.evaluation.items import TaskItems
     from evomerge.evaluation.objective import Objective
     from evomerge.genome.genome import Genome
-    from evomerge.recipe.merge import Source
     from evomerge.recipe.search import SearchRecipe
     from evomerge.sensitivity.calibration import Prompted
 
@@ -158,8 +158,11 @@ def _check_refinement(recipe: SearchRecipe, contents: Contents, library: SourceL
         return
     for teacher in recipe.refine.teachers or ():
         library.model(teacher.model)
-    if recipe.refine.mode == "pairwise":
-        find_operator(recipe.refine.operator)
+    operators = recipe.genome.operator
+    first = operators if isinstance(operators, str) else operators[0]
+    sources = tuple(Source(model=_model(each), name=each.label) for each in recipe.sources)
+    student = MergeRecipe(base=recipe.base, sources=sources, operator=first)
+    check_refinement(recipe.refine, student, teachers_of(recipe, recipe.refine))
     path = recipe.refine.data.path
     texts = {path: in_words(read_examples(Path(path)).examples)}
     refuse_items(contents.choosing_in_words, texts, "refine.data", "search")

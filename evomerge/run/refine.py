@@ -7,19 +7,24 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from blake3 import blake3
-
-from evomerge.errors import RunError
+from evomerge.errors import EvaluationError, RunError
 from evomerge.evaluation.outcome import Failed
 from evomerge.executors.contract import evaluate
 from evomerge.executors.placed import run_here, run_on_ray
 from evomerge.recipe.digest import digest
-from evomerge.recipe.merge import MergeRecipe, Source
-from evomerge.recipe.refine import Teacher
+from evomerge.recipe.merge import MergeRecipe
 from evomerge.refinement.distil import Distilled, distil
 from evomerge.refinement.distillation import Distillation
 from evomerge.run.candidates import fitness_of, job_of, recipe_json
 from evomerge.run.refined_verdict import CONTROL, conclude
+from evomerge.run.students import (
+    REFINED,
+    check_refinement,
+    merge_students,
+    student_groups,
+    teachers_of,
+    training_folder,
+)
 from evomerge.run.workers import build_executor, plan_workers
 from evomerge.store.records import Candidate
 
@@ -32,13 +37,10 @@ if TYPE_CHECKING:
     from evomerge.executors.contract import Executor
     from evomerge.genome.baselines import Kind
     from evomerge.recipe.refine import Refinement
-    from evomerge.recipe.search import SearchRecipe
     from evomerge.run.loop import Progress
     from evomerge.run.prepare import PreparedSearch
     from evomerge.store.database import RunStore
     from evomerge.store.records import Entry
-
-REFINED = "refined"
 
 
 def is_refined(store: RunStore, settings: Refinement) -> bool:
@@ -66,12 +68,16 @@ def refine_winner(
         progress: Told how far it is.
 
     Raises:
-        RunError: The training or a comparison failed; the winner is what it was.
+        RecipeError: The settings do not fit the student.
+        RunError: The training failed, or a worker died; the winner is what it was.
+        EvaluationError: A model that was trained cannot be scored; the same holds.
     """
     settings = search.recipe.refine
     if settings is None:
         return
     student = _entry(store, _student(store.fact("verdict")))
+    before = MergeRecipe.model_validate_json(student.candidate.recipe)
+    check_refinement(settings, before, teachers_of(search.recipe, settings))
     distilled = {}
     for name, work in distillations(search, settings, student, folder).items():
         distilled[name] = _place(search, work, name, progress)
@@ -85,13 +91,6 @@ def refine_winner(
     store.write_facts({"refinement": about | found})
 
 
-def teachers_of(recipe: SearchRecipe, settings: Refinement) -> tuple[Teacher, ...]:
-    """The teachers that are named, or else the sources of the search."""
-    return settings.teachers or tuple(
-        Teacher(model=source.model or "", name=source.label) for source in recipe.sources
-    )
-
-
 def distillations(
     search: PreparedSearch, settings: Refinement, student: Entry, folder: Path
 ) -> dict[str, Distillation]:
@@ -103,29 +102,18 @@ def distillations(
     if settings.control and settings.train.what != "layerwise":
         groups[CONTROL] = ()
     workers, threads = plan_workers(recipe, search.parameters)
-    # Another student, or other settings, are another training.
-    key = blake3(f"{student.candidate.digest} {settings.model_dump_json()}".encode()).hexdigest()
     return {
         name: Distillation(
             student=MergeRecipe.model_validate_json(student.candidate.recipe),
             teachers=group,
             settings=settings,
-            folder=str(folder / f"{name.replace(' ', '-')}-{key[:8]}"),
+            folder=training_folder(folder, name, student.candidate.digest, settings),
             device=recipe.evaluation.device,
             dtype=recipe.evaluation.dtype,
             threads=workers * threads,
         )
         for name, group in groups.items()
     }
-
-
-def student_groups(
-    settings: Refinement, teachers: tuple[Teacher, ...]
-) -> dict[str, tuple[Teacher, ...]]:
-    """The students that learn from teachers, by their names, each with its own."""
-    if settings.mode == "pairwise":
-        return {f"{REFINED} by {teacher.label}": (teacher,) for teacher in teachers}
-    return {REFINED: teachers}
 
 
 def _place(search: PreparedSearch, work: Distillation, name: str, progress: Progress) -> Distilled:
@@ -176,19 +164,6 @@ def _candidates(
     return candidates
 
 
-def merge_students(
-    before: MergeRecipe, operator: str, recipes: Sequence[MergeRecipe]
-) -> MergeRecipe:
-    """The merge of what a student has become; task vectors are measured from what it was."""
-    return MergeRecipe(
-        base=before.base,
-        base_recipe=before,
-        sources=tuple(Source(recipe=each, name=f"{n}") for n, each in enumerate(recipes, 1)),
-        operator=operator,
-        dtype=before.dtype,
-    )
-
-
 def _score(
     store: RunStore,
     executor: Executor,
@@ -207,7 +182,9 @@ def _score(
         progress.compared(0, len(jobs), what)
         for done, (job, outcome) in enumerate(evaluate(executor, jobs), start=1):
             if isinstance(outcome, Failed):
-                raise RunError(f"refine: the model on {what}: {outcome.reason}")
+                # A worker may die of anything; else the model is one that cannot be scored.
+                kind = RunError if outcome.stage == "worker" else EvaluationError
+                raise kind(f"refine: the model on {what}: {outcome.reason}")
             if split == "search":
                 store.add_outcome(job.number, outcome, fitness_of(objective, outcome))
             else:

@@ -17,8 +17,8 @@ from evomerge.refinement.estimate import estimate
 from evomerge.refinement.sequences import make_sequences
 from evomerge.refinement.teacher import Teacher as LoadedTeacher
 from evomerge.run.folder import RunFolder, recipe_of
-from evomerge.run.refine import teachers_of
 from evomerge.run.search import start_or_continue
+from evomerge.run.students import teachers_of
 from evomerge.store.database import RunStore
 
 if TYPE_CHECKING:

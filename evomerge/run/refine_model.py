@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evomerge.checkpoints import check_output_folder
+from evomerge.checkpoints import check_output_folder, resolve_reference
+from evomerge.checkpoints.adapted_model import AdaptedModel
 from evomerge.errors import RecipeError
 from evomerge.executors.placed import run_here
 from evomerge.merging.sources import SourceLibrary
@@ -19,9 +20,15 @@ from evomerge.refinement.distil import Distilled, distil
 from evomerge.refinement.distillation import Distillation
 from evomerge.reporting.model_card import refined_card
 from evomerge.run.export import export_merged
+from evomerge.run.folder import RunFolder
 from evomerge.run.merge import check_models, naming, read_file
-from evomerge.run.refine import merge_students, student_groups
 from evomerge.run.refine_file import estimate_teachers, read_refinement
+from evomerge.run.students import (
+    check_refinement,
+    merge_students,
+    student_groups,
+    training_folder,
+)
 from evomerge.sensitivity.provider import Calibrator
 
 if TYPE_CHECKING:
@@ -66,19 +73,22 @@ def refine_model(
     settings = read_refinement(file, overrides)
     recipe = student_of(student)
     teachers = settings.teachers or _sources(recipe, file)
+    with naming(file):
+        check_refinement(settings, recipe, teachers)
     training = out.with_name(f"{out.name}.training").resolve()
     done: dict[str, Distilled] = {}
-    for name, group in student_groups(settings, teachers).items():
-        work = Distillation(
-            student=recipe,
-            teachers=group,
-            settings=settings,
-            folder=str(training / name.replace(" ", "-")),
-            device="auto",
-            dtype="auto",
-            threads=len(os.sched_getaffinity(0)),
-        )
-        done[name] = run_here(partial(distil, work), _named(name, report))
+    with RunFolder(training).locked():
+        for name, group in student_groups(settings, teachers).items():
+            work = Distillation(
+                student=recipe,
+                teachers=group,
+                settings=settings,
+                folder=training_folder(training, name, recipe.digest, settings),
+                device="auto",
+                dtype="auto",
+                threads=len(os.sched_getaffinity(0)),
+            )
+            done[name] = run_here(partial(distil, work), _named(name, report))
     recipes = [each.recipe for each in done.values()]
     refined = recipes[0]
     if settings.mode == "pairwise":
@@ -103,16 +113,16 @@ def student_of(student: str) -> MergeRecipe:
         with naming(file):
             check_models(read)
         return with_absolute_paths(read.recipe, read.library.root)
-    reference = SourceLibrary(Path.cwd()).model(student).reference
-    return MergeRecipe(
-        base=reference.partition("+")[0], sources=(Source(model=reference),), operator="linear"
-    )
+    reference = resolve_reference(student, root=Path.cwd())
+    checkpoint = SourceLibrary(Path("/")).model(reference)
+    base = checkpoint.base.reference if isinstance(checkpoint, AdaptedModel) else reference
+    return MergeRecipe(base=base, sources=(Source(model=reference),), operator="linear")
 
 
 def estimate_model(student: str, file: Path, overrides: Sequence[str]) -> list[str]:
     """What the teachers' caches would hold, in lines; see `refine_model` and `estimate_run`."""
-    settings = read_refinement(file, overrides)
-    return estimate_teachers(settings, settings.teachers or _sources(student_of(student), file))
+    settings, recipe = read_refinement(file, overrides), student_of(student)
+    return estimate_teachers(settings, settings.teachers or _sources(recipe, file))
 
 
 def _sources(recipe: MergeRecipe, file: Path) -> tuple[Teacher, ...]:

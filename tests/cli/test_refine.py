@@ -264,3 +264,25 @@ def test_what_a_model_cannot_be_refined_without_is_said(
     result = run_cli("refine", family / "two", "--recipe", file, *out)
     assert result.code in {1, 2}
     assert message in result.err
+
+
+def test_other_settings_in_the_same_place_are_trained_anew(family: Path, tmp_path: Path) -> None:
+    file = write_refinement(tmp_path, f"teachers: [{family}/one]\n")
+    written = {}
+    for rate in ("0.01", "0.001"):
+        arguments = ("--recipe", file, "--set", f"train.rate={rate}", "--out", tmp_path / "out")
+        result = run_cli("refine", family / "two", *arguments)
+        assert result.code == 0, result.err
+        written[rate] = (tmp_path / "out" / "model.safetensors").read_bytes()
+        shutil.rmtree(tmp_path / "out")
+    assert written["0.01"] != written["0.001"]
+
+
+def test_a_student_is_named_as_from_the_current_folder(
+    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_refinement(tmp_path, f"teachers: [{family}/one]\n")
+    monkeypatch.chdir(family)
+    result = run_cli("refine", "two", "--recipe", file, "--out", tmp_path / "out")
+    assert result.code == 0, result.err
+    assert f"model: {family}/two" in (tmp_path / "out" / "evomerge.yaml").read_text()

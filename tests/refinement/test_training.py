@@ -17,7 +17,7 @@ import torch
 from students import StopAfter, distillation, never, quiet, tensors
 
 from evomerge.checkpoints import open_checkpoint
-from evomerge.errors import DiskFullError, RunError
+from evomerge.errors import DiskFullError, RecipeError, RunError
 from evomerge.refinement.distil import distil
 
 
@@ -91,6 +91,31 @@ def test_texts_that_have_changed_since_the_training_began_are_refused(
     texts = tmp_path / "texts.jsonl"
     texts.write_text(texts.read_text().replace("red", "sea"))
     with pytest.raises(RunError, match=r"texts\.jsonl, the texts: has changed .*, from \w+ to \w"):
+        distil(work, quiet, never)
+
+
+def test_texts_that_are_not_there_are_named(family: Path, tmp_path: Path) -> None:
+    work = distillation(family, tmp_path / "student", data={"path": str(tmp_path / "nowhere")})
+    with pytest.raises(RecipeError, match=r"nowhere: cannot be read: No such file"):
+        distil(work, quiet, never)
+
+
+def test_a_student_that_was_replaced_is_noticed(family: Path, tmp_path: Path) -> None:
+    shutil.copytree(family, tmp_path / "family")
+    work = distillation(tmp_path / "family", tmp_path / "student")
+    with pytest.raises(RunError, match="the training was stopped"):
+        distil(work, quiet, StopAfter(1))
+    shutil.rmtree(tmp_path / "family" / "two")
+    shutil.copytree(family / "three", tmp_path / "family" / "two")
+    with pytest.raises(RunError, match=r"two, of the student: has changed since the training"):
+        distil(work, quiet, never)
+
+
+def test_a_damaged_file_says_how_to_train_again(family: Path, tmp_path: Path) -> None:
+    work = distillation(family, tmp_path / "student", train={"epochs": 1})
+    distil(work, quiet, never)
+    (tmp_path / "student" / "course.json").write_text("")
+    with pytest.raises(RunError, match=r"course\.json: is damaged; remove .*student to train"):
         distil(work, quiet, never)
 
 

@@ -1,0 +1,89 @@
+"""The students of a refinement: what each learns from, where it is trained, what they become."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blake3 import blake3
+
+from evomerge.cache import as_file_name
+from evomerge.errors import RecipeError
+from evomerge.recipe.check import check_own_operator
+from evomerge.recipe.merge import MergeRecipe, Source
+from evomerge.recipe.refine import Teacher
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from evomerge.recipe.refine import Refinement
+    from evomerge.recipe.search import SearchRecipe
+
+REFINED = "refined"
+OF_COEFFICIENTS = "task_arithmetic"
+"""The operator whose coefficients can be trained."""
+
+
+def teachers_of(recipe: SearchRecipe, settings: Refinement) -> tuple[Teacher, ...]:
+    """The teachers that are named, or else the sources of the search."""
+    return settings.teachers or tuple(
+        Teacher(model=source.model or "", name=source.label) for source in recipe.sources
+    )
+
+
+def student_groups(
+    settings: Refinement, teachers: tuple[Teacher, ...]
+) -> dict[str, tuple[Teacher, ...]]:
+    """The students that learn from teachers, by their names, each with its own."""
+    if settings.mode == "pairwise":
+        return {f"{REFINED} by {teacher.label}": (teacher,) for teacher in teachers}
+    return {REFINED: teachers}
+
+
+def training_folder(parent: Path, name: str, student: str, settings: Refinement) -> str:
+    """Where a student is trained: another one, or other settings, are another training.
+
+    Args:
+        parent: The folder of trainings.
+        name: What the student becomes.
+        student: The digest of what it is.
+        settings: How it is trained.
+    """
+    key = blake3(f"{name} {student} {settings.model_dump_json()}".encode()).hexdigest()
+    return str(parent / f"{as_file_name(name)}-{key[:8]}")
+
+
+def merge_students(
+    before: MergeRecipe, operator: str, recipes: Sequence[MergeRecipe]
+) -> MergeRecipe:
+    """The merge of what a student has become; task vectors are measured from what it was."""
+    return MergeRecipe(
+        base=before.base,
+        base_recipe=before,
+        sources=tuple(Source(recipe=each, name=f"{n}") for n, each in enumerate(recipes, 1)),
+        operator=operator,
+        dtype=before.dtype,
+    )
+
+
+def check_refinement(
+    settings: Refinement, student: MergeRecipe, teachers: tuple[Teacher, ...]
+) -> None:
+    """Find what can be found before anything is trained.
+
+    Raises:
+        RecipeError: The students could not be merged, what is to be trained is nothing that the
+            student has, or teachers cannot be fused.
+    """
+    if settings.mode == "pairwise":
+        try:
+            check_own_operator(merge_students(student, settings.operator, [student] * len(teachers)))
+        except RecipeError as error:
+            raise RecipeError(f"operator: {settings.operator} of the students: {error}") from error
+    what = settings.train.what
+    if what in {"coefficients", "layerwise"} and student.operator != OF_COEFFICIENTS:
+        raise RecipeError(
+            f"train.what: {what} of a merge by {student.operator}; allowed: of one by "
+            f"{OF_COEFFICIENTS}; take lora or full"
+        )
+    settings.check_live_fusion(len(teachers))

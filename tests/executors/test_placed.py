@@ -1,0 +1,58 @@
+"""Promise: a long piece of work that is interrupted saves itself before the process ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from evomerge.errors import RunError
+from evomerge.executors.placed import run_here
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from evomerge.executors.placed import run_here
+
+def work(report, stop):
+    print("begun", flush=True)
+    while not stop():
+        time.sleep(0.01)
+    time.sleep(1)
+    Path(sys.argv[1]).write_text("saved")
+
+run_here(work, print)
+"""
+
+
+def test_an_interrupt_waits_until_the_work_has_saved_itself(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, tmp_path / "file"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert (tmp_path / "file").read_text() == "saved"
+
+
+def test_what_the_work_raises_or_returns_reaches_the_caller() -> None:
+    def fail(report: object, stop: Callable[[], bool]) -> None:
+        raise RunError("no")
+
+    with pytest.raises(RunError, match="no"):
+        run_here(fail, print)
+    assert run_here(lambda _, stop: stop(), print) is False

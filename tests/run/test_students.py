@@ -1,0 +1,61 @@
+"""Promise: what a refinement cannot do is found before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evomerge.errors import RecipeError
+from evomerge.recipe.merge import MergeRecipe, Source
+from evomerge.recipe.refine import Refinement, Teacher
+from evomerge.run.students import check_refinement, training_folder
+
+TEACHERS = (Teacher(model="one"), Teacher(model="two"))
+STUDENT = MergeRecipe(base="base", sources=(Source(model="one"),), operator="linear")
+
+
+def refinement(**given: Any) -> Refinement:
+    return Refinement.model_validate({"data": {"path": "texts.jsonl"}, **given})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mode": "pairwise", "operator": "nosuch"}, "operator: nosuch of the students: operator"),
+        ({"mode": "pairwise", "operator": "slerp"}, "operator: slerp of the students: "),
+        ({"train": {"what": "coefficients"}}, "train.what: coefficients of a merge by linear; al"),
+        ({"train": {"what": "layerwise"}}, "of one by task_arithmetic; take lora or full"),
+        (
+            {"cache": None, "loss": {"kind": "kl"}, "fuse": "sum"},
+            "fuse: sum of 2 teachers beside the student; allowed: ",
+        ),
+    ],
+)
+def test_a_refinement_that_cannot_end_does_not_begin(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        check_refinement(refinement(**settings), STUDENT, TEACHERS)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"mode": "pairwise"}, {"cache": None, "loss": {"kind": "kl"}, "fuse": "dynamic"}],
+)
+def test_a_refinement_that_can_be_done_is_not_refused(settings: dict[str, Any]) -> None:
+    check_refinement(refinement(**settings), STUDENT, TEACHERS)
+
+
+def test_students_settings_and_names_that_differ_have_folders_that_differ() -> None:
+    parent, plain = Path("/run/refined"), refinement()
+    folders = {
+        training_folder(parent, name, student, settings)
+        for name in ("refined by a b", "refined by a-b", "refined by ../../evil")
+        for student in ("one", "two")
+        for settings in (plain, refinement(train={"rate": 0.1}))
+    }
+    assert len(folders) == 12
+    assert {str(Path(each).resolve().parent) for each in folders} == {"/run/refined"}
