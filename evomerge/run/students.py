@@ -76,8 +76,9 @@ def check_refinement(
             student has, or teachers cannot be fused.
     """
     if settings.mode == "pairwise":
+        merged = merge_students(student, settings.operator, [student] * len(teachers))
         try:
-            check_own_operator(merge_students(student, settings.operator, [student] * len(teachers)))
+            check_own_operator(merged)
         except RecipeError as error:
             raise RecipeError(f"operator: {settings.operator} of the students: {error}") from error
     what = settings.train.what
