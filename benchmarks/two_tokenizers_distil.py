@@ -2,7 +2,8 @@
 
 After `python benchmarks/two_tokenizers.py`, which writes teacher and texts: the student is trained
 on the same tokens by each way of `WAYS`, and the bits per byte of the paragraphs held out are
-compared with those of the training on texts alone, by a bootstrap over paragraphs. What is trained
+compared with those of the training on texts alone, by a bootstrap over paragraphs. With
+`--validation` each way ends with the weights of its least loss on texts set aside. What is trained
 is kept under `--root`, so that a run that was cut off goes on where it was.
 """
 
@@ -69,7 +70,7 @@ def student_of(folder: Path) -> MergeRecipe:
 def train(options: argparse.Namespace, texts: Path, way: str, seed: int) -> Distillation:
     """One student to be trained."""
     settings = {
-        "data": {"path": str(texts), "max_tokens": 256, "validation": 0.0},
+        "data": {"path": str(texts), "max_tokens": 256, "validation": options.validation},
         "cache": {"k": 10 if way == "fusellm" else 64},
         "train": {
             "rank": 16,
@@ -77,7 +78,7 @@ def train(options: argparse.Namespace, texts: Path, way: str, seed: int) -> Dist
             "epochs": options.epochs,
             "batch_tokens": 256,
             "pass_tokens": 256,
-            "checkpoints": 1,
+            "checkpoints": 2 * options.epochs if options.validation else 1,
             "seed": seed,
         },
     }
@@ -87,7 +88,11 @@ def train(options: argparse.Namespace, texts: Path, way: str, seed: int) -> Dist
         student=student_of(options.student.resolve()),
         teachers=() if WAYS[way] is None else (teacher,),
         settings=Refinement.model_validate(settings | (WAYS[way] or {})),
-        folder=str(options.root / "students" / f"{texts.stem}-{options.epochs}-{name}-{seed}"),
+        folder=str(
+            options.root
+            / "students"
+            / f"{texts.stem}-{options.epochs}-{options.validation:g}-{name}-{seed}"
+        ),
         device="cpu",
         dtype="float32",
         threads=1,
@@ -128,6 +133,9 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=30)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument(
+        "--validation", type=float, default=0.0, help="share of the texts that chooses the weights"
+    )
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
     options = parser.parse_args()
