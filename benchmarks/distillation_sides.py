@@ -10,7 +10,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback
 
 from evomerge.operators.randomness import generator
-from evomerge.recipe.refine import DistillationLoss, Training
+from evomerge.recipe.distillation import DistillationLoss
+from evomerge.recipe.refine import Training
 from evomerge.refinement.build import build
 from evomerge.refinement.cache_key import CacheKey
 from evomerge.refinement.heads import head_of, last_hidden_states

@@ -36,8 +36,9 @@ from evomerge.live_model import load_model, named_weights
 from evomerge.merging.resident import ResidentWeights
 from evomerge.merging.sources import SourceLibrary
 from evomerge.operators.randomness import generator
+from evomerge.recipe.distillation import Teacher
 from evomerge.recipe.merge import MergeRecipe, Source
-from evomerge.recipe.refine import Refinement, Teacher
+from evomerge.recipe.refine import Refinement
 from evomerge.refinement.distil import distil
 from evomerge.refinement.distillation import Distillation
 

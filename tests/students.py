@@ -17,7 +17,7 @@ from evomerge.recipe.refine import Refinement
 from evomerge.refinement.distillation import Distillation
 
 if TYPE_CHECKING:
-    from evomerge.recipe.refine import Teacher
+    from evomerge.recipe.distillation import Teacher
 
 
 def merge_of(family: Path) -> MergeRecipe:

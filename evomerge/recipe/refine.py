@@ -2,102 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import model_validator
 
 from evomerge.checkpoints import resolve_reference
 from evomerge.errors import RecipeError
-from evomerge.recipe.merge import Name
+from evomerge.recipe.distillation import (
+    ALIGNED_BY,
+    IN_STUDENTS_TOKENS,
+    LIVE,
+    Alignment,
+    DistillationLoss,
+    Rate,
+    Share,
+    TeacherCacheSettings,
+    Teachers,
+)
 from evomerge.recipe.paths import absolute
 from evomerge.recipe.presets import PresetName, with_preset
-from evomerge.recipe.schema import Flag, Natural, Number, Positive, Strict, Text
+from evomerge.recipe.schema import Flag, Natural, Positive, Strict, Text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from typing_extensions import Self
 
-Share = Annotated[Number, Field(ge=0, lt=1)]
-Weight = Annotated[Number, Field(ge=0)]
-Rate = Annotated[Number, Field(gt=0)]
-
 Fusion = Literal[
     "by_domain", "min_ce", "avg_ce", "ce_weighted", "avg_logits", "avg_probs", "sum", "dynamic"
-]
-
-LossName = Literal[
-    "top_k_kl",
-    "sampled_kl",
-    "kl",
-    "reverse_kl",
-    "jsd",
-    "uld",
-    "standardised_uld",
-    "alm",
-    "span_hybrid",
-]
-
-AlignmentKind = Literal["prefixes", "spans", "edit_distance", "statistics", "exact", "position"]
-
-LIVE = frozenset({"kl", "reverse_kl", "jsd"})
-"""Losses that need all that a teacher predicts, which is too much to be kept."""
-
-IN_STUDENTS_TOKENS = frozenset({"top_k_kl", "sampled_kl"})
-"""Losses that need rows in the student's vocabulary, and can average several teachers'."""
-
-ALIGNED_BY: dict[str, frozenset[AlignmentKind]] = {
-    "uld": frozenset({"position", "spans"}),
-    "standardised_uld": frozenset({"position", "spans"}),
-    "alm": frozenset({"spans"}),
-    "span_hybrid": frozenset({"spans"}),
-}
-"""How tokens find their partners for losses that compare predictions of any vocabularies."""
-
-
-class Teacher(Strict):
-    """A model that the student learns from.
-
-    Attributes:
-        model: Folder, Hub id (`org/name@revision`) or adapter on top of one (`base+adapter`).
-        name: Short name in tables; taken from the model's path when absent.
-        domains: The domains of the texts that it teaches when teachers are fused `by_domain`; its
-            own name when absent.
-    """
-
-    model: Text
-    name: Name | None = None
-    domains: tuple[Text, ...] = ()
-
-    @property
-    def label(self) -> str:
-        """Its name, else the last part of its model's path."""
-        return self.name or self.model.rstrip("/").rpartition("+")[2].rpartition("/")[2]
-
-
-def _teacher_from_text(value: Any) -> Any:
-    return {"model": value} if isinstance(value, str) else value
-
-
-def _with_unique_names(teachers: tuple[Teacher, ...] | None) -> tuple[Teacher, ...] | None:
-    labels = [teacher.label for teacher in teachers or ()]
-    repeated = sorted({label for label in labels if labels.count(label) > 1})
-    if repeated:
-        raise ValueError(f"two teachers are called {repeated[0]!r}; give each a 'name'")
-    if teachers == ():
-        raise ValueError("names no teacher; leave it out for the sources of the search")
-    return teachers
-
-
-Teachers = Annotated[
-    tuple[
-        Annotated[
-            Teacher, BeforeValidator(_teacher_from_text, json_schema_input_type=str | Teacher)
-        ],
-        ...,
-    ]
-    | None,
-    AfterValidator(_with_unique_names),
 ]
 
 
@@ -115,83 +47,6 @@ class RefineData(Strict):
     path: Text
     max_tokens: Positive = 512
     validation: Share = 0.1
-
-
-class TeacherCacheSettings(Strict):
-    """What is written down of the teachers' predictions.
-
-    Attributes:
-        kind: `topk`, the likeliest tokens with the mass of all others, or `sampled`, tokens drawn
-            from the prediction, which is the smallest that is unbiased.
-        k: Number of tokens at each position, or of draws.
-        folder: Where it is kept, relative to the recipe; the cache of evomerge when absent.
-    """
-
-    kind: Literal["topk", "sampled"] = "topk"
-    k: Positive = 64
-    folder: Text | None = None
-
-
-class DistillationLoss(Strict):
-    """What the student's mistakes are measured by.
-
-    Attributes:
-        kind: The distance from a teacher's prediction.
-        distillation: Its weight.
-        cross_entropy: The weight of the cross entropy of the texts themselves.
-        tail: What becomes of the tokens that the cache has not: `ghost`, one bucket for all;
-            `renormalised`, the kept ones sum to one; `zero`, they are left out.
-        temperature: Predictions are compared at this temperature; when absent 1, and for `alm`
-            100, as its authors do.
-        beta: Of `jsd`: 0 is the forward and 1 the reverse divergence; of `span_hybrid`, between
-            the two.
-        top: Of `standardised_uld`: number of tokens compared.
-        standardise: Of `standardised_uld`: over the whole vocabulary, or over the tokens compared.
-    """
-
-    kind: LossName = "top_k_kl"
-    distillation: Weight = 0.9
-    cross_entropy: Weight = 0.1
-    tail: Literal["ghost", "renormalised", "zero"] = "ghost"
-    temperature: Rate | None = None
-    beta: Annotated[Number, Field(ge=0, le=1)] = 0.5
-    top: Positive = 10
-    standardise: Literal["vocabulary", "kept"] = "vocabulary"
-
-    @model_validator(mode="after")
-    def _learns_something(self) -> Self:
-        if self.distillation + self.cross_entropy == 0:
-            raise ValueError("both weights are 0, so that nothing is learned")
-        if self.kind == "standardised_uld" and self.standardise == "kept" and self.top < 3:
-            raise ValueError("top: two standardised numbers are always alike; give 3 or more")
-        if self.kind == "span_hybrid" and self.beta in {0, 1}:
-            raise ValueError(f"beta: {self.beta:g} with span_hybrid; allowed: between 0 and 1")
-        return self
-
-    @model_validator(mode="after")
-    def _temperature_can_be_changed(self) -> Self:
-        able = {*LIVE, "alm"} | ({"top_k_kl"} if self.tail == "renormalised" else set())
-        if self.temperature not in {None, 1} and self.kind not in able:
-            raise ValueError(
-                f"temperature: {self.temperature:g} with {self.kind}: what a cache has left out "
-                "is not known at another temperature; allowed: 1, or alm, top_k_kl with tail: "
-                "renormalised, and kl, reverse_kl or jsd with cache: null"
-            )
-        return self
-
-
-class Alignment(Strict):
-    """How teachers with another tokenizer are read.
-
-    Attributes:
-        kind: `prefixes`, the teacher's tokens split into the student's; `spans` of equal bytes;
-            `edit_distance` of tokens as FuseLLM, `statistics` of how tokens meet as FuseChat,
-            `exact` tokens only, or `position`, by number.
-        coverage: Least share of the texts' bytes that must find a partner.
-    """
-
-    kind: AlignmentKind = "spans"
-    coverage: Share = 0.2
 
 
 class Training(Strict):

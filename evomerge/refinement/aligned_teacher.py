@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from evomerge.recipe.refine import AlignmentKind, LossName
+    from evomerge.recipe.distillation import AlignmentKind, LossName
     from evomerge.refinement.alignment.texts import Pair, Reader
     from evomerge.refinement.predictions import TopK
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from evomerge.checkpoints import Checkpoint
     from evomerge.merging.sources import SourceLibrary
-    from evomerge.recipe.refine import Teacher, TeacherCacheSettings
+    from evomerge.recipe.distillation import Teacher, TeacherCacheSettings
     from evomerge.refinement.alignment.same import Relation
     from evomerge.refinement.cache import TeacherCache
     from evomerge.refinement.data import Example

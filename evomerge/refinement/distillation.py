@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from evomerge.recipe.distillation import Teacher
     from evomerge.recipe.merge import MergeRecipe
-    from evomerge.recipe.refine import Refinement, Teacher
+    from evomerge.recipe.refine import Refinement
 
 
 class Report(Protocol):

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from evomerge.merging.sources import SourceLibrary
-    from evomerge.recipe.refine import Fusion, Teacher
+    from evomerge.recipe.distillation import Teacher
+    from evomerge.recipe.refine import Fusion
     from evomerge.refinement.cached_teacher import CachedTeacher, Corpus
     from evomerge.refinement.distillation import Distillation, Report
     from evomerge.refinement.sequences import Sequence

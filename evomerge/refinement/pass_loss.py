@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from evomerge.recipe.refine import IN_STUDENTS_TOKENS
+from evomerge.recipe.distillation import IN_STUDENTS_TOKENS
 from evomerge.refinement.alignment.vocabulary_map import UNMATCHED
 from evomerge.refinement.losses.cross_entropy import CrossEntropy
 from evomerge.refinement.losses.divergence import divergence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from evomerge.recipe.refine import DistillationLoss
+    from evomerge.recipe.distillation import DistillationLoss
     from evomerge.refinement.losses.divergence import LogitsOf
     from evomerge.refinement.losses.rows import RowLoss
     from evomerge.refinement.losses.sorted_distance import ProbsOf

@@ -24,7 +24,7 @@ from evomerge.store.database import RunStore
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evomerge.recipe.refine import Teacher
+    from evomerge.recipe.distillation import Teacher
     from evomerge.recipe.search import SearchRecipe
     from evomerge.refinement.estimate import Estimate
     from evomerge.run.loop import Progress

@@ -14,8 +14,8 @@ from evomerge.errors import RecipeError
 from evomerge.executors.placed import run_here
 from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.absolute import with_absolute_paths
+from evomerge.recipe.distillation import Teacher
 from evomerge.recipe.merge import MergeRecipe, Source
-from evomerge.recipe.refine import Teacher
 from evomerge.refinement.distil import Distilled, distil
 from evomerge.refinement.distillation import Distillation
 from evomerge.reporting.model_card import refined_card

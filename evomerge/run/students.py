@@ -9,8 +9,8 @@ from blake3 import blake3
 from evomerge.cache import as_file_name
 from evomerge.errors import RecipeError
 from evomerge.recipe.check import check_own_operator
+from evomerge.recipe.distillation import Teacher
 from evomerge.recipe.merge import MergeRecipe, Source
-from evomerge.recipe.refine import Teacher
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ from vocabulary_family import build_model, byte_level
 from evomerge.errors import CompatibilityError, OutputError, RecipeError, RunError
 from evomerge.live_model import load_model, named_weights
 from evomerge.merging.sources import SourceLibrary
-from evomerge.recipe.refine import Teacher
+from evomerge.recipe.distillation import Teacher
 from evomerge.refinement import cached_teacher
 from evomerge.refinement.alignment.same import Relation
 from evomerge.refinement.cached_teacher import Corpus, TeacherOpener

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from students import distillation, never, quiet, tensors
 
 from evomerge.errors import EvaluationError, RecipeError
-from evomerge.recipe.refine import Teacher
+from evomerge.recipe.distillation import Teacher
 from evomerge.refinement.distil import distil
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from students import distillation, never, quiet
 from vocabulary_family import build_model, byte_level
 
 from evomerge.errors import CompatibilityError, RecipeError
-from evomerge.recipe.refine import Teacher
+from evomerge.recipe.distillation import Teacher
 from evomerge.refinement.distil import distil
 
 if TYPE_CHECKING:

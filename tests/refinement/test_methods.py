@@ -9,7 +9,7 @@ import torch
 from students import StopAfter, distillation, never, quiet, tensors
 
 from evomerge.errors import RecipeError, RunError
-from evomerge.recipe.refine import Teacher
+from evomerge.recipe.distillation import Teacher
 from evomerge.refinement.distil import distil
 
 if TYPE_CHECKING:

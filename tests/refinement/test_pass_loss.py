@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.recipe.refine import DistillationLoss
+from evomerge.recipe.distillation import DistillationLoss
 from evomerge.refinement.alignment.vocabulary_map import UNMATCHED
 from evomerge.refinement.chunked import row_losses
 from evomerge.refinement.heads import Head

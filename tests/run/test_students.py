@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from evomerge.errors import RecipeError
+from evomerge.recipe.distillation import Teacher
 from evomerge.recipe.merge import MergeRecipe, Source
-from evomerge.recipe.refine import Refinement, Teacher
+from evomerge.recipe.refine import Refinement
 from evomerge.run.students import check_refinement, training_folder
 
 TEACHERS = (Teacher(model="one"), Teacher(model="two"))
