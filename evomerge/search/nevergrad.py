@@ -105,7 +105,10 @@ def _build(name: str, settings: StrategySettings) -> Any:
 
     step = settings.step or default_step(settings.dimension)
     dimension = max(settings.dimension, LEAST_DIMENSION)
+    # Checking the bounds, it draws a seed from the global generator, which is the caller's.
+    callers = np.random.get_state()  # noqa: NPY002 (the global one is meant)
     space = ng.p.Array(shape=(dimension,), lower=0.0, upper=1.0)
+    np.random.set_state(callers)  # noqa: NPY002
     if settings.centre is not None:
         idle = [0.5] * (dimension - settings.dimension)
         space.value = np.array([*settings.centre, *idle])
