@@ -72,6 +72,11 @@ class Document:
             path = path[:-1]
         return f"{self.name}:{self.lines[path]}" if path in self.lines else self.name
 
+    def under(self, key: str) -> Document:
+        """What stands under a key of the top, as a document of its own."""
+        lines = {path[1:]: line for path, line in self.lines.items() if path[:1] == (key,)}
+        return Document(self.data[key], lines, self.name)
+
 
 def parse(text: str, name: str) -> Document:
     """Parse one YAML document.

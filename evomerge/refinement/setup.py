@@ -11,6 +11,7 @@ from evomerge.merging.resident import ResidentWeights
 from evomerge.refinement.cached_teacher import Corpus
 from evomerge.refinement.data import Examples, read_examples, validation_part
 from evomerge.refinement.ensemble import Ensemble, domains_of, open_ensemble
+from evomerge.refinement.layers import layers_to_train
 from evomerge.refinement.live_teachers import open_live_teachers
 from evomerge.refinement.packing import keeps_apart
 from evomerge.refinement.pass_loss import loss_of
@@ -116,6 +117,8 @@ def set_up(
     check_window(model, read.sequences)
     weights = named_weights(model, base.headers)
     ResidentWeights(weights, library).merge(work.student)
+    if work.settings.train.layers is not None:
+        layers_to_train(work, library, weights)  # a mistake shows before teachers are asked
     corpus = Corpus(examples=examples.examples, sequences=read.sequences, tokenizer=tokenizer)
     ensemble = open_ensemble(work, library, corpus, report, (model, weights))
     return TrainingSetup(

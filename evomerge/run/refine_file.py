@@ -78,10 +78,17 @@ def refined_recipe(run: Path, file: Path | None, overrides: Sequence[str]) -> Se
 def read_refinement(file: Path, overrides: Sequence[str]) -> Refinement:
     """Read how to refine from a file; the paths that are returned are absolute.
 
+    Args:
+        file: Has what a search recipe has under `refine`, or is such a recipe, of which only that
+            block counts.
+        overrides: `path.to.key=value` texts; paths begin in the block.
+
     Raises:
         RecipeError: It is wrong.
     """
     document = yaml.parse(read_text(file), str(file))
+    if isinstance(document.data, dict) and "refine" in document.data:
+        document = document.under("refine")
     return validate(Refinement, document, overrides).under(file.resolve().parent)
 
 

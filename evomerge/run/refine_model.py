@@ -112,11 +112,21 @@ def student_of(student: str) -> MergeRecipe:
         read = read_file(file)
         with naming(file):
             check_models(read)
+            _check_layers(read.recipe)
         return with_absolute_paths(read.recipe, read.library.root)
     reference = resolve_reference(student, root=Path.cwd())
     checkpoint = SourceLibrary(Path("/")).model(reference)
     base = checkpoint.base.reference if isinstance(checkpoint, AdaptedModel) else reference
     return MergeRecipe(base=base, sources=(Source(model=reference),), operator="linear")
+
+
+def _check_layers(recipe: MergeRecipe) -> None:
+    for part in ("stack", "tokenizer"):
+        if getattr(recipe, part) is not None:
+            raise RecipeError(
+                f"{part}: a merge with one is not trained as it is; write it with evomerge merge, "
+                "and refine that model"
+            )
 
 
 def estimate_model(student: str, file: Path, overrides: Sequence[str]) -> list[str]:

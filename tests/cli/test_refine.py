@@ -249,6 +249,30 @@ def test_the_merge_of_a_file_learns_from_its_sources(family: Path, tmp_path: Pat
     assert any(line.startswith("one: ") for line in lines)
 
 
+def test_of_a_search_recipe_its_refine_block_counts(family: Path, tmp_path: Path) -> None:
+    write_texts(tmp_path / "texts.jsonl")
+    file = tmp_path / "search.yaml"
+    block = [f"  {line}" for line in f"{REFINEMENT}\nteachers: [{family}/one]".splitlines()]
+    file.write_text("\n".join(["base: elsewhere", "refine:", *block]))
+    result = run_cli("refine", family / "two", "--recipe", file, "--out", tmp_path / "out")
+    assert result.code == 0, result.err
+    file.write_text(file.read_text() + "\n  losss: {}")
+    result = run_cli("refine", family / "two", "--recipe", file, "--out", tmp_path / "other")
+    assert f"{file}:{len(block) + 3}: losss: unknown key; did you mean 'loss'?" in result.err
+
+
+def test_a_merge_of_other_layers_is_to_be_written_first(family: Path, tmp_path: Path) -> None:
+    merge = tmp_path / "merge.yaml"
+    merge.write_text(
+        "merge_method: passthrough\ndtype: float32\nslices:\n"
+        + f"- sources: [{{model: {family}/one, layer_range: [0, 2]}}]\n" * 2
+    )
+    file = write_refinement(tmp_path, f"teachers: [{family}/one]\n")
+    result = run_cli("refine", merge, "--recipe", file, "--out", tmp_path / "out")
+    assert result.code == 2
+    assert f"{merge}: stack: a merge with one is not trained as it is; write it" in result.err
+
+
 @pytest.mark.parametrize(
     ("teachers", "message"),
     [

@@ -63,10 +63,15 @@ def test_a_text_without_a_teacher_is_refused(family: Path, tmp_path: Path) -> No
         distil(work, quiet, never)
 
 
-def test_layers_that_the_student_has_not_are_refused(family: Path, tmp_path: Path) -> None:
-    work = distillation(family, tmp_path / "student", train={"layers": [5, 9]})
+def test_layers_that_the_student_has_not_are_refused_before_a_teacher_is_asked(
+    family: Path, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+    one = teachers(family, "one")
+    work = distillation(family, tmp_path / "student", one, train={"layers": [5, 9]})
     with pytest.raises(RecipeError, match=r"\[5, 9\] holds no layer of the student.* 0 to 1;"):
-        distil(work, quiet, never)
+        distil(work, lambda what, *_: asked.append(what), never)
+    assert not asked
 
 
 def test_a_teacher_that_predicts_nan_is_named(family: Path, tmp_path: Path) -> None:
