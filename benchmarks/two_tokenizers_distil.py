@@ -39,6 +39,12 @@ WAYS: dict[str, dict[str, Any] | None] = {
         "alignment": {"kind": "prefixes"},
         "loss": {"distillation": 0.1, "cross_entropy": 0.9},
     },
+    "prefixes, tail by text": {"alignment": {"kind": "prefixes"}, "loss": {"tail": "text"}},
+    "prefixes, half, tail by text": {
+        "alignment": {"kind": "prefixes"},
+        "loss": {"distillation": 0.5, "cross_entropy": 0.5, "tail": "text"},
+    },
+    "spans, tail by text": {"loss": {"tail": "text"}},
     "fusellm": {"preset": "fusellm"},
     "infifusion": {"preset": "infifusion"},
     "alm": {"loss": {"kind": "alm"}},

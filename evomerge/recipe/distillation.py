@@ -114,7 +114,8 @@ class DistillationLoss(Strict):
         distillation: Its weight.
         cross_entropy: The weight of the cross entropy of the texts themselves.
         tail: What becomes of the tokens that the cache has not: `ghost`, one bucket for all;
-            `renormalised`, the kept ones sum to one; `zero`, they are left out.
+            `renormalised`, the kept ones sum to one; `zero`, they are left out; `text`, the kept
+            ones sum to one where the text's token is among them, elsewhere it is learned itself.
         temperature: Predictions are compared at this temperature; when absent 1, and for `alm`
             100, as its authors do.
         beta: Of `jsd`: 0 is the forward and 1 the reverse divergence; of `span_hybrid`, between
@@ -126,7 +127,7 @@ class DistillationLoss(Strict):
     kind: LossName = "top_k_kl"
     distillation: Weight = 0.9
     cross_entropy: Weight = 0.1
-    tail: Literal["ghost", "renormalised", "zero"] = "ghost"
+    tail: Literal["ghost", "renormalised", "zero", "text"] = "ghost"
     temperature: Rate | None = None
     beta: Annotated[Number, Field(ge=0, le=1)] = 0.5
     top: Positive = 10

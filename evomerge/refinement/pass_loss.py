@@ -98,16 +98,28 @@ def _distilled(
         return weight * temperature, matching
     if matched is not None:
         return weight, _merged_spans(targets, labels, matched)
-    loss = _of_rows(settings, targets.rows)
-    if targets.covered.all():
+    loss, covered = _of_rows(settings, targets.rows), targets.covered
+    if settings.kind == "top_k_kl" and settings.tail == "text":
+        covered = covered & _keep(targets.rows, labels)
+    if covered.all():
         return weight, loss
-    known = Masked(loss, targets.covered)
+    known = Masked(loss, covered)
     if settings.kind not in IN_STUDENTS_TOKENS:
         return weight, known
     # A token without a partner is learned as if the teacher were certain of it: with the weight
     # of the cross entropy alone it would hardly be learned.
-    certain = Masked(CrossEntropy(labels), ~targets.covered)
+    certain = Masked(CrossEntropy(labels), ~covered)
     return weight, Weighted([(1.0, known), (1.0, certain)])
+
+
+def _keep(rows: TopK, labels: Tensor) -> Tensor:
+    """Which rows have kept the text's own token; shape `(n,)`.
+
+    Where the others learn that token, and these learn from what is kept as if it were all, the
+    gradient is that of the full divergence in the mean over texts that are as the teacher predicts
+    them: a token of the tail comes up as often as the teacher expects it.
+    """
+    return ((rows.ids == labels[:, None]) & rows.log_probs.isfinite()).any(dim=1)
 
 
 def _of_rows(settings: DistillationLoss, rows: TopK) -> RowLoss:
@@ -122,7 +134,7 @@ def _of_rows(settings: DistillationLoss, rows: TopK) -> RowLoss:
         # All that is left out stays left out: the kept tokens sum to one at any temperature.
         cooler = replace(rows, log_probs=rows.log_probs / temperature)
         return Tempered(TopKDivergence(cooler, settings.tail), temperature)
-    return TopKDivergence(rows, settings.tail)
+    return TopKDivergence(rows, "renormalised" if settings.tail == "text" else settings.tail)
 
 
 def standardised_rows(rows: TopK, settings: DistillationLoss) -> ProbsOf:

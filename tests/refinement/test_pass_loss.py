@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from evomerge.recipe.distillation import DistillationLoss
 from evomerge.refinement.alignment.vocabulary_map import UNMATCHED
-from evomerge.refinement.chunked import row_losses
+from evomerge.refinement.chunked import chunked_loss, row_losses
 from evomerge.refinement.heads import Head
 from evomerge.refinement.kept import top_k
 from evomerge.refinement.losses.sorted_distance import standardised_targets
@@ -70,6 +70,21 @@ def test_what_was_written_down_is_enough_to_standardise(seed: int, kept: int, ov
     found = standardised_rows(targets_of(logits, labels, kept).rows, settings)(slice(0, 3))
     expected = standardised_targets(logits, 4, settings.standardise)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@given(seed=st.integers(0, 99), kept=st.integers(1, VOCABULARY - 1))
+def test_a_tail_learned_from_texts_has_the_gradient_of_the_full_divergence_in_the_mean(
+    seed: int, kept: int
+) -> None:
+    teacher = logits_of(1, seed).expand(VOCABULARY, -1)
+    student = logits_of(1, seed + 100).repeat(VOCABULARY, 1).requires_grad_()
+    every_label, expected = torch.arange(VOCABULARY), teacher[0].softmax(0)
+    targets, settings = targets_of(teacher, every_label, kept), only("top_k_kl", tail="text")
+    loss = loss_of(settings, [ALL])({"labels": every_label} | as_tensors(targets))
+    chunked_loss(student, HEAD, loss, expected).backward()
+    assert student.grad is not None
+    full = student.detach()[0].softmax(0) - expected
+    torch.testing.assert_close(student.grad.sum(0), full, atol=1e-5, rtol=1e-5)
 
 
 def half_covered(logits: torch.Tensor, labels: torch.Tensor) -> Targets:
