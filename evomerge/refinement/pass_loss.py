@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from evomerge.refinement.losses.divergence import LogitsOf
     from evomerge.refinement.losses.rows import RowLoss
     from evomerge.refinement.losses.sorted_distance import ProbsOf
+    from evomerge.refinement.losses.top_k import Tail
     from evomerge.refinement.predictions import TopK
     from evomerge.refinement.student import MakeLoss
     from evomerge.refinement.targets import Targets
@@ -130,11 +131,12 @@ def _of_rows(settings: DistillationLoss, rows: TopK) -> RowLoss:
         return standardised_uld(targets, settings.top, settings.standardise)
     if settings.kind == "sampled_kl":
         return TopKDivergence(rows, "zero")
+    tail: Tail = "renormalised" if settings.tail == "text" else settings.tail
     if (temperature := settings.temperature or 1.0) != 1:
         # All that is left out stays left out: the kept tokens sum to one at any temperature.
         cooler = replace(rows, log_probs=rows.log_probs / temperature)
-        return Tempered(TopKDivergence(cooler, settings.tail), temperature)
-    return TopKDivergence(rows, "renormalised" if settings.tail == "text" else settings.tail)
+        return Tempered(TopKDivergence(cooler, tail), temperature)
+    return TopKDivergence(rows, tail)
 
 
 def standardised_rows(rows: TopK, settings: DistillationLoss) -> ProbsOf:
