@@ -12,19 +12,19 @@ from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback
 from evomerge.operators.randomness import generator
 from evomerge.recipe.distillation import DistillationLoss
 from evomerge.recipe.refine import Training
-from evomerge.refinement.build import build
-from evomerge.refinement.cache_key import CacheKey
-from evomerge.refinement.heads import head_of, last_hidden_states
-from evomerge.refinement.live_teachers import logits_of
+from evomerge.refinement.cache.key import CacheKey
 from evomerge.refinement.losses.divergence import divergence
-from evomerge.refinement.low_rank import attach
-from evomerge.refinement.pass_loss import TargetVocabulary, loss_of
-from evomerge.refinement.passes import Passes, plan_passes
-from evomerge.refinement.sequences import Sequence
-from evomerge.refinement.student import Student
-from evomerge.refinement.targets import fully_covered
-from evomerge.refinement.teacher import Target
-from evomerge.refinement.trainer import RefineTrainer, arguments_of
+from evomerge.refinement.losses.heads import head_of, last_hidden_states
+from evomerge.refinement.predictions.kept import Kept
+from evomerge.refinement.predictions.targets import TargetVocabulary, fully_covered
+from evomerge.refinement.teachers.build import build
+from evomerge.refinement.teachers.live import logits_of
+from evomerge.refinement.texts.sequences import Sequence
+from evomerge.refinement.training.low_rank import attach
+from evomerge.refinement.training.pass_loss import loss_of
+from evomerge.refinement.training.passes import Passes, plan_passes
+from evomerge.refinement.training.student import Student
+from evomerge.refinement.training.trainer import RefineTrainer, arguments_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import Trainer
 
-    from evomerge.refinement.cache import TeacherCache
+    from evomerge.refinement.cache.teacher_cache import TeacherCache
 
 VOCABULARIES = {"tiny": 32_000, "wide": 151_936}
 LENGTH, WIDTH, LAYERS, INNER = 128, 256, 4, 704
@@ -143,7 +143,7 @@ class LiveStudent(Student):
 
 def cache_of(case: Case, folder: Path, load: Callable[[], Any]) -> TeacherCache:
     """What the teacher predicts, from a cache that is built if it is not there."""
-    target = Target(vocabulary=VOCABULARIES[case.model])
+    target = Kept(vocabulary=VOCABULARIES[case.model])
     key = CacheKey(
         teacher="", tokenizer="", template="", data="", precision="float32", target=target
     )

@@ -11,8 +11,8 @@ from transformers import PreTrainedTokenizerFast
 
 from evomerge.refinement.alignment.texts import Placed, Reader, place
 from evomerge.refinement.alignment.vocabulary import loaded_vocabulary
-from evomerge.refinement.data import Example
-from evomerge.refinement.sequences import make_sequences
+from evomerge.refinement.texts.examples import Example
+from evomerge.refinement.texts.sequences import make_sequences
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

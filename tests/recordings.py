@@ -9,21 +9,21 @@ import torch
 
 from evomerge.checkpoints import open_checkpoint
 from evomerge.live_model import load_checkpoint
-from evomerge.refinement.build import build
-from evomerge.refinement.cache_key import CacheKey, cache_key
-from evomerge.refinement.data import Content, Example
-from evomerge.refinement.sequences import Sequence, make_sequences
-from evomerge.refinement.teacher import Target
+from evomerge.refinement.cache.key import CacheKey, cache_key
+from evomerge.refinement.predictions.kept import Kept
+from evomerge.refinement.teachers.build import build
+from evomerge.refinement.texts.examples import Content, Example
+from evomerge.refinement.texts.sequences import Sequence, make_sequences
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from evomerge.refinement.cache import TeacherCache
+    from evomerge.refinement.cache.teacher_cache import TeacherCache
 
 VOCABULARY = 257
-TOP = Target(vocabulary=VOCABULARY, k=8)
-SAMPLED = Target(vocabulary=VOCABULARY, kind="sampled", k=20)
+TOP = Kept(vocabulary=VOCABULARY, k=8)
+SAMPLED = Kept(vocabulary=VOCABULARY, kind="sampled", k=20)
 
 
 @dataclass
@@ -43,12 +43,12 @@ class Recording:
         return build(folder, **usual | settings)
 
 
-def recording(family: Path, contents: Iterable[Content], target: Target = TOP) -> Recording:
+def recording(family: Path, contents: Iterable[Content], kept: Kept = TOP) -> Recording:
     checkpoint = open_checkpoint("one", root=family)
     model, tokenizer = load_checkpoint(checkpoint, torch.float32, torch.device("cpu"))
     examples = [Example(content=content) for content in contents]
     sequences = make_sequences(examples, tokenizer, 64).sequences
-    key = cache_key(checkpoint, sequences, target, precision="float32")
+    key = cache_key(checkpoint, sequences, kept, precision="float32")
     return Recording(model=model, sequences=sequences, key=key)
 
 

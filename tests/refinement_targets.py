@@ -14,7 +14,7 @@ from evomerge.refinement.losses.merged_spans import Matched, MergedSpans
 from evomerge.refinement.losses.rows import Masked, Tempered, Weighted
 from evomerge.refinement.losses.sorted_distance import ULD, standardised_targets, standardised_uld
 from evomerge.refinement.losses.top_k import TopKDivergence
-from evomerge.refinement.predictions import TopK
+from evomerge.refinement.predictions.top_k import TopK
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,8 +21,8 @@ from evomerge.memory import freed_memory_kept
 from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.lineage import ancestry, as_document
 from evomerge.recipe.merge import MergeRecipe
-from evomerge.refinement.methods import METHODS
-from evomerge.refinement.setup import CHECKPOINTS, set_up
+from evomerge.refinement.training.methods import METHODS
+from evomerge.refinement.training.setup import CHECKPOINTS, set_up
 from evomerge.sensitivity.provider import Calibrator
 
 if TYPE_CHECKING:

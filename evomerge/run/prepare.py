@@ -23,7 +23,7 @@ from evomerge.live_model import choose_device
 from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.paths import absolute
-from evomerge.refinement.data import in_words, read_examples
+from evomerge.refinement.texts.examples import in_words, read_examples
 from evomerge.run.leakage import refuse_items
 from evomerge.run.scoring import (
     Contents,

@@ -12,10 +12,10 @@ from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe import yaml
 from evomerge.recipe.load import read_text, validate
 from evomerge.recipe.refine import Refinement
-from evomerge.refinement.data import read_examples
-from evomerge.refinement.estimate import estimate
-from evomerge.refinement.sequences import make_sequences
-from evomerge.refinement.teacher import Teacher as LoadedTeacher
+from evomerge.refinement.teachers.estimate import estimate
+from evomerge.refinement.teachers.teacher import Teacher as LoadedTeacher
+from evomerge.refinement.texts.examples import read_examples
+from evomerge.refinement.texts.sequences import make_sequences
 from evomerge.run.folder import RunFolder, recipe_of
 from evomerge.run.search import start_or_continue
 from evomerge.run.students import teachers_of
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from evomerge.recipe.distillation import Teacher
     from evomerge.recipe.search import SearchRecipe
-    from evomerge.refinement.estimate import Estimate
+    from evomerge.refinement.teachers.estimate import Estimate
     from evomerge.run.loop import Progress
     from evomerge.run.search import Warn
 

@@ -17,17 +17,17 @@ from evomerge.errors import CompatibilityError, OutputError, RecipeError, RunErr
 from evomerge.live_model import load_model, named_weights
 from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.distillation import Teacher
-from evomerge.refinement import cached_teacher
 from evomerge.refinement.alignment.same import Relation
-from evomerge.refinement.cached_teacher import Corpus, TeacherOpener
-from evomerge.refinement.data import read_examples
 from evomerge.refinement.distil import distil
-from evomerge.refinement.ensemble import open_ensemble
-from evomerge.refinement.sequences import make_sequences
+from evomerge.refinement.teachers import cached as cached_teacher
+from evomerge.refinement.teachers.cached import Corpus, TeacherOpener
+from evomerge.refinement.teachers.ensemble import open_ensemble
+from evomerge.refinement.texts.examples import read_examples
+from evomerge.refinement.texts.sequences import make_sequences
 
 if TYPE_CHECKING:
     from evomerge.refinement.distillation import Distillation
-    from evomerge.refinement.targets import Targets
+    from evomerge.refinement.predictions.targets import Targets
 
 MERGES = [("r", "e"), ("re", "d"), ("Ġ", "c"), ("Ġc", "a"), ("Ġca", "t"), ("o", "n"), ("Ġ", "d")]
 TEACHER = {"distillation": 1.0, "cross_entropy": 0.0}

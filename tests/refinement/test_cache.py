@@ -18,15 +18,16 @@ from recordings import SAMPLED, TOP, VOCABULARY, Recording, contents, recording
 
 from evomerge.checkpoints import open_checkpoint
 from evomerge.errors import DiskFullError, OutputError, RunError, RunInUseError
-from evomerge.refinement import build as module
-from evomerge.refinement.cache import TeacherCache
-from evomerge.refinement.cache_key import CacheKey, cache_key
-from evomerge.refinement.shards import write_shard
-from evomerge.refinement.teacher import Target, Teacher
+from evomerge.refinement.cache.key import CacheKey, cache_key
+from evomerge.refinement.cache.shards import write_shard
+from evomerge.refinement.cache.teacher_cache import TeacherCache
+from evomerge.refinement.predictions.kept import Kept
+from evomerge.refinement.teachers import build as module
+from evomerge.refinement.teachers.teacher import Teacher
 from evomerge.sensitivity.calibration import Prompted
 
 if TYPE_CHECKING:
-    from evomerge.refinement.predictions import TopK
+    from evomerge.refinement.predictions.top_k import TopK
 
 WORDS = ("red", "green", "blue", "cat", "x", "dog", "bird", "one two three", "sun and moon")
 
@@ -42,16 +43,16 @@ def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SHARD_ROWS", 10)
 
 
-@pytest.mark.parametrize("target", [TOP, SAMPLED], ids=lambda target: target.kind)
+@pytest.mark.parametrize("kept", [TOP, SAMPLED], ids=lambda kept: kept.kind)
 def test_rows_are_those_that_the_teacher_predicts(
     tmp_path: Path,
     it: Recording,
-    target: Target,
+    kept: Kept,
 ) -> None:
-    key = replace(it.key, target=target)
+    key = replace(it.key, kept=kept)
     cache = it.build(tmp_path, key=key)
     for sequence in it.sequences:
-        (expected,) = Teacher(it.model).predict([sequence], target)
+        (expected,) = Teacher(it.model).predict([sequence], kept)
         rows = cache.rows(sequence.index)
         assert torch.equal(rows.ids, expected.ids)
         assert rows.ids.dtype == torch.int64
@@ -112,7 +113,7 @@ def test_an_interrupted_build_goes_on_and_ends_in_the_same_bytes(
         ({"data": "f" * 64}, "it has data"),
         ({"template": "f" * 64}, "it has template"),
         ({"tokenizer": "f" * 64, "precision": "bfloat16"}, "tokenizer .* and precision float32"),
-        ({"target": Target(vocabulary=VOCABULARY, k=9)}, "it has k 8 instead of 9"),
+        ({"kept": Kept(vocabulary=VOCABULARY, k=9)}, "it has k 8 instead of 9"),
     ],
 )
 def test_a_cache_of_something_else_is_refused_by_the_part_that_differs(
@@ -230,7 +231,7 @@ def test_a_cache_of_another_form_is_not_in_the_way(
     it: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = it.key.default_folder()
-    monkeypatch.setattr("evomerge.refinement.cache_key.SCHEMA", 99)
+    monkeypatch.setattr("evomerge.refinement.cache.key.SCHEMA", 99)
     assert it.key.default_folder() != before
 
 
@@ -291,7 +292,7 @@ import os, signal, sys, time
 from pathlib import Path
 import torch
 sys.path.insert(0, sys.argv[1])
-from evomerge.refinement import build
+from evomerge.refinement.teachers import build
 from recordings import recording
 
 torch.set_num_threads(1)  # so that a forked process can calculate

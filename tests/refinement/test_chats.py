@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge.errors import RecipeError
-from evomerge.refinement.chats import read_chat
-from evomerge.refinement.data import Message
+from evomerge.refinement.texts.chats import read_chat
+from evomerge.refinement.texts.examples import Message
 
 
 def chat(*turns: tuple[str, str]) -> list[Message]:

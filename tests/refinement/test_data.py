@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge.errors import RecipeError
-from evomerge.refinement.data import (
+from evomerge.refinement.texts.examples import (
     Content,
     Example,
     Message,

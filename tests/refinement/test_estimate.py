@@ -9,9 +9,10 @@ import pytest
 import torch
 from recordings import SAMPLED, VOCABULARY, recording
 
-from evomerge.refinement.estimate import estimate
-from evomerge.refinement.shards import bytes_per_row
-from evomerge.refinement.teacher import Target, Teacher
+from evomerge.refinement.cache.shards import bytes_per_row
+from evomerge.refinement.predictions.kept import Kept
+from evomerge.refinement.teachers.estimate import estimate
+from evomerge.refinement.teachers.teacher import Teacher
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +22,7 @@ def test_an_estimate_tells_size_kept_mass_and_the_smallest_k_that_is_enough(fami
     it = recording(family, ["red and green", "blue", "the sun"])
     teacher = Teacher(it.model)
     found = estimate(teacher, it.sequences, VOCABULARY)
-    rows = teacher.predict(it.sequences, Target(vocabulary=VOCABULARY, k=32))
+    rows = teacher.predict(it.sequences, Kept(vocabulary=VOCABULARY, k=32))
     tails = torch.cat([each.tail for each in rows]).exp()
     nll = torch.cat([each.nll for each in rows])
     by_k = {each.k: each for each in found.sizes}
@@ -49,7 +50,7 @@ def test_the_size_of_a_cache_of_draws_is_about_what_it_will_be(
 ) -> None:
     it = recording(family, ["red and green and blue", "the sun and the moon"])
     it.model.lm_head.weight.mul_(3)
-    it.build(tmp_path, key=replace(it.key, target=replace(SAMPLED, k=50)))
+    it.build(tmp_path, key=replace(it.key, kept=replace(SAMPLED, k=50)))
     size = sum(file.stat().st_size - 128 for file in (tmp_path / "00000").iterdir())
     found = estimate(Teacher(it.model), it.sequences, VOCABULARY)
     assert found.drawn_bytes == pytest.approx(size, rel=0.1)

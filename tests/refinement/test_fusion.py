@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from evomerge.errors import CompatibilityError, RecipeError
-from evomerge.refinement import live_fusion
-from evomerge.refinement.fusion import fuse
-from evomerge.refinement.kept import sampled, top_k
-from evomerge.refinement.teacher_weights import (
+from evomerge.refinement.predictions.kept import sampled, top_k
+from evomerge.refinement.teachers import live_fusion
+from evomerge.refinement.teachers.fusion import fuse
+from evomerge.refinement.teachers.weights import (
     RULES,
     Rule,
     of_domain,
@@ -22,7 +22,7 @@ from evomerge.refinement.teacher_weights import (
 )
 
 if TYPE_CHECKING:
-    from evomerge.refinement.predictions import TopK
+    from evomerge.refinement.predictions.top_k import TopK
 
 FUSELLM = torch.tensor([[2.0], [1.5], [1.8]])
 VOCABULARY = 9

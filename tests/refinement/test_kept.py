@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.refinement.kept import concatenate, sampled, top_k
+from evomerge.refinement.predictions.kept import concatenate, sampled, top_k
 
 SHAPES = {"n": st.integers(1, 5), "vocabulary": st.integers(1, 12), "k": st.integers(1, 14)}
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from tiny_architectures import CAUSAL, SIZES
 
 from evomerge.errors import RecipeError
-from evomerge.refinement.chunked import chunked_loss
-from evomerge.refinement.heads import Head
+from evomerge.refinement.losses.chunked import chunked_loss
 from evomerge.refinement.losses.cross_entropy import CrossEntropy
-from evomerge.refinement.packing import WINDOW, Batch, Pack, keeps_apart, lay_out, pack
-from evomerge.refinement.sequences import Sequence
+from evomerge.refinement.losses.heads import Head
+from evomerge.refinement.texts.packing import WINDOW, Batch, Pack, keeps_apart, lay_out, pack
+from evomerge.refinement.texts.sequences import Sequence
 
 
 def sequences(*lengths: int) -> list[Sequence]:

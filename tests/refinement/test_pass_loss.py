@@ -9,12 +9,19 @@ from hypothesis import strategies as st
 
 from evomerge.recipe.distillation import DistillationLoss
 from evomerge.refinement.alignment.vocabulary_map import UNMATCHED
-from evomerge.refinement.chunked import chunked_loss, row_losses
-from evomerge.refinement.heads import Head
-from evomerge.refinement.kept import top_k
+from evomerge.refinement.losses.chunked import chunked_loss, row_losses
+from evomerge.refinement.losses.heads import Head
 from evomerge.refinement.losses.sorted_distance import standardised_targets
-from evomerge.refinement.pass_loss import TargetVocabulary, loss_of, standardised_rows
-from evomerge.refinement.targets import Targets, as_tensors, from_tensors, fully_covered, join
+from evomerge.refinement.predictions.kept import top_k
+from evomerge.refinement.predictions.targets import (
+    Targets,
+    TargetVocabulary,
+    as_tensors,
+    from_tensors,
+    fully_covered,
+    join,
+)
+from evomerge.refinement.training.pass_loss import loss_of, standardised_rows
 
 VOCABULARY = 11
 ALL = TargetVocabulary(size=VOCABULARY, to_student=torch.arange(VOCABULARY))

@@ -19,8 +19,8 @@ from evomerge.refinement.alignment.prefixes import (
 )
 from evomerge.refinement.alignment.texts import Reader, pair
 from evomerge.refinement.alignment.vocabulary_map import UNMATCHED
-from evomerge.refinement.kept import top_k
-from evomerge.refinement.predictions import TopK
+from evomerge.refinement.predictions.kept import top_k
+from evomerge.refinement.predictions.top_k import TopK
 
 A, B, C = 0, 1, 2
 # The teacher's tokens "ab", "ac", "b", and one that the student cannot spell.

@@ -16,7 +16,7 @@ from evomerge.refinement.alignment.rows import align_rows, merge_groups
 from evomerge.refinement.alignment.spans import group, spell
 from evomerge.refinement.alignment.vocabulary import Vocabulary, loaded_vocabulary
 from evomerge.refinement.alignment.vocabulary_map import UNMATCHED, exact_map
-from evomerge.refinement.predictions import TopK
+from evomerge.refinement.predictions.top_k import TopK
 
 NONE = torch.tensor(-math.inf)
 

@@ -9,8 +9,8 @@ import torch
 from chat_tokenizer import CHATML, chat_tokenizer
 
 from evomerge.errors import CompatibilityError, RecipeError
-from evomerge.refinement.data import Content, Example, Message
-from evomerge.refinement.sequences import Sequence, check_window, make_sequences
+from evomerge.refinement.texts.examples import Content, Example, Message
+from evomerge.refinement.texts.sequences import Sequence, check_window, make_sequences
 from evomerge.sensitivity.calibration import Prompted
 
 CHAT = (Message("user", "a"), Message("assistant", "bc"))

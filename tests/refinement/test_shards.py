@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evomerge.refinement.predictions import TopK
-from evomerge.refinement.shards import Shard, bytes_per_row, id_dtype, write_shard
+from evomerge.refinement.cache.shards import Shard, bytes_per_row, id_dtype, write_shard
+from evomerge.refinement.predictions.top_k import TopK
 
 if TYPE_CHECKING:
     import pytest

@@ -10,12 +10,13 @@ import transformers
 from tiny_architectures import CAUSAL
 
 from evomerge.errors import CompatibilityError, EvaluationError, ModelError
-from evomerge.refinement import teacher as module
-from evomerge.refinement.sequences import Sequence
-from evomerge.refinement.teacher import Target, Teacher
+from evomerge.refinement.predictions.kept import Kept
+from evomerge.refinement.teachers import teacher as module
+from evomerge.refinement.teachers.teacher import Teacher
+from evomerge.refinement.texts.sequences import Sequence
 
-TOP = Target(vocabulary=32, k=5)
-SAMPLED = Target(vocabulary=32, kind="sampled", k=8)
+TOP = Kept(vocabulary=32, k=5)
+SAMPLED = Kept(vocabulary=32, kind="sampled", k=8)
 
 
 def sequences() -> list[Sequence]:
@@ -55,15 +56,15 @@ def test_every_family_predicts_what_its_own_logits_say(name: str) -> None:
     assert again.shape == (1, 9, 32), "the model itself is as it was"
 
 
-@pytest.mark.parametrize("target", [TOP, SAMPLED], ids=lambda target: target.kind)
+@pytest.mark.parametrize("kept", [TOP, SAMPLED], ids=lambda kept: kept.kind)
 def test_the_size_of_chunks_and_batches_does_not_matter(
-    target: Target, monkeypatch: pytest.MonkeyPatch
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher = Teacher(model_of("Llama"))
-    whole = teacher.predict(sequences(), target)
+    whole = teacher.predict(sequences(), kept)
     monkeypatch.setitem(module.CHUNK_BYTES, "cpu", 32 * 12 * 2)
     for sequence, rows in zip(sequences(), whole, strict=True):
-        (alone,) = teacher.predict([sequence], target)
+        (alone,) = teacher.predict([sequence], kept)
         width = alone.ids.shape[1]
         assert torch.equal(alone.ids, rows.ids[:, :width])
         torch.testing.assert_close(alone.log_probs, rows.log_probs[:, :width])
@@ -73,7 +74,7 @@ def test_the_size_of_chunks_and_batches_does_not_matter(
 def test_draws_are_named_by_seed_and_sequence() -> None:
     teacher = Teacher(model_of("Llama"))
     first, again, other = (
-        teacher.predict(sequences()[:1], Target(vocabulary=32, kind="sampled", k=20, seed=seed))[0]
+        teacher.predict(sequences()[:1], Kept(vocabulary=32, kind="sampled", k=20, seed=seed))[0]
         for seed in (1, 1, 2)
     )
     assert torch.equal(first.log_probs, again.log_probs)
@@ -83,7 +84,7 @@ def test_draws_are_named_by_seed_and_sequence() -> None:
 def test_rows_of_the_head_beyond_the_tokenizer_have_no_probability() -> None:
     model = model_of("Llama")
     short = [Sequence(ids=torch.tensor([3, 4]), supervised=torch.tensor([False, True]), index=0)]
-    (rows,) = Teacher(model).predict(short, Target(vocabulary=20, k=20))
+    (rows,) = Teacher(model).predict(short, Kept(vocabulary=20, k=20))
     torch.testing.assert_close(rows.log_probs.exp().sum(dim=1), torch.ones(1))
     assert rows.vocabulary == 20
     assert torch.isneginf(rows.tail).all()
@@ -91,7 +92,7 @@ def test_rows_of_the_head_beyond_the_tokenizer_have_no_probability() -> None:
 
 def test_a_token_that_the_teacher_does_not_know_is_refused() -> None:
     with pytest.raises(CompatibilityError, match=r"token \d+ is not in the teacher's voc.* of 8;"):
-        Teacher(model_of("Llama")).predict(sequences(), Target(vocabulary=8))
+        Teacher(model_of("Llama")).predict(sequences(), Kept(vocabulary=8))
 
 
 def test_a_broken_teacher_is_refused() -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from evomerge.refinement.alignment.texts import Pair, Reader
     from evomerge.refinement.alignment.vocabulary import Vocabulary
-    from evomerge.refinement.predictions import TopK
+    from evomerge.refinement.predictions.top_k import TopK
 
 DEEPEST = 8
 """Tokens of the student that a token of the teacher is followed for."""

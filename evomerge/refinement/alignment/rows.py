@@ -16,7 +16,7 @@ import torch
 
 from evomerge.errors import CompatibilityError
 from evomerge.refinement.alignment.vocabulary_map import UNMATCHED
-from evomerge.refinement.predictions import TopK
+from evomerge.refinement.predictions.top_k import TopK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

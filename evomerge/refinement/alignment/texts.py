@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections import abc
     from pathlib import Path
 
-    from evomerge.refinement.data import Example
-    from evomerge.refinement.sequences import Sequence
+    from evomerge.refinement.texts.examples import Example
+    from evomerge.refinement.texts.sequences import Sequence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

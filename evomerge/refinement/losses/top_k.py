@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from evomerge.refinement.losses.rows import Student
-    from evomerge.refinement.predictions import TopK
+    from evomerge.refinement.predictions.top_k import TopK
 
 Tail = Literal["ghost", "renormalised", "zero"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +16,7 @@ from evomerge.refinement.losses.merged_spans import Matched, MergedSpans
 from evomerge.refinement.losses.rows import Masked, Tempered, Weighted, standardise
 from evomerge.refinement.losses.sorted_distance import ULD, standardised_uld
 from evomerge.refinement.losses.top_k import TopKDivergence
-from evomerge.refinement.targets import from_tensors
+from evomerge.refinement.predictions.targets import from_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,26 +28,13 @@ if TYPE_CHECKING:
     from evomerge.refinement.losses.rows import RowLoss
     from evomerge.refinement.losses.sorted_distance import ProbsOf
     from evomerge.refinement.losses.top_k import Tail
-    from evomerge.refinement.predictions import TopK
-    from evomerge.refinement.student import MakeLoss
-    from evomerge.refinement.targets import Targets
+    from evomerge.refinement.predictions.targets import Targets, TargetVocabulary
+    from evomerge.refinement.predictions.top_k import TopK
+    from evomerge.refinement.training.student import MakeLoss
 
 BETAS = {"kl": 0.0, "reverse_kl": 1.0}
 ALM_TEMPERATURE = 100.0
 _SMALL = 1e-7
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TargetVocabulary:
-    """The vocabulary of a teacher's targets.
-
-    Attributes:
-        size: How many tokens it has.
-        to_student: The student's id for each of them, or `UNMATCHED`; shape `(size,)`.
-    """
-
-    size: int
-    to_student: Tensor
 
 
 def loss_of(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from evomerge.refinement.data import Message
+    from evomerge.refinement.texts.examples import Message
 
 _OTHER_WORDS = "\ue000other words\ue000"
 """A text that no content begins or ends like."""

@@ -16,10 +16,10 @@ from evomerge.live_model import (
     named_weights,
 )
 from evomerge.merging.resident import ResidentWeights
-from evomerge.refinement import live_fusion
 from evomerge.refinement.alignment.same import relate
-from evomerge.refinement.heads import head_of, last_hidden_states
-from evomerge.refinement.sequences import check_window
+from evomerge.refinement.losses.heads import head_of, last_hidden_states
+from evomerge.refinement.teachers import live_fusion
+from evomerge.refinement.texts.sequences import check_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     from evomerge.merging.sources import SourceLibrary
     from evomerge.recipe.refine import Refinement
-    from evomerge.refinement import sequences
     from evomerge.refinement.distillation import Distillation
-    from evomerge.refinement.heads import Head
     from evomerge.refinement.losses.divergence import LogitsOf
+    from evomerge.refinement.losses.heads import Head
+    from evomerge.refinement.texts import sequences
 
     Fuse = Callable[[Tensor, Tensor], Tensor]
     """Makes one teacher of the logits of several, shape `(models, n, V)`, and the labels."""

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from evomerge.calibration.mixture import Mixture
     from evomerge.recipe.refine import Training
-    from evomerge.refinement.passes import Passes
-    from evomerge.refinement.student import Student
+    from evomerge.refinement.training.passes import Passes
+    from evomerge.refinement.training.student import Student
 
 STATE = "coefficients.safetensors"
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from evomerge.errors import RecipeError
-from evomerge.refinement.cached_teacher import TeacherOpener
-from evomerge.refinement.fusion import fuse
-from evomerge.refinement.targets import fully_covered
-from evomerge.refinement.teacher_weights import of_domain
+from evomerge.refinement.predictions.targets import fully_covered
+from evomerge.refinement.teachers.cached import TeacherOpener
+from evomerge.refinement.teachers.fusion import fuse
+from evomerge.refinement.teachers.weights import of_domain
 
 if TYPE_CHECKING:
     from collections import abc
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from evomerge.merging.sources import SourceLibrary
     from evomerge.recipe.distillation import Teacher
     from evomerge.recipe.refine import Fusion
-    from evomerge.refinement.cached_teacher import CachedTeacher, Corpus
     from evomerge.refinement.distillation import Distillation, Report
-    from evomerge.refinement.sequences import Sequence
-    from evomerge.refinement.targets import TargetsOf
-    from evomerge.refinement.teacher_weights import Rule
+    from evomerge.refinement.predictions.targets import TargetsOf
+    from evomerge.refinement.teachers.cached import CachedTeacher, Corpus
+    from evomerge.refinement.teachers.weights import Rule
+    from evomerge.refinement.texts.sequences import Sequence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

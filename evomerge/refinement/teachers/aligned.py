@@ -24,7 +24,7 @@ from evomerge.refinement.alignment.vocabulary_map import (
     min_edit_map,
     with_pairs,
 )
-from evomerge.refinement.targets import Targets
+from evomerge.refinement.predictions.targets import Targets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from evomerge.recipe.distillation import AlignmentKind, LossName
     from evomerge.refinement.alignment.texts import Pair, Reader
-    from evomerge.refinement.predictions import TopK
+    from evomerge.refinement.predictions.top_k import TopK
 
 IN_OWN_TOKENS = frozenset({"uld", "standardised_uld", "alm", "span_hybrid"})
 """Losses that a teacher is compared by in its own vocabulary."""

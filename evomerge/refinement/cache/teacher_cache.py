@@ -16,14 +16,14 @@ import numpy as np
 from blake3 import blake3
 
 from evomerge.errors import OutputError, RunError
-from evomerge.refinement.cache_key import SCHEMA
-from evomerge.refinement.shards import Shard
+from evomerge.refinement.cache.key import SCHEMA
+from evomerge.refinement.cache.shards import Shard
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from evomerge.refinement.cache_key import CacheKey
-    from evomerge.refinement.predictions import TopK
+    from evomerge.refinement.cache.key import CacheKey
+    from evomerge.refinement.predictions.top_k import TopK
 
 MANIFEST, INDEX = "manifest.json", "index.npy"
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from evomerge.refinement.teacher_weights import teacher_weights
+from evomerge.refinement.teachers.weights import teacher_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from evomerge.refinement.teacher_weights import Rule
+    from evomerge.refinement.teachers.weights import Rule
 
 STEP, STEPS = 0.1, 20
 """Strengths that are tried: multiples of the step from 0 to 2."""

@@ -19,18 +19,18 @@ from evomerge.checkpoints.durability import write_atomically
 from evomerge.errors import EvaluationError, RunError
 from evomerge.recipe.calibration import CalibrationSettings
 from evomerge.recipe.merge import MergeRecipe, Source
-from evomerge.refinement.coefficients import CoefficientTraining
-from evomerge.refinement.data import as_record
-from evomerge.refinement.layers import layers_to_train
-from evomerge.refinement.low_rank import adapter_files, attach
-from evomerge.refinement.setup import CHECKPOINTS
+from evomerge.refinement.texts.examples import as_record
+from evomerge.refinement.training.coefficients import CoefficientTraining
+from evomerge.refinement.training.layers import layers_to_train
+from evomerge.refinement.training.low_rank import adapter_files, attach
+from evomerge.refinement.training.setup import CHECKPOINTS
 from evomerge.sensitivity.provider import Calibrator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from evomerge.refinement.setup import TrainingSetup
-    from evomerge.refinement.student import Student
+    from evomerge.refinement.training.setup import TrainingSetup
+    from evomerge.refinement.training.student import Student
 
     Course = dict[str, Any]
     Method = Callable[[TrainingSetup], tuple[MergeRecipe, Course]]
@@ -132,7 +132,7 @@ METHODS: dict[str, Method] = {
 
 def _fit(setup: TrainingSetup, student: Student) -> Course:
     # transformers' Trainer takes seconds to import.
-    from evomerge.refinement import trainer as training
+    from evomerge.refinement.training import trainer as training
 
     train, checkpoints = setup.train, setup.folder / CHECKPOINTS
     passes, watched = setup.passes()

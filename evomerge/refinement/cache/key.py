@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evomerge.checkpoints import Checkpoint
-    from evomerge.refinement.sequences import Sequence
-    from evomerge.refinement.teacher import Target
+    from evomerge.refinement.predictions.kept import Kept
+    from evomerge.refinement.texts.sequences import Sequence
 
 SCHEMA = 2
 """The form of a cache on disk; to be raised with any change of it."""
@@ -34,7 +34,7 @@ class CacheKey:
         template: A digest of its chat template.
         data: A digest of the sequences and the numbers of their examples.
         precision: Of the teacher's forward passes, e.g. `float32`.
-        target: What is kept of the predictions.
+        kept: What is kept of the predictions.
         reference: How the user named the teacher; does not count.
     """
 
@@ -43,15 +43,15 @@ class CacheKey:
     template: str
     data: str
     precision: str
-    target: Target
+    kept: Kept
     reference: str = field(default="", compare=False)
 
     def parts(self) -> dict[str, Any]:
         """The parts that count, by name."""
         parts = asdict(self)
         del parts["reference"]
-        target: dict[str, Any] = parts.pop("target")
-        return parts | target
+        kept: dict[str, Any] = parts.pop("kept")
+        return parts | kept
 
     def digest(self) -> str:
         """A fingerprint of all parts."""
@@ -74,7 +74,7 @@ class CacheKey:
 def cache_key(
     teacher: Checkpoint,
     sequences: Iterable[Sequence],
-    target: Target,
+    kept: Kept,
     *,
     precision: str,
     tokenizer: Path | None = None,
@@ -84,7 +84,7 @@ def cache_key(
     Args:
         teacher: The teacher.
         sequences: What it is asked.
-        target: What is kept of its predictions.
+        kept: What is kept of its predictions.
         precision: Of its forward passes, e.g. `float32`.
         tokenizer: The model folder whose tokenizer made the sequences; the teacher's by default.
 
@@ -99,7 +99,7 @@ def cache_key(
         data=_digest(sorted((each.index, each.digest()) for each in sequences)),
         precision=precision,
         # Only draws need a seed.
-        target=target if target.kind == "sampled" else replace(target, seed=0),
+        kept=kept if kept.kind == "sampled" else replace(kept, seed=0),
         reference=teacher.reference,
     )
 

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset
 
-from evomerge.refinement.packing import Pack, lay_out, pack
-from evomerge.refinement.targets import as_tensors, join
+from evomerge.refinement.predictions.targets import as_tensors, join
+from evomerge.refinement.texts.packing import Pack, lay_out, pack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from evomerge.recipe.refine import Training
-    from evomerge.refinement import sequences
-    from evomerge.refinement.targets import TargetsOf
+    from evomerge.refinement.predictions.targets import TargetsOf
+    from evomerge.refinement.texts import sequences
 
 LEAST_LENGTH = 256
 """Tokens of a pack at least: attention within it costs little, and gaps are few."""

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from evomerge.refinement.losses.rows import centred
-from evomerge.refinement.predictions import TopK
+from evomerge.refinement.predictions.top_k import TopK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """What is kept of a teacher's predictions.
+
+    Attributes:
+        vocabulary: How many tokens its tokenizer knows; a head may have more rows, which are left
+            out as if they had no probability.
+        kind: The likeliest tokens, or random draws.
+        k: How many of them.
+        seed: Names the draws, together with the tokens of a sequence.
+    """
+
+    vocabulary: int
+    kind: Literal["topk", "sampled"] = "topk"
+    k: int = 64
+    seed: int = 0
 
 
 def top_k(logits: Tensor, labels: Tensor, k: int) -> TopK:
@@ -28,7 +46,10 @@ def top_k(logits: Tensor, labels: Tensor, k: int) -> TopK:
         Rows with the `k` likeliest tokens, or all if there are fewer.
     """
     log_probs = _normalised(logits)
-    mean, deviation = log_probs.mean(dim=1), centred(log_probs)[1][:, 0]
+    mean = log_probs.mean(dim=1)
+    # Not torch.std, which warns where there are no rows.
+    squares = (log_probs - mean[:, None]).square().sum(dim=1)
+    deviation = (squares / (log_probs.shape[1] - 1)).sqrt()
     best = log_probs.topk(min(k, log_probs.shape[1]), dim=1)
     nll = -log_probs.gather(1, labels[:, None])[:, 0]
     # Adding up the others keeps the digits that 1 - sum(kept) would lose where little is left.

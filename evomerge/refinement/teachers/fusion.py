@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 import torch
 
 from evomerge.errors import CompatibilityError
-from evomerge.refinement.kept import concatenate
-from evomerge.refinement.predictions import TopK
-from evomerge.refinement.teacher_weights import teacher_weights
+from evomerge.refinement.predictions.kept import concatenate
+from evomerge.refinement.predictions.top_k import TopK
+from evomerge.refinement.teachers.weights import teacher_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from evomerge.refinement.teacher_weights import Rule
+    from evomerge.refinement.teachers.weights import Rule
 
 
 def fuse(

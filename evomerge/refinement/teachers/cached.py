@@ -12,22 +12,21 @@ from blake3 import blake3
 from evomerge.cache import as_file_name
 from evomerge.errors import CompatibilityError, EvaluationError, RecipeError
 from evomerge.live_model import choose_device, choose_dtype, load_checkpoint
-from evomerge.refinement.aligned_teacher import (
+from evomerge.refinement.alignment.same import relate
+from evomerge.refinement.alignment.texts import Reader, open_reader, pair, place, plain_text
+from evomerge.refinement.alignment.vocabulary import read_vocabulary
+from evomerge.refinement.cache.key import CacheKey, cache_key
+from evomerge.refinement.predictions.kept import Kept
+from evomerge.refinement.predictions.targets import TargetVocabulary, fully_covered
+from evomerge.refinement.teachers.aligned import (
     BY_GROUPS,
     IN_OWN_TOKENS,
     AlignedTeacher,
     AlignmentMode,
 )
-from evomerge.refinement.alignment.same import relate
-from evomerge.refinement.alignment.texts import Reader, open_reader, pair, place, plain_text
-from evomerge.refinement.alignment.vocabulary import read_vocabulary
-from evomerge.refinement.build import build
-from evomerge.refinement.cache_key import CacheKey, cache_key
-from evomerge.refinement.pass_loss import TargetVocabulary
-from evomerge.refinement.prefix_teacher import PrefixTeacher
-from evomerge.refinement.sequences import make_sequences
-from evomerge.refinement.targets import fully_covered
-from evomerge.refinement.teacher import Target
+from evomerge.refinement.teachers.build import build
+from evomerge.refinement.teachers.prefixes import PrefixTeacher
+from evomerge.refinement.texts.sequences import make_sequences
 
 if TYPE_CHECKING:
     from collections import abc
@@ -39,11 +38,11 @@ if TYPE_CHECKING:
     from evomerge.merging.sources import SourceLibrary
     from evomerge.recipe.distillation import Teacher, TeacherCacheSettings
     from evomerge.refinement.alignment.same import Relation
-    from evomerge.refinement.cache import TeacherCache
-    from evomerge.refinement.data import Example
+    from evomerge.refinement.cache.teacher_cache import TeacherCache
     from evomerge.refinement.distillation import Distillation, Report
-    from evomerge.refinement.sequences import Sequence
-    from evomerge.refinement.targets import TargetsOf
+    from evomerge.refinement.predictions.targets import TargetsOf
+    from evomerge.refinement.texts.examples import Example
+    from evomerge.refinement.texts.sequences import Sequence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,10 +178,10 @@ class TeacherOpener:
     def _key(
         self, checkpoint: Checkpoint, read: abc.Sequence[Sequence], vocabulary: int
     ) -> CacheKey:
-        kept = self._kept
-        target = Target(vocabulary=vocabulary, kind=kept.kind, k=kept.k)
+        settings = self._kept
+        kept = Kept(vocabulary=vocabulary, kind=settings.kind, k=settings.k)
         precision = str(self._dtype).removeprefix("torch.")
-        return cache_key(checkpoint, read, target, precision=precision)
+        return cache_key(checkpoint, read, kept, precision=precision)
 
     @property
     def _kept(self) -> TeacherCacheSettings:

@@ -19,7 +19,7 @@ from blake3 import blake3
 
 from evomerge.checkpoints.durability import sync_folder, write_durably
 from evomerge.errors import RunError
-from evomerge.refinement.predictions import TopK
+from evomerge.refinement.predictions.top_k import TopK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -19,7 +19,7 @@ from evomerge.operators.randomness import generator
 if TYPE_CHECKING:
     from collections import abc
 
-    from evomerge.refinement.sequences import Sequence
+    from evomerge.refinement.texts.sequences import Sequence
 
 WINDOW = 1024
 """Sequences that are put into packs together."""

@@ -19,7 +19,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_utils import get_last_checkpoint
 
 from evomerge.checkpoints.durability import sync_files, sync_folder, write_atomically
-from evomerge.refinement.low_rank import trainable
+from evomerge.refinement.training.low_rank import trainable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
     from evomerge.recipe.refine import Training
-    from evomerge.refinement.student import Student
+    from evomerge.refinement.training.student import Student
 
 WEIGHTS = "model.safetensors"
 BEST = "best.safetensors"

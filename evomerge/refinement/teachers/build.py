@@ -16,7 +16,8 @@ from filelock import FileLock, Timeout
 from evomerge.checkpoints import named_errors, write_atomically
 from evomerge.errors import OutputError, RunError, RunInUseError
 from evomerge.evaluation.batches import token_batches
-from evomerge.refinement.cache import (
+from evomerge.refinement.cache.shards import TEMPORARY, damage, write_shard
+from evomerge.refinement.cache.teacher_cache import (
     INDEX,
     MANIFEST,
     Manifest,
@@ -25,18 +26,17 @@ from evomerge.refinement.cache import (
     check_key,
     read_manifest,
 )
-from evomerge.refinement.kept import concatenate
-from evomerge.refinement.shards import TEMPORARY, damage, write_shard
-from evomerge.refinement.teacher import Teacher
+from evomerge.refinement.predictions.kept import concatenate
+from evomerge.refinement.teachers.teacher import Teacher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from evomerge.refinement.cache_key import CacheKey
-    from evomerge.refinement.predictions import TopK
-    from evomerge.refinement.sequences import Sequence
-    from evomerge.refinement.teacher import Target
+    from evomerge.refinement.cache.key import CacheKey
+    from evomerge.refinement.predictions.kept import Kept
+    from evomerge.refinement.predictions.top_k import TopK
+    from evomerge.refinement.texts.sequences import Sequence
 
     Progress = Callable[[int, int], None]
 
@@ -107,7 +107,7 @@ def build(
             known = manifest.shards[number : number + 1]
             if not any(_is_sound(folder, entry, repair=repair) for entry in known):
                 count = _counting(progress, done, total)
-                rows = _predict(awake(), part, key.target, batch_tokens, count)
+                rows = _predict(awake(), part, key.kept, batch_tokens, count)
                 manifest = _commit(folder, manifest, number, _write(folder, part, rows))
             done += part.rows
             progress(done, total)
@@ -220,7 +220,7 @@ def _counting(progress: Progress, done: int, total: int) -> Callable[[int], None
 def _predict(
     teacher: Teacher,
     part: Part,
-    target: Target,
+    kept: Kept,
     batch_tokens: int,
     count: Callable[[int], None],
 ) -> TopK:
@@ -228,7 +228,7 @@ def _predict(
     rows = 0
     # Batches are made within a part, so that an interruption does not change what is in one.
     for batch in token_batches(part.sequences, batch_tokens):
-        found = teacher.predict(batch, target)
+        found = teacher.predict(batch, kept)
         predicted |= zip((sequence.index for sequence in batch), found, strict=True)
         rows += sum(map(_rows, batch))
         count(rows)

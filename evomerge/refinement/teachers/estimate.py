@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from evomerge.evaluation.batches import token_batches
-from evomerge.refinement.kept import concatenate
-from evomerge.refinement.shards import bytes_per_row
-from evomerge.refinement.teacher import Target
+from evomerge.refinement.cache.shards import bytes_per_row
+from evomerge.refinement.predictions.kept import Kept, concatenate
 
 if TYPE_CHECKING:
     from collections import abc
 
-    from evomerge.refinement.sequences import Sequence
-    from evomerge.refinement.teacher import Teacher
+    from evomerge.refinement.teachers.teacher import Teacher
+    from evomerge.refinement.texts.sequences import Sequence
 
 SIZES = (8, 16, 32, 64, 128)
 SAMPLES = 64
@@ -81,16 +80,16 @@ def estimate(
         batch_tokens: Most tokens of a forward pass, padding included.
     """
     tried = sorted(sequences, key=lambda sequence: sequence.digest())[:samples]
-    target = Target(vocabulary=vocabulary, k=max(SIZES))
+    kept = Kept(vocabulary=vocabulary, k=max(SIZES))
     rows = concatenate(
         [
             rows
             for batch in token_batches(tried, batch_tokens)
-            for rows in teacher.predict(batch, target)
+            for rows in teacher.predict(batch, kept)
         ]
     )
     probs = rows.log_probs.double().exp()
-    kept = probs.cumsum(dim=1).mean(dim=0)
+    mass = probs.cumsum(dim=1).mean(dim=0)
     # How many tokens are drawn at least once; those of the tail hardly ever twice.
     drawn = (1 - (1 - probs) ** DRAWS).sum(dim=1) + DRAWS * rows.tail.double().exp()
     count = int(sum(sequence.supervised.sum() for sequence in sequences))
@@ -98,7 +97,7 @@ def estimate(
     for k in SIZES:
         width = min(k, vocabulary)
         size = count * bytes_per_row(width, vocabulary)
-        sizes.append(KeptMass(k=k, mass=float(kept[width - 1]), bytes=size))
+        sizes.append(KeptMass(k=k, mass=float(mass[width - 1]), bytes=size))
     return Estimate(
         sequences=len(tried),
         rows=count,

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge.live_model import choose_device, choose_dtype, load_model, named_weights
 from evomerge.merging.resident import ResidentWeights
-from evomerge.refinement.cached_teacher import Corpus
-from evomerge.refinement.data import Examples, read_examples, validation_part
-from evomerge.refinement.ensemble import Ensemble, domains_of, open_ensemble
-from evomerge.refinement.layers import layers_to_train
-from evomerge.refinement.live_teachers import open_live_teachers
-from evomerge.refinement.packing import keeps_apart
-from evomerge.refinement.pass_loss import loss_of
-from evomerge.refinement.passes import Passes, plan_passes
-from evomerge.refinement.sequences import Sequences, check_window, make_sequences
-from evomerge.refinement.student import Student
+from evomerge.refinement.teachers.cached import Corpus
+from evomerge.refinement.teachers.ensemble import Ensemble, domains_of, open_ensemble
+from evomerge.refinement.teachers.live import open_live_teachers
+from evomerge.refinement.texts.examples import Examples, read_examples, validation_part
+from evomerge.refinement.texts.packing import keeps_apart
+from evomerge.refinement.texts.sequences import Sequences, check_window, make_sequences
+from evomerge.refinement.training.layers import layers_to_train
+from evomerge.refinement.training.pass_loss import loss_of
+from evomerge.refinement.training.passes import Passes, plan_passes
+from evomerge.refinement.training.student import Student
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from evomerge.refinement.aligned_teacher import ends_of, group_likelihoods
 from evomerge.refinement.alignment.coverage import Coverage
 from evomerge.refinement.alignment.prefixes import follow, rows_by_prefix, split_tokens
-from evomerge.refinement.targets import Targets
+from evomerge.refinement.predictions.targets import Targets
+from evomerge.refinement.teachers.aligned import ends_of, group_likelihoods
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from evomerge.refinement.alignment.texts import Pair, Reader
-    from evomerge.refinement.predictions import TopK
+    from evomerge.refinement.predictions.top_k import TopK
 
 
 class PrefixTeacher:

@@ -9,7 +9,7 @@ import torch
 from blake3 import blake3
 
 from evomerge.errors import CompatibilityError, RecipeError
-from evomerge.refinement.chats import read_chat
+from evomerge.refinement.texts.chats import read_chat
 from evomerge.sensitivity.calibration import Prompted, tokenise
 from evomerge.sensitivity.statistics import window_of
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from evomerge.refinement.data import Example
+    from evomerge.refinement.texts.examples import Example
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

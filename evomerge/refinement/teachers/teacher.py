@@ -2,47 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from evomerge.errors import CompatibilityError, EvaluationError
 from evomerge.operators.randomness import generator
-from evomerge.refinement.heads import head_of, last_hidden_states
-from evomerge.refinement.kept import concatenate, sampled, top_k
-from evomerge.refinement.packing import Pack, lay_out
-from evomerge.refinement.sequences import check_window
+from evomerge.refinement.losses.heads import head_of, last_hidden_states
+from evomerge.refinement.predictions.kept import concatenate, sampled, top_k
+from evomerge.refinement.texts.packing import Pack, lay_out
+from evomerge.refinement.texts.sequences import check_window
 
 if TYPE_CHECKING:
     from collections import abc
 
     from torch import Tensor
 
-    from evomerge.refinement.predictions import TopK
-    from evomerge.refinement.sequences import Sequence
+    from evomerge.refinement.predictions.kept import Kept
+    from evomerge.refinement.predictions.top_k import TopK
+    from evomerge.refinement.texts.sequences import Sequence
 
 CHUNK_BYTES = {"cpu": 64_000_000, "cuda": 256_000_000}
 """Memory that the logits of a chunk may take."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Target:
-    """What is kept of a teacher's predictions.
-
-    Attributes:
-        vocabulary: How many tokens its tokenizer knows; a head may have more rows, which are left
-            out as if they had no probability.
-        kind: The likeliest tokens, or random draws.
-        k: How many of them.
-        seed: Names the draws, together with the tokens of a sequence.
-    """
-
-    vocabulary: int
-    kind: Literal["topk", "sampled"] = "topk"
-    k: int = 64
-    seed: int = 0
 
 
 class Teacher:
@@ -69,12 +51,12 @@ class Teacher:
         return self._head.logits(hidden)
 
     @torch.no_grad()
-    def predict(self, sequences: abc.Sequence[Sequence], target: Target) -> list[TopK]:
+    def predict(self, sequences: abc.Sequence[Sequence], kept: Kept) -> list[TopK]:
         """Predict the supervised tokens of sequences that are read in one pass.
 
         Args:
             sequences: The sequences, best of about the same length.
-            target: What is kept.
+            kept: What is kept.
 
         Returns:
             For each sequence a row for each supervised token, on the CPU.
@@ -85,21 +67,21 @@ class Teacher:
         """
         check_window(self.model, sequences)
         batch = lay_out([Pack(sequences=(sequence,)) for sequence in sequences])
-        if (highest := int(batch.ids.max())) >= target.vocabulary:
+        if (highest := int(batch.ids.max())) >= kept.vocabulary:
             raise CompatibilityError(
-                f"token {highest} is not in the teacher's vocabulary of {target.vocabulary}; "
+                f"token {highest} is not in the teacher's vocabulary of {kept.vocabulary}; "
                 "tokenise the refine data with the teacher's tokenizer"
             )
         hidden = self.hidden(batch.ids).flatten(0, 1)
         places = batch.predicting().to(hidden.device)
         labels = batch.labels().to(hidden.device)
-        draws = _draws(sequences, target).to(hidden.device)
+        draws = _draws(sequences, kept).to(hidden.device)
         parts = []
-        size = _chunk(target.vocabulary, hidden.device)
+        size = _chunk(kept.vocabulary, hidden.device)
         for chunk in (slice(start, start + size) for start in range(0, len(places), size)):
-            logits = self.logits(hidden[places[chunk]])[:, : target.vocabulary]
-            if target.kind == "topk":
-                rows = top_k(logits, labels[chunk], target.k)
+            logits = self.logits(hidden[places[chunk]])[:, : kept.vocabulary]
+            if kept.kind == "topk":
+                rows = top_k(logits, labels[chunk], kept.k)
             else:
                 rows = sampled(logits, labels[chunk], draws[chunk])
             parts.append(rows.each(lambda own: own.cpu()))
@@ -109,15 +91,15 @@ class Teacher:
         return _split(rows, [int(sequence.supervised.sum()) for sequence in sequences])
 
 
-def _draws(sequences: abc.Sequence[Sequence], target: Target) -> Tensor:
+def _draws(sequences: abc.Sequence[Sequence], kept: Kept) -> Tensor:
     """Random numbers for each supervised token, which do not depend on what is read with it."""
     counts = [int(sequence.supervised.sum()) for sequence in sequences]
-    if target.kind == "topk":
+    if kept.kind == "topk":
         return torch.empty(sum(counts), 0)
     names = (sequence.digest() for sequence in sequences)
-    sources = (generator(target.seed, "draws of a teacher", name) for name in names)
+    sources = (generator(kept.seed, "draws of a teacher", name) for name in names)
     parts = zip(counts, sources, strict=True)
-    return torch.cat([torch.rand((n, target.k), generator=source) for n, source in parts])
+    return torch.cat([torch.rand((n, kept.k), generator=source) for n, source in parts])
 
 
 def _chunk(vocabulary: int, device: torch.device) -> int:

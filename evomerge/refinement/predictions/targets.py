@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from evomerge.refinement.kept import concatenate
-from evomerge.refinement.predictions import TopK
+from evomerge.refinement.predictions.kept import concatenate
+from evomerge.refinement.predictions.top_k import TopK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +34,19 @@ class Targets:
     rows: TopK
     covered: Tensor
     before: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TargetVocabulary:
+    """The vocabulary of a teacher's targets.
+
+    Attributes:
+        size: How many tokens it has.
+        to_student: The student's id for each of them, or `UNMATCHED`; shape `(size,)`.
+    """
+
+    size: int
+    to_student: Tensor
 
 
 def fully_covered(rows: TopK) -> Targets:

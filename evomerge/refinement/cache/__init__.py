@@ -1,0 +1,1 @@
+"""What teachers predict, on disk."""

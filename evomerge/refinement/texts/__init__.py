@@ -1,0 +1,1 @@
+"""The texts that a student learns from: read, tokenised, put side by side."""
