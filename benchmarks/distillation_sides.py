@@ -143,10 +143,8 @@ class LiveStudent(Student):
 
 def cache_of(case: Case, folder: Path, load: Callable[[], Any]) -> TeacherCache:
     """What the teacher predicts, from a cache that is built if it is not there."""
-    target = Kept(vocabulary=VOCABULARIES[case.model])
-    key = CacheKey(
-        teacher="", tokenizer="", template="", data="", precision="float32", target=target
-    )
+    kept = Kept(vocabulary=VOCABULARIES[case.model])
+    key = CacheKey(teacher="", tokenizer="", template="", data="", precision="float32", kept=kept)
     sequences = sorted(case.sequences(), key=lambda each: each.index)
     return build(folder, key, sequences, load)
 
