@@ -31,6 +31,7 @@ class SearchProgress:
         self._started = time.monotonic()
         self._last_line = -PLAIN_INTERVAL_S
         self._measuring: str | None = None
+        self._before = 0
         self._bar = Progress(
             TextColumn("{task.fields[stage]}"),
             BarColumn(),
@@ -96,9 +97,20 @@ class SearchProgress:
             self._bar.reset(
                 self._task, description=what, completed=done, total=total, stage="refining"
             )
-        elif what != self._measuring:
-            self._console.print(f"{what}: {total} steps", markup=False)
+        else:
+            self._print_refined(what, done, total)
         self._measuring = what
+
+    def _print_refined(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if what != self._measuring:
+            self._started, self._before, self._last_line = now, done, now
+            self._console.print(f"{what}: {done}/{total}", markup=False)
+        elif done == total or now - self._last_line >= PLAIN_INTERVAL_S:
+            self._last_line = now
+            each = (now - self._started) / max(done - self._before, 1)
+            left = f"{(total - done) * each:.0f} s left"
+            self._console.print(f"{what}: {done}/{total}, {left}", markup=False)
 
     def _print_line(self, number: int, total: int) -> None:
         now = time.monotonic()

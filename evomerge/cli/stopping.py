@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -44,6 +46,10 @@ class Stopping:
         # Terminals and supervisors send a signal twice; the second would cut the tidying up.
         if self.signal is not None and time.monotonic() - self._last < PATIENCE:
             return
+        if self.signal is None:
+            # Not by the console, which may be in the middle of a line of its own.
+            with suppress(OSError):
+                os.write(2, b"\nstopping; what is done is saved first\n")
         self.signal = self.signal or signum
         self._last = time.monotonic()
         raise KeyboardInterrupt

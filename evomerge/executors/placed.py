@@ -82,14 +82,14 @@ def run_on_ray(
         answer = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_do).remote(work, board)
         try:
             while not ray.wait([answer], timeout=INTERVAL_S)[0]:
-                for targets in ray.get(board.read.remote()):
-                    report(*targets)
+                for news in ray.get(board.read.remote()):
+                    report(*news)
         except BaseException:
             ray.get(board.stop.remote())
             ray.wait([answer])
             raise
-        for targets in ray.get(board.read.remote()):
-            report(*targets)
+        for news in ray.get(board.read.remote()):
+            report(*news)
         result: Result = ray.get(answer)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, EvomergeError):
@@ -107,15 +107,15 @@ class _Board:
     """Where the work writes how far it is, and reads whether to stop."""
 
     def __init__(self) -> None:
-        self._distilled: dict[str, tuple[str, int, int]] = {}
+        self._news: dict[str, tuple[str, int, int]] = {}
         self._stopped = False
 
     def report(self, what: str, done: int, total: int) -> None:
-        self._distilled[what] = (what, done, total)
+        self._news[what] = (what, done, total)
 
     def read(self) -> list[tuple[str, int, int]]:
-        targets, self._distilled = list(self._distilled.values()), {}
-        return targets
+        news, self._news = list(self._news.values()), {}
+        return news
 
     def stop(self) -> None:
         self._stopped = True

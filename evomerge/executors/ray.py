@@ -7,6 +7,8 @@ a running cluster is joined by its address, and so is a Ray that this process ru
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -147,6 +149,7 @@ def join_or_start(cpus: int, address: str | None) -> tuple[Any, bool]:
         "include_dashboard": False,
         "_node_ip_address": "127.0.0.1",
     }
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=address or "local",
@@ -156,7 +159,15 @@ def join_or_start(cpus: int, address: str | None) -> tuple[Any, bool]:
         )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise RunError(f"executor: Ray could not be started: {one_line(error)}") from error
+    finally:
+        _restore(handler)
     return ray, True
+
+
+def _restore(handler: Any) -> None:
+    """Handle SIGTERM as before Ray, which would print a stack trace and leave at once."""
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def one_cause(error: BaseException) -> str:

@@ -56,3 +56,31 @@ def test_what_the_work_raises_or_returns_reaches_the_caller() -> None:
     with pytest.raises(RunError, match="no"):
         run_here(fail, print)
     assert run_here(lambda _, stop: stop(), print) is False
+
+
+RAY_SCRIPT = """
+import os, signal
+from evomerge.cli.stopping import Stopping
+from evomerge.executors.ray import join_or_start
+
+stopping = Stopping()
+stopping.install()
+join_or_start(1, None)
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+except KeyboardInterrupt:
+    print(stopping.finish())
+"""
+
+
+def test_a_polite_end_is_as_polite_while_ray_runs() -> None:
+    process = subprocess.run(
+        [sys.executable, "-c", RAY_SCRIPT],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        timeout=120,
+        check=False,
+    )
+    assert process.stdout == "143\n"
+    assert process.stderr == "\nstopping; what is done is saved first\n"
