@@ -158,6 +158,7 @@ def main() -> None:
         file.write_text(json.dumps(bits(model, tokenizer, held_out).tolist()))
     before = torch.tensor(json.loads(file.read_text()), dtype=torch.float64)
     print(f"before: {float(before.sum() / sizes.sum()):.4f} bits per byte", flush=True)
+    differences: dict[str, list[torch.Tensor]] = {}
     for seed in range(options.seeds):
         alone = before
         for way in dict.fromkeys(["texts alone", *options.ways]):
@@ -171,6 +172,7 @@ def main() -> None:
                 file.write_text(json.dumps(bits(model, tokenizer, held_out).tolist()))
             found = torch.tensor(json.loads(file.read_text()), dtype=torch.float64)
             alone = found if WAYS[way] is None else alone
+            differences.setdefault(way, []).append(found - alone)
             mean, low, high = interval(found - alone, sizes)
             print(
                 f"seed {seed}, {way}: {float(found.sum() / sizes.sum()):.4f} bits per byte, "
@@ -178,6 +180,9 @@ def main() -> None:
                 f"{distilled.course['tokens']} tokens; {distilled.course['alignment']}",
                 flush=True,
             )
+    for way, found in differences.items():
+        mean, low, high = interval(torch.stack(found).mean(0), sizes)
+        print(f"all seeds, {way}: {mean:+.4f} [{low:+.4f}, {high:+.4f}] against the texts alone")
 
 
 if __name__ == "__main__":
