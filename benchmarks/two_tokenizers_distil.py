@@ -128,8 +128,8 @@ def interval(difference: torch.Tensor, sizes: torch.Tensor) -> tuple[float, floa
     return float(difference.sum() / sizes.sum()), low, high
 
 
-def main() -> None:
-    """Train by all ways, and compare."""
+def read_options() -> argparse.Namespace:
+    """What is to be compared."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -145,7 +145,12 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train by all ways, and compare."""
+    options = read_options()
     os.environ["HF_HUB_OFFLINE"] = "1"  # everything comes from packages
     torch.set_num_threads(1)
     texts = write_texts(options.root, options.texts, options.characters)
