@@ -55,6 +55,9 @@ def print_end(console: Console, document: dict[str, Any]) -> None:
     console.print(document["verdict"]["text"], style="bold", markup=False)
     if document["forecast"]:
         console.print(document["forecast"]["text"], markup=False)
+    if document["refining"]:
+        text = "A refinement of the winner has begun and not ended: evomerge resume goes on."
+        console.print(text, markup=False)
 
 
 def leaderboard_table(document: dict[str, Any], top: int | None) -> Table:

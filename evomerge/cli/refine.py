@@ -80,7 +80,8 @@ def _refine_model(student: str, recipe: Path, overrides: tuple[str, ...], out: P
     for name, course in refined.courses.items():
         console().print(f"{name}: {_in_words(course)}", markup=False)
     console().print(
-        f"written to {out}; adapters and courses are in {refined.training}", markup=False
+        f"written to {out}; its recipe is rebuilt from what was trained, in {refined.training}",
+        markup=False,
     )
 
 
@@ -117,5 +118,5 @@ def _in_words(course: Mapping[str, Any]) -> str:
     best = min(losses)
     if best == losses[0]:
         return f"the loss on the texts set aside did not fall ({best:.4f}): it is as it was"
-    tokens = f"{course['tokens']:,} tokens"
-    return f"the loss on the texts set aside fell from {losses[0]:.4f} to {best:.4f}; {tokens}"
+    read = f"{course['tokens']:,} tokens were read"
+    return f"the loss on the texts set aside fell from {losses[0]:.4f} to {best:.4f}; {read}"

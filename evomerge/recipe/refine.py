@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import model_validator
 
 from evomerge.checkpoints import resolve_reference
-from evomerge.errors import RecipeError
+from evomerge.errors import ModelError, RecipeError, did_you_mean
 from evomerge.recipe.distillation import (
     ALIGNED_BY,
     IN_STUDENTS_TOKENS,
@@ -24,9 +24,12 @@ from evomerge.recipe.presets import PresetName, with_preset
 from evomerge.recipe.schema import Flag, Natural, Positive, Strict, Text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from typing_extensions import Self
+
+    from evomerge.recipe.distillation import Teacher
 
 Fusion = Literal[
     "by_domain", "min_ce", "avg_ce", "ce_weighted", "avg_logits", "avg_probs", "sum", "dynamic"
@@ -210,15 +213,19 @@ class Refinement(Strict):
                 "take mode: pairwise"
             )
 
-    def under(self, root: Path) -> Refinement:
+    def under(self, root: Path, sources: Mapping[str, str] | None = None) -> Refinement:
         """The same with absolute paths, where those that are relative start from `root`.
+
+        Args:
+            root: A folder.
+            sources: Models that a teacher may be called by their names.
 
         Raises:
             ModelError: A teacher is neither a folder nor a Hub id.
         """
         teachers = self.teachers and tuple(
             each.model_copy(
-                update={"model": resolve_reference(each.model, root=root), "name": each.label}
+                update={"model": _model(each, root, sources or {}), "name": each.label}
             )
             for each in self.teachers
         )
@@ -227,3 +234,12 @@ class Refinement(Strict):
         if cache is not None and cache.folder is not None:
             cache = cache.model_copy(update={"folder": absolute(cache.folder, root)})
         return self.model_copy(update={"teachers": teachers, "data": data, "cache": cache})
+
+
+def _model(teacher: Teacher, root: Path, sources: Mapping[str, str]) -> str:
+    try:
+        return resolve_reference(sources.get(teacher.model, teacher.model), root=root)
+    except ModelError as error:
+        known = f" or one of the sources {', '.join(sources)}" if sources else ""
+        hint = did_you_mean(teacher.model, sources)
+        raise ModelError(f"teachers: {str(error).rstrip('.')}{known}{hint}") from error

@@ -60,6 +60,7 @@ def leaderboard(store: RunStore, run: Path) -> dict[str, Any]:
         "candidates": ranked,
         "verdict": verdict,
         "refinement": _refinement(store),
+        "refining": bool(store.fact("refining")),
         "forecast": forecast(entries, objective, workers) if finished and workers else None,
     }
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from evomerge.recipe.merge import MergeRecipe
 from evomerge.reporting.leaderboard import find_row
 
 if TYPE_CHECKING:
-    from evomerge.recipe.merge import MergeRecipe
+    from collections.abc import Sequence
 
 RECIPE_FILE = "evomerge.yaml"
 EVOMERGE = "[evomerge](https://pypi.org/project/evomerge/)"
+REBUILT = "What was trained is one of the sources of its recipe."
 
 
 def model_card(document: dict[str, Any], row: dict[str, Any], recipe: MergeRecipe) -> str:
@@ -24,15 +26,31 @@ def model_card(document: dict[str, Any], row: dict[str, Any], recipe: MergeRecip
     Returns:
         Markdown with front matter; folders of this machine are called by their last part.
     """
-    how = " It was refined by distillation." if row["kind"] == "refined" else ""
-    found = f"A merge of {_made_of(recipe)}, found by {EVOMERGE}.{how}"
+    merge, how = recipe, ""
+    if row["kind"] == "refined":
+        # What was trained is no source of the merge.
+        student = find_row(document, row["parents"][0])
+        merge, how = (
+            MergeRecipe.model_validate(student["recipe"]),
+            f" It was refined by distillation. {REBUILT}",
+        )
+    found = f"A merge of {_made_of(merge)}, found by {EVOMERGE}.{how}"
     return _card(row["name"] or row["candidate"], recipe, [found, "", *_scores(document, row)])
 
 
-def refined_card(recipe: MergeRecipe, name: str) -> str:
-    """The card of a model that was refined without a search; see `model_card`."""
-    found = f"Made of {_made_of(recipe)}, by distillation with {EVOMERGE}."
-    return _card(name, recipe, [found, ""])
+def refined_card(
+    recipe: MergeRecipe, student: MergeRecipe, teachers: Sequence[str], name: str
+) -> str:
+    """The card of a model that was refined without a search.
+
+    Args:
+        recipe: Its recipe.
+        student: What it was before.
+        teachers: The names of those it learned from.
+        name: Its own.
+    """
+    found = f"{_made_of(student)}, refined with {EVOMERGE} by distillation from "
+    return _card(name, recipe, [f"{found}{_list(list(teachers))}. {REBUILT}", ""])
 
 
 def _card(name: str, recipe: MergeRecipe, about: list[str]) -> str:

@@ -37,8 +37,8 @@ def refuse_items(
         found = sum(item in known or (len(item) >= LEAST and item in together) for item in wanted)
         if found:
             raise RecipeError(
-                f"{where}: {file} contains {found} {what} item{'s'[: found > 1]}, "
-                "which would help to choose what they judge; give other texts"
+                f"{where}: {file} contains {found} {what} item{'s'[: found > 1]} of the "
+                "evaluation, which would then judge what has seen them; give other texts"
             )
 
 

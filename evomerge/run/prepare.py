@@ -117,15 +117,16 @@ def check_search(recipe: SearchRecipe, root: Path) -> Preparation:
     recipe = _with_absolute_run(recipe, root)
     refine = recipe.refine
     if refine is not None:
-        refined = result.attempt("refine", lambda: refine.under(root))
+        sources = {each.label: each.model for each in recipe.sources if each.model}
+        refined = result.attempt("refine", lambda: refine.under(root, sources))
         recipe = recipe.model_copy(update={"refine": refined or refine})
     library = SourceLibrary(root)
     base = result.attempt("base", lambda: library.model(recipe.base))
-    sources = [
+    models = [
         result.attempt(f"sources.{index}", lambda s=source: library.model(_model(s)))  # type: ignore[misc]
         for index, source in enumerate(recipe.sources)
     ]
-    opened = [source for source in sources if source is not None]
+    opened = [model for model in models if model is not None]
     if base is not None:
         result.findings.extend(check_family(base, opened))
         result.attempt("genome", lambda: _genome(recipe, base))
@@ -165,8 +166,8 @@ def _check_refinement(recipe: SearchRecipe, contents: Contents, library: SourceL
     check_refinement(recipe.refine, student, teachers_of(recipe, recipe.refine))
     path = recipe.refine.data.path
     texts = {path: in_words(read_examples(Path(path)).examples)}
-    refuse_items(contents.choosing_in_words, texts, "refine.data", "search")
-    refuse_items(contents.held_out_in_words, texts, "refine.data", "held-out")
+    refuse_items(contents.choosing_in_words, texts, "data", "search")
+    refuse_items(contents.held_out_in_words, texts, "data", "held-out")
 
 
 def _without_racing(recipe: SearchRecipe, task: str, result: Preparation) -> SearchRecipe:

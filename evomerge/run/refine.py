@@ -1,7 +1,8 @@
-"""The last stage: the winner is refined by distillation, and stays if that made it no better."""
+"""The last stage: the winner is refined by distillation, and what it became wins if no worse."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from contextlib import closing
 from functools import partial
@@ -145,7 +146,7 @@ def _candidates(
     known = {entry.candidate.digest: entry.candidate for entry in entries}
     lowest = min(0, *(entry.candidate.number for entry in entries))
     # A run may be refined again, by other settings.
-    names = Counter((entry.candidate.name or "").rstrip(" 0123456789") for entry in entries)
+    names = Counter(re.sub(r" \d+$", "", entry.candidate.name or "") for entry in entries)
     candidates = [
         known.get(digest(recipe))
         or Candidate(

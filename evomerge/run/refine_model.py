@@ -18,6 +18,8 @@ from evomerge.recipe.distillation import Teacher
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.refinement.distil import Distilled, distil
 from evomerge.refinement.distillation import Distillation
+from evomerge.refinement.teachers.ensemble import asked_of
+from evomerge.refinement.texts.examples import read_examples
 from evomerge.reporting.model_card import refined_card
 from evomerge.run.export import export_merged
 from evomerge.run.folder import RunFolder
@@ -34,6 +36,7 @@ from evomerge.sensitivity.provider import Calibrator
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from evomerge.recipe.refine import Refinement
     from evomerge.refinement.distillation import Report
 
 
@@ -70,11 +73,8 @@ def refine_model(
         EvomergeError: Anything that the user has to know; see `errors`.
     """
     check_output_folder(out)
-    settings = read_refinement(file, overrides)
     recipe = student_of(student)
-    teachers = settings.teachers or _sources(recipe, file)
-    with naming(file):
-        check_refinement(settings, recipe, teachers)
+    settings, teachers = _settings(recipe, file, overrides)
     training = out.with_name(f"{out.name}.training").resolve()
     done: dict[str, Distilled] = {}
     with RunFolder(training).locked():
@@ -94,7 +94,8 @@ def refine_model(
     if settings.mode == "pairwise":
         refined = merge_students(recipe, settings.operator, recipes)
     library = SourceLibrary(Path("/"), calibrate=Calibrator())
-    export_merged(refined, library, out, refined_card(refined, out.name))
+    card = refined_card(refined, recipe, [each.label for each in teachers], out.name)
+    export_merged(refined, library, out, card)
     courses = {name: each.course for name, each in done.items()}
     return RefinedModel(training=training, courses=courses)
 
@@ -131,8 +132,20 @@ def _check_layers(recipe: MergeRecipe) -> None:
 
 def estimate_model(student: str, file: Path, overrides: Sequence[str]) -> list[str]:
     """What the teachers' caches would hold, in lines; see `refine_model` and `estimate_run`."""
-    settings, recipe = read_refinement(file, overrides), student_of(student)
-    return estimate_teachers(settings, settings.teachers or _sources(recipe, file))
+    return estimate_teachers(*_settings(student_of(student), file, overrides))
+
+
+def _settings(
+    recipe: MergeRecipe, file: Path, overrides: Sequence[str]
+) -> tuple[Refinement, tuple[Teacher, ...]]:
+    """How a student is refined, and by whom; mistakes show before anything is written."""
+    sources = {each.label: each.model for each in recipe.sources if each.model}
+    settings = read_refinement(file, overrides, sources)
+    teachers = settings.teachers or _sources(recipe, file)
+    with naming(file):
+        check_refinement(settings, recipe, teachers)
+    asked_of(settings, teachers, read_examples(Path(settings.data.path)).examples)
+    return settings, teachers
 
 
 def _sources(recipe: MergeRecipe, file: Path) -> tuple[Teacher, ...]:

@@ -135,13 +135,14 @@ def _refine(
     if is_refined(store, search.recipe.refine):
         return
     before = store.fact("recipe")
-    store.write_facts({"recipe": search.recipe.model_dump(mode="json")})
+    store.write_facts({"recipe": search.recipe.model_dump(mode="json"), "refining": True})
     try:
         refine_winner(search, store, folder.refined.resolve(), progress)
     except (RecipeError, ModelError, CompatibilityError, EvaluationError):
         # Settings that cannot work are none that the run should be continued with.
-        store.write_facts({"recipe": before})
+        store.write_facts({"recipe": before, "refining": False})
         raise
+    store.write_facts({"refining": False})
 
 
 def _refuse_other_recipe(store: RunStore, search: PreparedSearch) -> None:

@@ -80,11 +80,11 @@ def check_refinement(
         try:
             check_own_operator(merged)
         except RecipeError as error:
-            raise RecipeError(f"operator: {settings.operator} of the students: {error}") from error
+            raise RecipeError(f"the merge of the students: {error}") from error
     what = settings.train.what
     if what in {"coefficients", "layerwise"} and student.operator != OF_COEFFICIENTS:
         raise RecipeError(
-            f"train.what: {what} of a merge by {student.operator}; allowed: of one by "
-            f"{OF_COEFFICIENTS}; take lora or full"
+            f"train.what: {what} is for merges by {OF_COEFFICIENTS}, and the student is none; "
+            "take lora or full"
         )
     settings.check_live_fusion(len(teachers))

@@ -60,7 +60,10 @@ def _record(where: str, line: str) -> object:
         record = json.loads(line)
         json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError) as error:
-        raise RecipeError(f"{where} is not JSON: {error}") from error
+        reason = str(error)
+        if isinstance(error, json.JSONDecodeError):  # its line is the one of this text
+            reason = f"{error.msg}, at column {error.colno}"
+        raise RecipeError(f"{where} is not JSON: {reason}") from error
     return record
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from students import write_texts
 
 from evomerge.checkpoints import open_checkpoint
+from evomerge.store.database import RunStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,6 +92,8 @@ def test_the_exported_folder_has_a_card_with_held_out_scores(refined: Path) -> N
     card = (refined / "out" / "README.md").read_text()
     assert "base_model_relation: merge" in card
     assert "| this model | " in card
+    assert "It was refined by distillation." in card
+    assert "adapter-" not in card
     assert str(refined) not in card
 
 
@@ -182,9 +186,36 @@ def test_a_run_that_was_moved_exports_its_refined_model(refined: Path, tmp_path:
 def test_the_estimate_says_how_much_is_kept(refined: Path) -> None:
     result = run_cli("refine", refined / "run", "--estimate")
     assert result.code == 0, result.err
-    assert "one: 1,418 tokens to predict" in result.out
+    assert "one: 708 tokens to predict" in result.out
+    assert "two: 710 tokens to predict" in result.out
     assert "k = 8 " in result.out
     assert "% of the probability" in result.out
+
+
+def test_teachers_are_called_by_the_names_of_the_sources(refined: Path, tmp_path: Path) -> None:
+    result = run_cli("refine", refined / "run", "--estimate", "--set", "teachers=[one]")
+    assert "one: 1,418 tokens to predict" in result.out, result.err
+    result = run_cli("refine", refined / "run", "--estimate", "--set", "teachers=[onee]")
+    assert "or one of the sources one, two, adapter; did you mean 'one'?" in result.err
+
+
+def test_what_cannot_be_refined_is_not_estimated(refined: Path) -> None:
+    pairwise = ("--set", "mode=pairwise", "--set", "operator=nosuch")
+    result = run_cli("refine", refined / "run", "--estimate", *pairwise)
+    assert result.code == 2
+    assert result.err.startswith("error: the merge of the students: operator: unknown operator")
+
+
+def test_a_refinement_that_was_stopped_is_told_below_the_leaderboard(
+    refined: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(refined / "run", run)
+    assert not leaderboard(run)["refining"]
+    with closing(RunStore.open_for_writing(run / "run.sqlite")) as store:
+        store.write_facts({"refining": True})
+    assert leaderboard(run)["refining"]
+    assert "has begun and not ended: evomerge resume goes on" in run_cli("leaderboard", run).out
 
 
 def test_texts_that_are_items_of_the_search_are_refused(family: Path, tmp_path: Path) -> None:
@@ -195,7 +226,7 @@ def test_texts_that_are_items_of_the_search_are_refused(family: Path, tmp_path: 
     (tmp_path / "texts.jsonl").write_text("\n".join(texts))
     result = run_cli("check", file)
     assert result.code == 2
-    assert "refine.data" in result.err
+    assert "refine: data: " in result.err
     assert "item" in result.err
 
 
@@ -225,6 +256,9 @@ def test_a_model_is_refined_without_a_search(family: Path, tmp_path: Path) -> No
     result = run_cli("refine", family / "two", "--recipe", file, "--out", tmp_path / "out")
     assert result.code == 0, result.err
     assert "refined: the loss on the texts set aside fell from " in result.out
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "two, refined with [evomerge](" in card
+    assert "by distillation from one. " in card
     before = open_checkpoint("two", root=family)
     after = load_file(tmp_path / "out" / "model.safetensors")
     assert any(not torch.equal(before.read(name), tensor) for name, tensor in after.items())
@@ -244,7 +278,7 @@ def test_the_merge_of_a_file_learns_from_its_sources(family: Path, tmp_path: Pat
     assert result.code == 0, result.err
     assert "refined by one: the loss" in result.out
     assert "refined by two: the loss" in result.out
-    assert "by distillation with" in (tmp_path / "out" / "README.md").read_text()
+    assert "by distillation from one and two. " in (tmp_path / "out" / "README.md").read_text()
     lines = run_cli("refine", merge, "--recipe", file, "--estimate").out.splitlines()
     assert any(line.startswith("one: ") for line in lines)
 

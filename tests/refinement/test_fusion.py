@@ -189,7 +189,7 @@ def test_a_domain_has_the_first_teacher_that_is_for_it() -> None:
     assert of_domain(["maths", "code", "code"], "code") == 1
     with pytest.raises(RecipeError, match=r"domain 'cod' has no teacher; did you mean 'code'\?; "):
         of_domain(["maths", "code"], "cod")
-    with pytest.raises(RecipeError, match=r"domain None has no teacher; teachers are there for m"):
+    with pytest.raises(RecipeError, match=r"a text without a domain; teachers are there for m"):
         of_domain(["maths"], None)
 
 

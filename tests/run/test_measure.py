@@ -191,4 +191,4 @@ def test_texts_that_hold_held_out_items_are_refused(recipe: Path, tmp_path: Path
     (tmp_path / "texts.txt").write_text("\n".join(every_pair))
     done = run_cli("check", recipe)
     assert done.code == 2
-    assert "texts.txt contains 12 held-out items, which would help to choose" in done.err
+    assert "texts.txt contains 12 held-out items of the evaluation, which" in done.err

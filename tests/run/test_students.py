@@ -24,10 +24,13 @@ def refinement(**given: Any) -> Refinement:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mode": "pairwise", "operator": "nosuch"}, "operator: nosuch of the students: operator"),
-        ({"mode": "pairwise", "operator": "slerp"}, "operator: slerp of the students: "),
-        ({"train": {"what": "coefficients"}}, "train.what: coefficients of a merge by linear; al"),
-        ({"train": {"what": "layerwise"}}, "of one by task_arithmetic; take lora or full"),
+        ({"mode": "pairwise", "operator": "nosuch"}, "the merge of the students: operator"),
+        ({"mode": "pairwise", "operator": "slerp"}, "the merge of the students: "),
+        (
+            {"train": {"what": "coefficients"}},
+            "coefficients is for merges by task_arithmetic, and",
+        ),
+        ({"train": {"what": "layerwise"}}, "and the student is none; take lora or full"),
         (
             {"cache": None, "loss": {"kind": "kl"}, "fuse": "sum"},
             "fuse: sum of 2 teachers beside the student; allowed: ",

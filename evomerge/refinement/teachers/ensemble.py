@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
     from evomerge.merging.sources import SourceLibrary
     from evomerge.recipe.distillation import Teacher
-    from evomerge.recipe.refine import Fusion
+    from evomerge.recipe.refine import Fusion, Refinement
     from evomerge.refinement.distillation import Distillation, Report
     from evomerge.refinement.predictions.targets import TargetsOf
     from evomerge.refinement.teachers.cached import CachedTeacher, Corpus
     from evomerge.refinement.teachers.weights import Rule
+    from evomerge.refinement.texts.examples import Example
     from evomerge.refinement.texts.sequences import Sequence
 
 
@@ -74,7 +75,7 @@ def open_ensemble(
     asked = [numbers] * len(work.teachers)
     of: dict[int, int] = {}
     if rule == "by_domain":
-        of = {each.index: _teacher_of(work.teachers, corpus, each) for each in corpus.sequences}
+        of = {n: _teacher_of(work.teachers, corpus.examples[n]) for n in numbers}
         asked = [[each for each in numbers if of[each] == n] for n in range(len(work.teachers))]
     pairs = zip(work.teachers, asked, strict=True)
     cached = {
@@ -98,8 +99,31 @@ def open_ensemble(
     return Ensemble(members=(replace(members[0], targets_of=targets_of),), notes=notes)
 
 
+def asked_of(
+    settings: Refinement, teachers: abc.Sequence[Teacher], examples: abc.Sequence[Example]
+) -> list[list[int]]:
+    """The numbers of the examples that each teacher is asked of.
+
+    Raises:
+        RecipeError: An example has no teacher.
+    """
+    numbers, by_domain = range(len(examples)), settings.fuse in {None, "by_domain"}
+    if settings.mode == "pairwise" and by_domain:
+        own = [
+            [number for number in numbers if examples[number].domain in domains_of(teacher)]
+            for teacher in teachers
+        ]
+        return [each or list(numbers) for each in own]
+    if fusion_of(settings.fuse, teachers, examples) != "by_domain":
+        return [list(numbers)] * len(teachers)
+    of = [_teacher_of(teachers, each) for each in examples]
+    return [[each for each in numbers if of[each] == n] for n in range(len(teachers))]
+
+
 def fusion_of(
-    wanted: Fusion | None, teachers: abc.Sequence[Teacher], read: abc.Sequence[Sequence]
+    wanted: Fusion | None,
+    teachers: abc.Sequence[Teacher],
+    read: abc.Sequence[Sequence] | abc.Sequence[Example],
 ) -> Fusion:
     """How teachers are fused: as is wanted, or by domain if every sequence has one of theirs."""
     if len(teachers) == 1:
@@ -125,11 +149,11 @@ def teacher_of(teachers: abc.Sequence[Teacher], domain: str | None) -> int:
     return pairs[of_domain([each for each, _ in pairs], domain)][1]
 
 
-def _teacher_of(teachers: abc.Sequence[Teacher], corpus: Corpus, sequence: Sequence) -> int:
+def _teacher_of(teachers: abc.Sequence[Teacher], example: Example) -> int:
     try:
-        return teacher_of(teachers, sequence.domain)
+        return teacher_of(teachers, example.domain)
     except RecipeError as error:
-        raise RecipeError(f"{corpus.examples[sequence.index].where}: {error}") from error
+        raise RecipeError(f"{example.where}: {error}") from error
 
 
 def _check_one_vocabulary(work: Distillation, members: abc.Sequence[CachedTeacher]) -> None:

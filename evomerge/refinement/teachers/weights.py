@@ -36,11 +36,11 @@ def of_domain(domains: Sequence[str | None], domain: str | None) -> int:
     """
     if domain not in domains:
         known = sorted({each for each in domains if each})
+        found = f"the domain {domain!r} has no teacher" if domain else "a text without a domain"
         hint = did_you_mean(domain, known) if domain else ""
         raise RecipeError(
-            f"fuse: by_domain: an example of the domain {domain!r} has no teacher{hint}; teachers "
-            f"are there for {', '.join(known) or 'no domain'}; give one the domain, or choose "
-            "another way to fuse"
+            f"fuse: by_domain: {found}{hint}; teachers are there for "
+            f"{', '.join(known) or 'no domain'}; give one the domain, or fuse in another way"
         )
     return domains.index(domain)
 
