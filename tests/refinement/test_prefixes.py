@@ -13,6 +13,7 @@ from readers import BYTES, LLAMA, PLAIN, TEXTS, WORDS, placed
 from torch.nn import functional
 
 from evomerge.recipe.distillation import DistillationLoss
+from evomerge.refinement.alignment.pairs import Reader, pair
 from evomerge.refinement.alignment.prefixes import (
     DEEPEST,
     Steps,
@@ -21,7 +22,6 @@ from evomerge.refinement.alignment.prefixes import (
     split_tokens,
 )
 from evomerge.refinement.alignment.rows import certain_rows
-from evomerge.refinement.alignment.texts import Reader, pair
 from evomerge.refinement.alignment.vocabulary_map import UNMATCHED
 from evomerge.refinement.losses.chunked import row_losses
 from evomerge.refinement.losses.heads import Head

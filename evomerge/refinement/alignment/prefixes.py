@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from evomerge.refinement.alignment.texts import Pair, Reader
+    from evomerge.refinement.alignment.pairs import Pair, Reader
     from evomerge.refinement.alignment.vocabulary import Vocabulary
     from evomerge.refinement.predictions.top_k import TopK
 

@@ -12,8 +12,8 @@ from blake3 import blake3
 from evomerge.cache import as_file_name
 from evomerge.errors import CompatibilityError, EvaluationError, RecipeError
 from evomerge.live_model import choose_device, choose_dtype, load_checkpoint
+from evomerge.refinement.alignment.pairs import Reader, open_reader, pair, place, plain_text
 from evomerge.refinement.alignment.same import relate
-from evomerge.refinement.alignment.texts import Reader, open_reader, pair, place, plain_text
 from evomerge.refinement.alignment.vocabulary import read_vocabulary
 from evomerge.refinement.cache.key import CacheKey, cache_key
 from evomerge.refinement.predictions.kept import Kept
