@@ -23,8 +23,8 @@ from evomerge.refinement.alignment.prefixes import (
 )
 from evomerge.refinement.alignment.rows import certain_rows
 from evomerge.refinement.alignment.vocabulary_map import UNMATCHED
+from evomerge.refinement.heads import Head
 from evomerge.refinement.losses.chunked import row_losses
-from evomerge.refinement.losses.heads import Head
 from evomerge.refinement.predictions.kept import top_k
 from evomerge.refinement.predictions.targets import TargetVocabulary, as_tensors
 from evomerge.refinement.predictions.top_k import TopK
