@@ -34,10 +34,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
+from evomerge.refinement.heads import Head
 from evomerge.refinement.losses.chunked import chunked_loss
 from evomerge.refinement.losses.cross_entropy import CrossEntropy
 from evomerge.refinement.losses.divergence import divergence
-from evomerge.refinement.losses.heads import Head
 from evomerge.refinement.losses.rows import Weighted
 from evomerge.refinement.losses.top_k import TopKDivergence
 from evomerge.refinement.predictions.top_k import TopK

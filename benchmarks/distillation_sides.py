@@ -13,8 +13,8 @@ from evomerge.operators.randomness import generator
 from evomerge.recipe.distillation import DistillationLoss
 from evomerge.recipe.refine import Training
 from evomerge.refinement.cache.key import CacheKey
+from evomerge.refinement.heads import head_of, last_hidden_states
 from evomerge.refinement.losses.divergence import divergence
-from evomerge.refinement.losses.heads import head_of, last_hidden_states
 from evomerge.refinement.predictions.kept import Kept
 from evomerge.refinement.predictions.targets import TargetVocabulary, fully_covered
 from evomerge.refinement.teachers.build import build

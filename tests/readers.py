@@ -9,7 +9,7 @@ from tokenizers import processors
 from trained_tokenizers import byte_level, llama, word_piece
 from transformers import PreTrainedTokenizerFast
 
-from evomerge.refinement.alignment.texts import Placed, Reader, place
+from evomerge.refinement.alignment.pairs import Placed, Reader, place
 from evomerge.refinement.alignment.vocabulary import loaded_vocabulary
 from evomerge.refinement.texts.examples import Example
 from evomerge.refinement.texts.sequences import make_sequences

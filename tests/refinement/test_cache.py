@@ -129,17 +129,15 @@ def test_a_cache_of_something_else_is_refused_by_the_part_that_differs(
     assert other.default_folder() != it.key.default_folder()
 
 
-def test_the_key_follows_teacher_data_and_template(
+def test_the_key_follows_teacher_data_tokenizer_and_template(
     family: Path, it: Recording, tmp_path: Path
 ) -> None:
-    shutil.copytree(family / "one", tmp_path / "talking")
-    (tmp_path / "talking" / "chat_template.jinja").write_text("{{ messages }}")
-    one, two = (open_checkpoint(name, root=family) for name in ("one", "two"))
+    folder = tmp_path / "one"
+    shutil.copytree(family / "one", folder)
+    one, two = open_checkpoint("one", root=tmp_path), open_checkpoint("two", root=family)
 
-    def key(
-        teacher: Any = one, data: Any = it.sequences, tokenizer: Path | None = None
-    ) -> CacheKey:
-        return cache_key(teacher, data, TOP, precision="float32", tokenizer=tokenizer)
+    def key(teacher: Any = one, data: Any = it.sequences) -> CacheKey:
+        return cache_key(teacher, data, TOP, precision="float32")
 
     def parts(other: CacheKey) -> list[str]:
         return [words.split()[0] for words in key().differences(other.parts())]
@@ -148,7 +146,12 @@ def test_the_key_follows_teacher_data_and_template(
     assert key(data=reversed(it.sequences)) == key()
     assert parts(key(teacher=two)) == ["teacher"]
     assert parts(key(data=it.sequences[1:])) == ["data"]
-    assert parts(key(tokenizer=tmp_path / "talking")) == ["template"]
+    before = key()
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    assert parts(before) == ["template"]
+    before, file = key(), folder / "tokenizer.json"
+    file.write_text(file.read_text().replace('"use_regex": true', '"use_regex": false'))
+    assert parts(before) == ["tokenizer"]
 
 
 @pytest.fixture

@@ -23,10 +23,10 @@ from refinement_targets import (
 from torch.nn import functional
 
 from evomerge.errors import CompatibilityError
+from evomerge.refinement.heads import Head
 from evomerge.refinement.losses.chunked import chunked_loss, chunks, row_losses
 from evomerge.refinement.losses.cross_entropy import CrossEntropy
 from evomerge.refinement.losses.divergence import divergence
-from evomerge.refinement.losses.heads import Head
 from evomerge.refinement.losses.top_k import TopKDivergence
 from evomerge.refinement.teachers.live import logits_of
 

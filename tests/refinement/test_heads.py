@@ -11,9 +11,9 @@ from tiny_architectures import CAUSAL, EXPERTS, MULTIMODAL, SIZES, build
 from torch import nn
 
 from evomerge.errors import ModelError
+from evomerge.refinement.heads import Head, head_of, last_hidden_states
 from evomerge.refinement.losses.chunked import chunked_loss
 from evomerge.refinement.losses.cross_entropy import CrossEntropy
-from evomerge.refinement.losses.heads import Head, head_of, last_hidden_states
 
 SCALED = {"logits_scaling": 8.0, "logit_scale": 0.3, "lm_head_multiplier": 0.3}
 CAPPED = {"final_logit_softcapping": 0.5}

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from tiny_architectures import CAUSAL, SIZES
 
 from evomerge.errors import RecipeError
+from evomerge.refinement.heads import Head
 from evomerge.refinement.losses.chunked import chunked_loss
 from evomerge.refinement.losses.cross_entropy import CrossEntropy
-from evomerge.refinement.losses.heads import Head
 from evomerge.refinement.texts.packing import WINDOW, Batch, Pack, keeps_apart, lay_out, pack
 from evomerge.refinement.texts.sequences import Sequence
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from evomerge.recipe.distillation import DistillationLoss
 from evomerge.refinement.alignment.vocabulary_map import UNMATCHED
+from evomerge.refinement.heads import Head
 from evomerge.refinement.losses.chunked import chunked_loss, row_losses
-from evomerge.refinement.losses.heads import Head
 from evomerge.refinement.losses.sorted_distance import standardised_targets
 from evomerge.refinement.predictions.kept import top_k
 from evomerge.refinement.predictions.targets import (

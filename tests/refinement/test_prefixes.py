@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from readers import BYTES, LLAMA, PLAIN, TEXTS, placed
+from readers import BYTES, LLAMA, PLAIN, TEXTS, WORDS, placed
+from torch.nn import functional
 
+from evomerge.recipe.distillation import DistillationLoss
+from evomerge.refinement.alignment.pairs import Reader, pair
 from evomerge.refinement.alignment.prefixes import (
     DEEPEST,
     Steps,
@@ -17,10 +21,15 @@ from evomerge.refinement.alignment.prefixes import (
     rows_by_prefix,
     split_tokens,
 )
-from evomerge.refinement.alignment.texts import Reader, pair
+from evomerge.refinement.alignment.rows import certain_rows
 from evomerge.refinement.alignment.vocabulary_map import UNMATCHED
+from evomerge.refinement.heads import Head
+from evomerge.refinement.losses.chunked import row_losses
 from evomerge.refinement.predictions.kept import top_k
+from evomerge.refinement.predictions.targets import TargetVocabulary, as_tensors
 from evomerge.refinement.predictions.top_k import TopK
+from evomerge.refinement.teachers.prefixes import PrefixTeacher
+from evomerge.refinement.training.pass_loss import loss_of
 
 A, B, C = 0, 1, 2
 # The teacher's tokens "ab", "ac", "b", and one that the student cannot spell.
@@ -75,6 +84,16 @@ def test_where_more_was_left_out_than_is_known_there_is_no_row() -> None:
     assert found.rows.tail[0].exp() == pytest.approx(0.6)
 
 
+@pytest.mark.parametrize("depth", [0, 1])
+def test_where_the_student_can_spell_no_token_that_was_kept_there_is_no_row(depth: int) -> None:
+    # The teacher's "b" ends where the student goes on, and its last token it cannot spell.
+    unknown = replace(predicted(0.5 * depth, 0.5), ids=torch.tensor([[2, 3]]))
+    path = torch.tensor([[B] * depth + [UNMATCHED] * (DEEPEST - depth)])
+    steps = Steps(rows=torch.tensor([0]), depths=torch.tensor([depth]), paths=path)
+    found = rows_by_prefix(unknown, steps, torch.tensor([A]), SPLIT, 3)
+    assert found.covered.tolist() == [False]
+
+
 def test_every_token_is_split_into_what_spells_it() -> None:
     split = split_tokens(PLAIN.vocabulary, BYTES)
     for spelling, ids in zip(PLAIN.vocabulary.spellings, split.tolist(), strict=True):
@@ -124,3 +143,23 @@ def test_a_prediction_is_what_all_tokens_of_the_teacher_say_together(
         total = torch.logaddexp(found.rows.log_probs[place].logsumexp(0), found.rows.tail[place])
         assert float(total) == pytest.approx(0, abs=1e-4)
         assert labels[place] in found.rows.ids[place][kept]
+
+
+def test_a_teacher_that_kept_nothing_the_student_can_spell_leaves_it_the_text_alone() -> None:
+    pairs = {0: pair(placed(WORDS, "the cat sat"), placed(PLAIN, "the cat sat"))}
+    teacher = PrefixTeacher(pairs, (WORDS, PLAIN))
+    labels = torch.tensor(pairs[0].student.supervised)
+    # Words have no line break.
+    certain = certain_rows(
+        torch.full((len(pairs[0].teacher.supervised),), PLAIN.tokenizer.vocab["Ċ"]),
+        4,
+        len(PLAIN.vocabulary),
+    )
+    targets = teacher.targets(0, certain)
+    size = len(WORDS.vocabulary)
+    logits = torch.randn(len(labels), size, generator=torch.Generator().manual_seed(0))
+    settings = DistillationLoss(tail="renormalised", distillation=1.0, cross_entropy=0.0)
+    vocabulary = TargetVocabulary(size=size, to_student=torch.arange(size))
+    loss = loss_of(settings, [vocabulary])({"labels": labels} | as_tensors(targets))
+    losses = row_losses(logits, Head(weight=torch.eye(size)), loss)
+    torch.testing.assert_close(losses, functional.cross_entropy(logits, labels, reduction="none"))

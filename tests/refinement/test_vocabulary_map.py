@@ -12,6 +12,7 @@ from rapidfuzz.distance import Levenshtein
 from trained_tokenizers import byte_level, llama, unigram, word_piece
 
 from evomerge.errors import OutputError
+from evomerge.refinement.alignment import vocabulary_map
 from evomerge.refinement.alignment.nearest import nearest
 from evomerge.refinement.alignment.vocabulary import Vocabulary, loaded_vocabulary
 from evomerge.refinement.alignment.vocabulary_map import (
@@ -97,6 +98,17 @@ def test_a_map_is_kept_on_disk(cache: Path) -> None:
     assert expected.tolist() == [0, 1]
     assert min_edit_map(student, teacher).tolist() == [0, 1]
     assert len([*cache.iterdir()]) == 2
+
+
+def test_a_map_that_was_made_in_another_way_is_not_read(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, student = of("cats", "dog"), of("cat", "dot")
+    min_edit_map(teacher, student)
+    (file,) = cache.iterdir()
+    np.save(file, np.array([1, 1], dtype=np.int32))
+    monkeypatch.setattr(vocabulary_map, "SCHEMA", vocabulary_map.SCHEMA + 1)
+    assert min_edit_map(teacher, student).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from evomerge.refinement.alignment.texts import Pair, Reader
+    from evomerge.refinement.alignment.pairs import Pair, Reader
     from evomerge.refinement.alignment.vocabulary import Vocabulary
     from evomerge.refinement.predictions.top_k import TopK
 
@@ -107,8 +107,9 @@ def rows_by_prefix(
 ) -> AlignedRows:
     """Bring a teacher's predictions of a text to the student's tokens of the same text.
 
-    Behind the first token of a path, what counts is what the kept tokens that begin with it say;
-    where more of the prediction was left out than they hold, there is no row.
+    Behind the first token of a path, what counts is what the kept tokens that begin with it say.
+    Where more of the prediction was left out than they hold, there is no row, nor where the
+    student can spell none of them.
 
     Args:
         teacher: Row `j` predicts the teacher's supervised token `j`.
@@ -130,7 +131,8 @@ def rows_by_prefix(
     following = paths.gather(2, depth[:, None, None].expand(-1, paths.shape[1], 1))[..., 0]
     ids, summed, others = _summed(following, log_probs)
     covered = torch.zeros(len(labels), dtype=torch.bool)
-    covered[taken] = (depth == 0) | (total > teacher.tail[row])
+    is_known = (depth == 0) | (total > teacher.tail[row])
+    covered[taken] = is_known & summed.isfinite().any(dim=1)
     rows = certain_rows(labels, teacher.ids.shape[1], vocabulary)
     rows.ids[taken], rows.log_probs[taken] = ids, summed - total[:, None]
     rows.tail[taken] = torch.logaddexp(rest, others) - total

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from evomerge.refinement.alignment.vocabulary import Vocabulary
 
+SCHEMA = 1
+"""Of maps on disk; to be raised with any change of how they are made or stored."""
+
 UNMATCHED = -1
 """In place of an id: the student has no such token."""
 
@@ -85,7 +88,8 @@ def min_edit_map(teacher: Vocabulary, student: Vocabulary) -> Tensor:
     Raises:
         OutputError: The cache cannot be written.
     """
-    file = cache_folder("vocabulary-maps") / f"{teacher.digest()}-{student.digest()}.npy"
+    name = f"{SCHEMA}-{teacher.digest()}-{student.digest()}.npy"
+    file = cache_folder("vocabulary-maps") / name
     found = _read(file, len(teacher), len(student))
     if found is None:
         found = _min_edit_map(teacher, student)

@@ -30,7 +30,8 @@ class CacheKey:
 
     Attributes:
         teacher: The identity of the teacher's checkpoint.
-        tokenizer: A digest of the tokenizer that made the sequences.
+        tokenizer: A digest of the teacher's tokenizer; the student's made the sequences where the
+            two split texts alike, and what it made is in `data`.
         template: A digest of its chat template.
         data: A digest of the sequences and the numbers of their examples.
         precision: Of the teacher's forward passes, e.g. `float32`.
@@ -72,12 +73,7 @@ class CacheKey:
 
 
 def cache_key(
-    teacher: Checkpoint,
-    sequences: Iterable[Sequence],
-    kept: Kept,
-    *,
-    precision: str,
-    tokenizer: Path | None = None,
+    teacher: Checkpoint, sequences: Iterable[Sequence], kept: Kept, *, precision: str
 ) -> CacheKey:
     """The key of what a teacher predicts of sequences.
 
@@ -86,16 +82,14 @@ def cache_key(
         sequences: What it is asked.
         kept: What is kept of its predictions.
         precision: Of its forward passes, e.g. `float32`.
-        tokenizer: The model folder whose tokenizer made the sequences; the teacher's by default.
 
     Raises:
         ModelError: A file of the tokenizer cannot be read.
     """
-    folder = tokenizer or teacher.folder
     return CacheKey(
         teacher=teacher.identity(),
-        tokenizer=tokenizer_digest(folder) or "none",
-        template=_digest(chat_template(folder)),
+        tokenizer=tokenizer_digest(teacher.folder) or "none",
+        template=_digest(chat_template(teacher.folder)),
         data=_digest(sorted((each.index, each.digest()) for each in sequences)),
         precision=precision,
         # Only draws need a seed.

@@ -17,7 +17,7 @@ from evomerge.refinement.losses.rows import Student
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from evomerge.refinement.losses.heads import Head
+    from evomerge.refinement.heads import Head
     from evomerge.refinement.losses.rows import RowLoss
 
 _BUDGET_BYTES = {"cpu": 64 * 2**20}

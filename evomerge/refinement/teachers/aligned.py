@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from evomerge.recipe.distillation import AlignmentKind, LossName
-    from evomerge.refinement.alignment.texts import Pair, Reader
+    from evomerge.refinement.alignment.pairs import Pair, Reader
     from evomerge.refinement.predictions.top_k import TopK
 
 IN_OWN_TOKENS = frozenset({"uld", "standardised_uld", "alm", "span_hybrid"})

@@ -12,8 +12,8 @@ from blake3 import blake3
 from evomerge.cache import as_file_name
 from evomerge.errors import CompatibilityError, EvaluationError, RecipeError
 from evomerge.live_model import choose_device, choose_dtype, load_checkpoint
+from evomerge.refinement.alignment.pairs import Reader, open_reader, pair, place, plain_text
 from evomerge.refinement.alignment.same import relate
-from evomerge.refinement.alignment.texts import Reader, open_reader, pair, place, plain_text
 from evomerge.refinement.alignment.vocabulary import read_vocabulary
 from evomerge.refinement.cache.key import CacheKey, cache_key
 from evomerge.refinement.predictions.kept import Kept
@@ -134,18 +134,13 @@ class TeacherOpener:
     def _aligned(
         self, teacher: Teacher, checkpoint: Checkpoint, relation: Relation, asked: frozenset[int]
     ) -> CachedTeacher:
-        settings, examples = self._work.settings, self._corpus.examples
-        texts = {index: plain_text(examples[index]) for index in asked}
+        settings = self._work.settings
+        examples = {index: self._corpus.examples[index] for index in sorted(asked)}
+        texts = {index: plain_text(each) for index, each in examples.items()}
         folder, tokenizer = self._base.folder, self._corpus.tokenizer
         ours = Reader(tokenizer=tokenizer, vocabulary=read_vocabulary(folder))
         theirs = open_reader(checkpoint.folder)
-        made = make_sequences(examples, theirs.tokenizer, settings.data.max_tokens)
-        read = {each.index: each for each in made.sequences if each.index in asked}
-        if not read:
-            raise RecipeError(
-                f"{teacher.label}: with its tokenizer none of its {len(asked)} texts has a token "
-                f"to predict in its first {settings.data.max_tokens}; raise data.max_tokens"
-            )
+        read = _read_by(teacher.label, theirs.tokenizer, examples, settings.data.max_tokens)
         pairs = {}
         for each in self._corpus.of(asked):
             other = place(theirs, texts[each.index], read.get(each.index))
@@ -211,6 +206,20 @@ class TeacherOpener:
 
     def _load(self, checkpoint: Checkpoint) -> Any:
         return load_checkpoint(checkpoint, self._dtype, self._device)[0]
+
+
+def _read_by(
+    name: str, tokenizer: Any, examples: Mapping[int, Example], max_tokens: int
+) -> dict[int, Sequence]:
+    """Examples as a teacher reads them, those with something to predict, by their numbers."""
+    try:
+        made = make_sequences([*examples.values()], tokenizer, max_tokens)
+    except RecipeError as error:
+        raise RecipeError(f"{name}: with its tokenizer {error}") from error
+    numbers = [*examples]
+    return {
+        numbers[each.index]: replace(each, index=numbers[each.index]) for each in made.sequences
+    }
 
 
 def _has(read: abc.Sequence[Sequence], tokens: frozenset[int]) -> bool:

@@ -17,7 +17,7 @@ from evomerge.live_model import (
 )
 from evomerge.merging.resident import ResidentWeights
 from evomerge.refinement.alignment.same import relate
-from evomerge.refinement.losses.heads import head_of, last_hidden_states
+from evomerge.refinement.heads import head_of, last_hidden_states
 from evomerge.refinement.teachers import live_fusion
 from evomerge.refinement.texts.sequences import check_window
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from evomerge.merging.sources import SourceLibrary
     from evomerge.recipe.refine import Refinement
     from evomerge.refinement.distillation import Distillation
+    from evomerge.refinement.heads import Head
     from evomerge.refinement.losses.divergence import LogitsOf
-    from evomerge.refinement.losses.heads import Head
     from evomerge.refinement.texts import sequences
 
     Fuse = Callable[[Tensor, Tensor], Tensor]

@@ -29,14 +29,14 @@ def fuse(
     per_token: bool = False,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Make one teacher of several, at the positions of one sequence.
+    """Make one teacher of several, at some positions of a pass.
 
     Args:
         logits: Of each teacher, shape `(teachers, n, vocabulary)`, floating point.
         labels: The tokens that follow, shape `(n,)`, int64; they decide on the weights.
         rule: How; see `teacher_weights`. `avg_logits` averages log-probabilities, which is the
             same as averaging logits.
-        per_token: Whether weights are chosen for each token or for the whole sequence.
+        per_token: Whether weights are chosen for each token or once for all of these.
         temperature: Of `ce_weighted`.
 
     Returns:

@@ -15,7 +15,7 @@ from evomerge.refinement.teachers.aligned import ends_of, group_likelihoods
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from evomerge.refinement.alignment.texts import Pair, Reader
+    from evomerge.refinement.alignment.pairs import Pair, Reader
     from evomerge.refinement.predictions.top_k import TopK
 
 

@@ -9,7 +9,7 @@ import torch
 
 from evomerge.errors import CompatibilityError, EvaluationError
 from evomerge.operators.randomness import generator
-from evomerge.refinement.losses.heads import head_of, last_hidden_states
+from evomerge.refinement.heads import head_of, last_hidden_states
 from evomerge.refinement.predictions.kept import concatenate, sampled, top_k
 from evomerge.refinement.texts.packing import Pack, lay_out
 from evomerge.refinement.texts.sequences import check_window

@@ -88,7 +88,7 @@ def _distilled(
         return weight, _merged_spans(targets, labels, matched)
     loss, covered = _of_rows(settings, targets.rows), targets.covered
     if settings.kind == "top_k_kl" and settings.tail == "text":
-        covered = covered & _keep(targets.rows, labels)
+        covered = covered & _has_label(targets.rows, labels)
     if covered.all():
         return weight, loss
     known = Masked(loss, covered)
@@ -100,7 +100,7 @@ def _distilled(
     return weight, Weighted([(1.0, known), (1.0, certain)])
 
 
-def _keep(rows: TopK, labels: Tensor) -> Tensor:
+def _has_label(rows: TopK, labels: Tensor) -> Tensor:
     """Which rows have kept the text's own token; shape `(n,)`.
 
     Where the others learn that token, and these learn from what is kept as if it were all, the

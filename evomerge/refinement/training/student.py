@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from evomerge.refinement.heads import head_of, last_hidden_states
 from evomerge.refinement.losses.chunked import chunked_loss
-from evomerge.refinement.losses.heads import head_of, last_hidden_states
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
