@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -108,6 +109,17 @@ def test_a_student_that_was_replaced_is_noticed(family: Path, tmp_path: Path) ->
     shutil.rmtree(tmp_path / "family" / "two")
     shutil.copytree(family / "three", tmp_path / "family" / "two")
     with pytest.raises(RunError, match=r"two, of the student: has changed since the training"):
+        distil(work, quiet, never)
+
+
+def test_of_several_changes_the_first_by_name_is_told(family: Path, tmp_path: Path) -> None:
+    work = distillation(family, tmp_path / "student")
+    with pytest.raises(RunError, match="the training was stopped"):
+        distil(work, quiet, StopAfter(1))
+    file = tmp_path / "student" / "contents.json"
+    file.write_text(json.dumps(dict.fromkeys(json.loads(file.read_text()), "other")))
+    first = min(json.loads(file.read_text()))
+    with pytest.raises(RunError, match=rf"^{re.escape(first)}: has changed since the training"):
         distil(work, quiet, never)
 
 
