@@ -63,6 +63,14 @@ def test_rows_are_those_that_the_teacher_predicts(
     assert len(cache.rows(4).nll) == 0
 
 
+def test_examples_at_the_end_that_have_nothing_to_predict_have_no_rows(
+    family: Path, tmp_path: Path
+) -> None:
+    it = recording(family, ["red", "x", "y"])
+    cache = it.build(tmp_path)
+    assert [len(cache.rows(index).nll) for index in range(3)] == [it.rows, 0, 0]
+
+
 def test_a_complete_cache_does_not_load_the_teacher(
     tmp_path: Path,
     it: Recording,
