@@ -97,12 +97,12 @@ class TeacherCacheSettings(Strict):
     Attributes:
         kind: `topk`, the likeliest tokens with the mass of all others, or `sampled`, tokens drawn
             from the prediction, which is the smallest that is unbiased.
-        k: Number of tokens at each position, or of draws.
+        k: Number of tokens at each position, or of draws; at most 65535.
         folder: Where it is kept, relative to the recipe; the cache of evomerge when absent.
     """
 
     kind: Literal["topk", "sampled"] = "topk"
-    k: Positive = 64
+    k: Annotated[Positive, Field(le=65_535)] = 64
     folder: Text | None = None
 
 

@@ -53,10 +53,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def with_preset(data: Any) -> Any:
     """Settings with those of their preset where they give none, and without its name."""
-    if not isinstance(data, dict) or data.get("preset") not in PRESETS:
+    name = data.get("preset") if isinstance(data, dict) else None
+    if not isinstance(name, str) or name not in PRESETS:
         return data
     given = {key: value for key, value in data.items() if key != "preset"}
-    return _filled(given, PRESETS[data["preset"]])
+    return _filled(given, PRESETS[name])
 
 
 def _filled(given: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def _claim(folder: Path, contents: dict[str, str]) -> None:
         write_atomically(file, (json.dumps(contents, indent=2) + "\n").encode())
         return
     before = _read(file)
-    for what in before.keys() | contents.keys():
+    for what in sorted(before.keys() | contents.keys()):
         was, now = (str(each.get(what, "none"))[:12] for each in (before, contents))
         if was != now:
             raise RunError(

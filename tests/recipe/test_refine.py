@@ -76,6 +76,8 @@ def test_settings_are_the_same_after_a_round_trip_with_or_without_defaults(
         ("teachers: [a/x, b/x]", "two teachers are called 'x'; give each a 'name'"),
         ("loss: {distillation: 0, cross_entropy: 0}", "both weights are 0"),
         ("preset: fusellm2", "did you mean 'fusellm'?"),
+        ("cache: {k: 65536}", "cache.k: input should be less than or equal to 65535, found 65536"),
+        ("preset: [fusellm]", "preset: expected 'default', "),
         ("train: {what: lora2}", "did you mean 'lora'?"),
         (
             "loss: {kind: standardised_uld, standardise: kept, top: 2}",

@@ -17,7 +17,7 @@ from filelock import FileLock
 from recordings import SAMPLED, TOP, VOCABULARY, Recording, contents, recording
 
 from evomerge.checkpoints import open_checkpoint
-from evomerge.errors import DiskFullError, OutputError, RunError, RunInUseError
+from evomerge.errors import CompatibilityError, DiskFullError, OutputError, RunError, RunInUseError
 from evomerge.refinement.cache.key import CacheKey, cache_key
 from evomerge.refinement.cache.shards import write_shard
 from evomerge.refinement.cache.teacher_cache import TeacherCache
@@ -63,6 +63,14 @@ def test_rows_are_those_that_the_teacher_predicts(
     assert len(cache.rows(4).nll) == 0
 
 
+def test_examples_at_the_end_that_have_nothing_to_predict_have_no_rows(
+    family: Path, tmp_path: Path
+) -> None:
+    it = recording(family, ["red", "x", "y"])
+    cache = it.build(tmp_path)
+    assert [len(cache.rows(index).nll) for index in range(3)] == [it.rows, 0, 0]
+
+
 def test_a_complete_cache_does_not_load_the_teacher(
     tmp_path: Path,
     it: Recording,
@@ -104,6 +112,17 @@ def test_an_interrupted_build_goes_on_and_ends_in_the_same_bytes(
         TeacherCache(tmp_path / "c")
     it.build(tmp_path / "c")
     assert contents(tmp_path / "c") == contents(tmp_path / "whole")
+
+
+def test_a_text_that_is_too_long_for_the_teacher_is_refused_before_a_part_is_made(
+    tmp_path: Path, it: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = [len(each) for each in it.sequences]
+    assert lengths[-1] == max(lengths), "the longest is in the last part"
+    monkeypatch.setattr(it.model.config, "max_position_embeddings", max(lengths) - 1)
+    with pytest.raises(CompatibilityError, match=f"a text has {max(lengths)}; write data.max_tok"):
+        it.build(tmp_path)
+    assert not list(tmp_path.glob("0*"))
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evomerge.errors import OutputError
 from evomerge.refinement.cache.shards import Shard, bytes_per_row, id_dtype, write_shard
 from evomerge.refinement.predictions.top_k import TopK
 
 if TYPE_CHECKING:
-    import pytest
+    from pathlib import Path
 
 
 @settings(max_examples=20)
@@ -55,6 +57,16 @@ def test_a_shard_holds_tokens_exactly_and_log_probs_to_a_64th(
     headers = 7 * 128
     size = sum(file.stat().st_size for file in folder.iterdir())
     assert size == headers + sum(bytes_per_row(length, vocabulary) for length in lengths)
+
+
+def test_a_row_with_more_tokens_than_can_be_counted_is_refused(tmp_path: Path) -> None:
+    one = torch.zeros(1)
+    ids = torch.arange(1 << 16)[None]
+    rows = TopK(ids=ids, log_probs=-ids.float(), tail=one, nll=one, vocabulary=1 << 16)
+    with pytest.raises(
+        OutputError, match=r"a row has 65536 tokens, allowed: at most 65535; lower cache\.k"
+    ):
+        write_shard(tmp_path / "00000", rows)
 
 
 def test_tokens_take_two_bytes_as_long_as_they_can() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -100,6 +101,21 @@ def test_texts_that_are_not_there_are_named(family: Path, tmp_path: Path) -> Non
         distil(work, quiet, never)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.9])
+def test_texts_with_nothing_to_predict_have_no_part_in_the_validation(
+    family: Path, tmp_path: Path, share: float
+) -> None:
+    texts = [{"prompt": f"{n} " * 20, "completion": "red"} for n in range(60)]
+    texts += [{"prompt": f"{n} ", "completion": "red"} for n in range(2)]
+    file = tmp_path / "texts.jsonl"
+    file.write_text("\n".join(map(json.dumps, texts)))
+    data = {"path": str(file), "max_tokens": 20, "validation": share}
+    work = distillation(family, tmp_path / "student", data=data, train={"epochs": 1})
+    course = distil(work, quiet, never).course
+    assert course["dropped"] == 60
+    assert (course["supervised"], len(course["validation_losses"])) == (3, 2)
+
+
 def test_a_student_that_was_replaced_is_noticed(family: Path, tmp_path: Path) -> None:
     shutil.copytree(family, tmp_path / "family")
     work = distillation(tmp_path / "family", tmp_path / "student")
@@ -108,6 +124,17 @@ def test_a_student_that_was_replaced_is_noticed(family: Path, tmp_path: Path) ->
     shutil.rmtree(tmp_path / "family" / "two")
     shutil.copytree(family / "three", tmp_path / "family" / "two")
     with pytest.raises(RunError, match=r"two, of the student: has changed since the training"):
+        distil(work, quiet, never)
+
+
+def test_of_several_changes_the_first_by_name_is_told(family: Path, tmp_path: Path) -> None:
+    work = distillation(family, tmp_path / "student")
+    with pytest.raises(RunError, match="the training was stopped"):
+        distil(work, quiet, StopAfter(1))
+    file = tmp_path / "student" / "contents.json"
+    file.write_text(json.dumps(dict.fromkeys(json.loads(file.read_text()), "other")))
+    first = min(json.loads(file.read_text()))
+    with pytest.raises(RunError, match=rf"^{re.escape(first)}: has changed since the training"):
         distil(work, quiet, never)
 
 

@@ -18,7 +18,7 @@ import torch
 from blake3 import blake3
 
 from evomerge.checkpoints.durability import sync_folder, write_durably
-from evomerge.errors import RunError
+from evomerge.errors import OutputError, RunError
 from evomerge.refinement.predictions.top_k import TopK
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 TEMPORARY = ".tmp-"
 """What files begin with that are not finished."""
+
+MOST_TOKENS = (1 << 16) - 1
+"""Tokens of a row at most, by the integers that count them."""
 
 
 def bytes_per_row(k: int, vocabulary: int) -> int:
@@ -47,10 +50,18 @@ def write_shard(folder: Path, rows: TopK) -> dict[str, str]:
 
     Returns:
         A digest of every file, by its name.
+
+    Raises:
+        OutputError: A row has more tokens than can be counted.
     """
     is_token = rows.log_probs > -torch.inf
+    lengths = is_token.sum(dim=1).numpy()
+    if (longest := lengths.max(initial=0)) > MOST_TOKENS:
+        raise OutputError(
+            f"{folder}: a row has {longest} tokens, allowed: at most {MOST_TOKENS}; lower cache.k"
+        )
     arrays: dict[str, NDArray[Any]] = {
-        "lengths.npy": is_token.sum(dim=1).numpy().astype("<u2"),
+        "lengths.npy": lengths.astype("<u2"),
         "ids.npy": rows.ids[is_token].numpy().astype(id_dtype(rows.vocabulary)),
         "log_probs.npy": rows.log_probs[is_token].numpy().astype("<f2"),
         "tail.npy": rows.tail.numpy().astype("<f2"),

@@ -160,7 +160,9 @@ class TeacherCache:
             folder = self._folder / entry.name
             self._open[number] = Shard(folder, entry.blake3, self.key["vocabulary"])
         before = self._offsets[self._begins[number]]
-        start, stop = self._offsets[index : index + 2]
+        # The index ends with the last example that has rows.
+        end = len(self._offsets) - 1
+        start, stop = (self._offsets[min(at, end)] for at in (index, index + 1))
         return self._open[number].rows(start - before, stop - before)
 
 

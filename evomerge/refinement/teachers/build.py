@@ -28,6 +28,7 @@ from evomerge.refinement.cache.teacher_cache import (
 )
 from evomerge.refinement.predictions.kept import concatenate
 from evomerge.refinement.teachers.teacher import Teacher
+from evomerge.refinement.texts.sequences import check_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -96,10 +97,17 @@ def build(
         RunError: A folder of rows is damaged, and `repair` is not set.
         RunInUseError: Another process is building the cache.
         EvaluationError: The teacher predicts NaN.
-        CompatibilityError: The teacher does not know a token.
+        CompatibilityError: The teacher does not know a token, or cannot read a sequence whole.
     """
     parts = _plan(sequences)
-    awake = functools.cache(lambda: Teacher(load()))
+
+    @functools.cache
+    def awake() -> Teacher:
+        teacher = Teacher(load())
+        # Before the first part, not after hours of them.
+        check_window(teacher.model, (each for part in parts for each in part.sequences))
+        return teacher
+
     done, total = 0, sum(part.rows for part in parts)
     with _locked(folder):
         manifest = _begin(folder, key, parts)

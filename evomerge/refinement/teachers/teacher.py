@@ -69,8 +69,8 @@ class Teacher:
         batch = lay_out([Pack(sequences=(sequence,)) for sequence in sequences])
         if (highest := int(batch.ids.max())) >= kept.vocabulary:
             raise CompatibilityError(
-                f"token {highest} is not in the teacher's vocabulary of {kept.vocabulary}; "
-                "tokenise the refine data with the teacher's tokenizer"
+                f"token {highest} is not in the teacher's vocabulary of {kept.vocabulary}; its "
+                "tokenizer leaves numbers out: name another model under teachers"
             )
         hidden = self.hidden(batch.ids).flatten(0, 1)
         places = batch.predicting().to(hidden.device)

@@ -79,9 +79,12 @@ class TrainingSetup:
 
     def passes(self) -> tuple[Passes, Passes | None]:
         """What is learned from, and what tells whether it helps, if there is any."""
-        held = validation_part(self.examples.examples, self.work.settings.data.validation)
-        own = [each for each in self.sequences.sequences if each.index not in held]
-        other = [each for each in self.sequences.sequences if each.index in held]
+        read = self.sequences.sequences
+        # Not of all examples: those with nothing to predict would watch or be learned in vain.
+        examples = [self.examples.examples[each.index] for each in read]
+        held = validation_part(examples, self.work.settings.data.validation)
+        own = [each for number, each in enumerate(read) if number not in held]
+        other = [each for number, each in enumerate(read) if number in held]
         packed, train = keeps_apart(self.model), self.train
         passes = plan_passes(own, train, packed=packed, epochs=train.epochs)
         watched = plan_passes(other, train.whole(), packed=packed, epochs=1) if other else None
