@@ -287,10 +287,11 @@ def test_a_teacher_without_a_token_to_predict_is_named(
     family: Path, tmp_path: Path, other: Teacher
 ) -> None:
     """Its tokens of a text are more, so that prompts fill all that it may read."""
-    work = distillation(
-        family, tmp_path / "student", (other,), alignment=OPEN, data={"max_tokens": 8}
-    )
-    with pytest.raises(RecipeError, match=r"^other: with its tokenizer none of \d+ examples has"):
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text(json.dumps({"prompt": "three three", "completion": " red"}), encoding="utf-8")
+    data = {"path": str(texts), "max_tokens": 8}
+    work = distillation(family, tmp_path / "student", (other,), alignment=OPEN, data=data)
+    with pytest.raises(RecipeError, match=r"^other: with its tokenizer none of 1 examples has"):
         targets_of(work)
 
 
