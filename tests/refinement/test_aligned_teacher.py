@@ -286,12 +286,15 @@ def test_a_teacher_reads_no_chat_that_it_is_not_asked_of(
 def test_a_teacher_without_a_token_to_predict_is_named(
     family: Path, tmp_path: Path, other: Teacher
 ) -> None:
-    """Its tokens of a text are more, so that prompts fill all that it may read."""
+    """The student reads a word where it reads bytes, so that a prompt fills all it may read."""
     texts = tmp_path / "texts.jsonl"
-    texts.write_text(json.dumps({"prompt": "three three", "completion": " red"}), encoding="utf-8")
+    texts.write_text(json.dumps({"prompt": "red cat cat", "completion": " cat"}), encoding="utf-8")
     data = {"path": str(texts), "max_tokens": 8}
-    work = distillation(family, tmp_path / "student", (other,), alignment=OPEN, data=data)
-    with pytest.raises(RecipeError, match=r"^other: with its tokenizer none of 1 examples has"):
+    bytewise = Teacher(model=str(family / "one"), name="bytewise")
+    work = distillation(family, tmp_path / "student", (bytewise,), alignment=OPEN, data=data)
+    student = work.student.model_copy(update={"base": other.model})
+    work = replace(work, student=student)
+    with pytest.raises(RecipeError, match=r"^bytewise: with its tokenizer none of 1 examples has"):
         targets_of(work)
 
 
