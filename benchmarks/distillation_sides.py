@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
-    from transformers import Trainer
+    from transformers import Trainer, TrainingArguments
 
     from evomerge.refinement.cache.teacher_cache import TeacherCache
 
@@ -67,6 +67,12 @@ class Case:
                 "pass_tokens": self.tokens,
                 "warmup": 0.0,
             }
+        )
+
+    def arguments(self, folder: Path) -> TrainingArguments:
+        """What transformers' Trainer is told, on both sides."""
+        return arguments_of(
+            self.settings(), folder, rate=RATE, passes=self.steps, validated=False, cpu=True
         )
 
     def passes(self) -> list[Any]:
@@ -151,9 +157,7 @@ def cache_of(case: Case, folder: Path, load: Callable[[], Any]) -> TeacherCache:
 
 def ours(case: Case, way: str, folder: Path) -> Trainer:
     """Our trainer, with a teacher beside the student or in a cache."""
-    arguments = arguments_of(
-        case.settings(), folder, rate=RATE, passes=case.steps, validated=False
-    )
+    arguments = case.arguments(folder)
     arguments.save_strategy = "no"
     if way == "live":
         return RefineTrainer(
@@ -175,7 +179,7 @@ def theirs(case: Case, folder: Path) -> Trainer:
     from transformers import PreTrainedTokenizerFast
     from trl.experimental.gkd import GKDConfig, GKDTrainer
 
-    mine = arguments_of(case.settings(), folder, rate=RATE, passes=case.steps, validated=False)
+    mine = case.arguments(folder)
     same = (
         "output_dir num_train_epochs learning_rate lr_scheduler_type lr_scheduler_kwargs"
         " warmup_steps adam_beta1 adam_beta2 adam_epsilon weight_decay max_grad_norm optim"
