@@ -135,7 +135,7 @@ class LiveStudent(Student):
 
     def __init__(self, model: LlamaForCausalLM, teacher: LlamaForCausalLM) -> None:
         head = head_of(teacher)
-        super().__init__(model, lambda _, given: divergence(logits_of(head, given["teacher"])))
+        super().__init__(model, lambda given: divergence(logits_of(head, given["teacher"])))
         # No module of this one: nothing of it is trained.
         self._read = partial(last_hidden_states, teacher)
 
