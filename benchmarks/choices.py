@@ -22,7 +22,7 @@ from evomerge.layout import locate
 from evomerge.recipe.merge import Source
 from evomerge.recipe.search import GenomeSpace, StrategyName
 from evomerge.search.contract import Result, StrategySettings
-from evomerge.search.strategies import BREEDERS, build_strategy
+from evomerge.search.strategies import BREEDERS, STRATEGIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,13 +83,13 @@ def landscape(seed: int) -> Callable[[MergeRecipe], Found]:
     return measure
 
 
-def best_of(name: StrategyName, seed: int, *, blind: bool) -> Found:
+def best_of(name: str, seed: int, *, blind: bool) -> Found:
     """The best candidate of one search."""
     genes = tuple(dataclasses.replace(g, choices=()) if blind else g for g in GENOME.genes)
     settings = StrategySettings(
         dimension=len(genes), generation=GENERATION, seed=seed, genes=genes, sources=len(SOURCES)
     )
-    strategy, measure = build_strategy(name, settings), landscape(seed)
+    strategy, measure = STRATEGIES[name](settings), landscape(seed)
     noise = random.Random(1000 + seed)  # noqa: S311 (no secret)
     found: list[Found] = []
     for _ in range(CANDIDATES // GENERATION):

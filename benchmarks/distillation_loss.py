@@ -139,7 +139,8 @@ def case(kind: str, shape: tuple[int, int, int], share: float, *, trains: bool) 
 
 def gradients(made: Case, way: str) -> tuple[float, float]:
     """Loss and the norm of the hidden states' gradient."""
-    made.hidden.grad = made.head.weight.grad = None
+    for leaf in (made.hidden, made.head.weight):
+        leaf.grad = None
     loss = getattr(made, way)()
     loss.backward()
     if made.hidden.grad is None:

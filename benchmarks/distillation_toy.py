@@ -184,7 +184,8 @@ class World:
         model, _ = load_model(base.folder, torch.float32, torch.device("cpu"))
         ResidentWeights(named_weights(model, base.headers), library).merge(recipe)
         logits = model(self.held_out[domain] + 1).logits[:, :-1]
-        return logits.double().log_softmax(dim=-1)[..., 1:]
+        predicted: Tensor = logits.double().log_softmax(dim=-1)
+        return predicted[..., 1:]
 
     def _whole(self, domain: str) -> MergeRecipe:
         expert = Source(model=str(self.folder / domain))
@@ -221,7 +222,7 @@ class World:
         order = torch.randperm(len(pool), generator=rng)
         optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-        for chosen in order.split(16):
+        for chosen in torch.split(order, 16):
             model(pool[chosen], labels=pool[chosen]).loss.backward()
             optimiser.step()
             schedule.step()

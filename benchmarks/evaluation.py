@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from evomerge.evaluation.answers import AnswerPlan
@@ -178,7 +178,7 @@ class Ours:
     def bare(self) -> float:
         """Seconds of the forward passes alone, of as many tokens in full batches."""
         (plan,) = self._evaluator.prepare("search")
-        return bare_passes(self._model, plan)
+        return bare_passes(self._model, cast("AnswerPlan", plan))
 
 
 def bare_passes(model: Any, plan: AnswerPlan) -> float:

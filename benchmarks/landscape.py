@@ -135,7 +135,7 @@ class Landscape:
         angles = np.tensordot(points.astype(np.float32), self._waves[items], axes=(1, 2))
         own = self._amplitude[items] * np.cos(angles + self._phases[items]).sum(axis=2)
         solved = self.ability(points)[:, None] + own > self._difficulty[items]
-        return solved.astype(np.float64)
+        return np.asarray(solved, dtype=np.float64)
 
 
 def _smooth(setting: Setting, rng: np.random.Generator) -> Array:

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from silence import Silence
 
 from evomerge.evaluation.outcome import Evaluated, TaskScore
 from evomerge.executors.contract import Job
@@ -71,13 +72,15 @@ def main() -> None:
     file = read_search(options.recipe, options.set)
     choices: dict[tuple[int, str, float], Scores] = {}
     documents: dict[int, list[tuple[str, int]]] = {}
+    searches: list[PreparedSearch] = []
     for seed in options.seeds:
         evaluation = file.recipe.evaluation
         items = evaluation.items.model_copy(update={"seed": seed})
         update = {"evaluation": evaluation.model_copy(update={"items": items})}
         recipe = file.recipe.model_copy(update=update)
         runs = {name: _search(name, seed, recipe, file.root, options.out) for name in options.only}
-        search, _ = prepare_search(recipe, file.root)
+        search = prepare_search(recipe, file.root)[0]
+        searches.append(search)
         documents[seed] = [(each.task, place) for each in search.items for place in each.held_out]
         scored = Scored(options.out / f"choices-{seed}.json", search)
         for name, run in runs.items():
@@ -86,7 +89,7 @@ def main() -> None:
                 for each, share, scores in chosen(name, run, search, scored)
             }
         scored.close()
-    report = table(choices, documents, search, options.against)
+    report = table(choices, documents, searches[-1], options.against)
     (options.out / "table.txt").write_text(report + "\n")
     print(report)
 
@@ -341,22 +344,6 @@ def difference(
     means = sums[picked].sum(axis=1) / counts[picked].sum(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(sums.sum() / counts.sum()), float(high)
-
-
-class Silence:
-    """Progress that nobody is told about."""
-
-    def evaluated(self, entry: Entry, total: int) -> None:
-        """Say nothing."""
-
-    def known(self, entries: Sequence[Entry]) -> None:
-        """Say nothing."""
-
-    def compared(self, done: int, total: int, on: str) -> None:
-        """Say nothing."""
-
-    def measured(self, what: str, done: int, total: int) -> None:
-        """Say nothing."""
 
 
 def _options() -> argparse.Namespace:

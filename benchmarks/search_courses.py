@@ -127,7 +127,7 @@ class Ours:
         finalists = [course.points[i] for i in course.ranked(budget)[:FINALISTS]]
         if has_mean := len(elites) > 1:
             finalists.append(np.mean([course.points[i] for i in elites], axis=0))
-        items = landscape.search(finalists)
+        items = landscape.search(np.array(finalists))
         if self.confirm:
             items = np.hstack([items, landscape.confirm(np.array(finalists), self.confirm)])
         best = int(items.mean(axis=1).argmax())

@@ -29,7 +29,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from curves import draw
@@ -84,7 +84,7 @@ def main() -> None:
     ]
     work = partial(_all_searches, names=names, ours=ours, budget=budget)
     with multiprocessing.get_context("spawn").Pool(options.processes, _start, [sys.path]) as pool:
-        measured = {}
+        measured: dict[tuple[Any, int], dict[str, list[float]]] = {}
         for job, curves in zip(jobs, pool.imap(work, jobs), strict=True):
             measured[job] = curves
             print(f"{len(measured)} of {len(jobs)} landscapes", end="\r", file=sys.stderr)
@@ -92,8 +92,8 @@ def main() -> None:
     _write(options.out / "held_out.csv", budgets(budget), measured)
     report = []
     for setting in dict.fromkeys(setting for setting, _ in jobs):
-        curves = [curves for (where, _), curves in measured.items() if where == setting]
-        together = {name: np.array([each[name] for each in curves]) for name in curves[0]}
+        found = [curves for (where, _), curves in measured.items() if where == setting]
+        together = {name: np.array([each[name] for each in found]) for name in found[0]}
         report.append(table(setting, budgets(budget), together))
         medians = {name: np.median(each, axis=0).tolist() for name, each in together.items()}
         picture = draw(f"dimension {setting}", budgets(budget), medians, BOLD)
@@ -178,7 +178,7 @@ def _peer(name: str, landscape: Landscape, seed: int, budget: int) -> Course:
     if name == PEER:
         return mergekit_evolve(landscape, seed, budget)
     if name == "generation zero":
-        return Ours(elites=0).search(landscape, STRATEGIES["random"], 0)
+        return _our_course(Ours(elites=0), "random", landscape, seed, 0)
     kind, population = name.rsplit(" ", 1)
     objectives = 1 if kind == GA else 2
     return mergenetic(landscape, seed, budget, population=int(population), objectives=objectives)

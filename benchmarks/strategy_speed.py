@@ -25,6 +25,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from silence import Silence
 
 from evomerge.evaluation.objective import Objective
 from evomerge.evaluation.outcome import Evaluated, TaskScore, Timing
@@ -120,7 +121,7 @@ def timed_search(file: Path, name: str, candidates: int) -> tuple[float, int]:
             objective=OBJECTIVE,
             executor=executor,
             store=store,
-            progress=Silent(),
+            progress=Silence(),
         )
         loop.run(candidates, GENERATION)
     return time.perf_counter() - start, executor.evaluated
@@ -161,22 +162,6 @@ class Sphere:
 
     def close(self) -> None:
         """There is nothing to stop."""
-
-
-class Silent:
-    """Progress that nobody is told about."""
-
-    def evaluated(self, *_: object) -> None:
-        """Say nothing."""
-
-    def known(self, *_: object) -> None:
-        """Say nothing."""
-
-    def compared(self, *_: object) -> None:
-        """Say nothing."""
-
-    def measured(self, *_: object) -> None:
-        """Say nothing."""
 
 
 if __name__ == "__main__":

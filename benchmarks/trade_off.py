@@ -20,10 +20,10 @@ import numpy as np
 from evomerge.recipe.search import StrategyName
 from evomerge.search.contract import Result, StrategySettings
 from evomerge.search.pareto import hypervolume
-from evomerge.search.strategies import build_strategy
+from evomerge.search.strategies import STRATEGIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -41,12 +41,12 @@ LANDSCAPES: dict[str, tuple[int, tuple[float, float], Callable[[Numbers], Number
 """Number of tasks, where their optima lie, and what a distance scores."""
 
 
-def play(name: StrategyName, landscape: str, dimension: int, seed: int) -> Numbers:
+def play(name: str, landscape: str, dimension: int, seed: int) -> Numbers:
     """All scores of one search, shape `(candidates, tasks)`."""
     tasks, (low, high), score = LANDSCAPES[landscape]
     optima = np.random.default_rng(1000 + seed).uniform(low, high, (tasks, dimension))
     settings = StrategySettings(dimension=dimension, generation=GENERATION, seed=seed)
-    strategy, found = build_strategy(name, settings), []
+    strategy, found = STRATEGIES[name](settings), []
     for _ in range(SIZES[dimension] // GENERATION):
         points = np.array(strategy.ask(GENERATION))
         scores = score(np.sqrt(((points[:, None] - optima) ** 2).mean(axis=2)))
@@ -63,7 +63,7 @@ def measures(landscape: str, scores: Numbers, dimension: int) -> dict[str, float
     return {landscape: volume, f"{landscape}, ends": float(scores.max(axis=0).min())}
 
 
-def main(names: list[StrategyName]) -> None:
+def main(names: Sequence[str]) -> None:
     """Print a row for each strategy and dimension."""
     for name in names:
         for dimension in SIZES:

@@ -185,8 +185,8 @@ def main() -> None:
                 f"{distilled.course['tokens']} tokens; {distilled.course['alignment']}",
                 flush=True,
             )
-    for way, found in differences.items():
-        mean, low, high = interval(torch.stack(found).mean(0), sizes)
+    for way, seeds in differences.items():
+        mean, low, high = interval(torch.stack(seeds).mean(0), sizes)
         print(f"all seeds, {way}: {mean:+.4f} [{low:+.4f}, {high:+.4f}] against the texts alone")
 
 

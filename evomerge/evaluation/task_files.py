@@ -249,7 +249,7 @@ def refuse_code(folder: Path, *, allowed: bool) -> None:
 
 def _tags_and_includes(file: Path) -> tuple[set[str], list[str]]:
     """Every tag of a YAML file, however it is written, and the files that it includes."""
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     try:
         top = yaml.compose(file.read_bytes(), Loader=yaml.SafeLoader)
