@@ -16,6 +16,8 @@ Share = Annotated[Number, Field(ge=0, lt=1)]
 Weight = Annotated[Number, Field(ge=0)]
 Rate = Annotated[Number, Field(gt=0)]
 
+TailName = Literal["ghost", "renormalised", "zero", "text"]
+
 LossName = Literal[
     "top_k_kl",
     "sampled_kl",
@@ -116,6 +118,8 @@ class DistillationLoss(Strict):
         tail: What becomes of the tokens that the cache has not: `ghost`, one bucket for all;
             `renormalised`, the kept ones sum to one; `zero`, they are left out; `text`, the kept
             ones sum to one where the text's token is among them, elsewhere it is learned itself.
+            When absent `text` for a teacher with another tokenizer, of whose predictions much can
+            be lost, else `ghost`.
         temperature: Predictions are compared at this temperature; when absent 1, and for `alm`
             100, as its authors do.
         beta: Of `jsd`: 0 is the forward and 1 the reverse divergence; of `span_hybrid`, between
@@ -127,11 +131,19 @@ class DistillationLoss(Strict):
     kind: LossName = "top_k_kl"
     distillation: Weight = 0.9
     cross_entropy: Weight = 0.1
-    tail: Literal["ghost", "renormalised", "zero", "text"] = "ghost"
+    tail: TailName | None = None
     temperature: Rate | None = None
     beta: Annotated[Number, Field(ge=0, le=1)] = 0.5
     top: Positive = 10
     standardise: Literal["vocabulary", "kept"] = "vocabulary"
+
+    def tail_of(self, *, aligned: bool) -> TailName:
+        """What becomes of the tokens that the cache of a teacher has not.
+
+        Args:
+            aligned: Whether the teacher has another tokenizer than the student.
+        """
+        return self.tail or ("text" if aligned else "ghost")
 
     @model_validator(mode="after")
     def _learns_something(self) -> Self:
@@ -161,9 +173,10 @@ class Alignment(Strict):
     Attributes:
         kind: `prefixes`, the teacher's tokens split into the student's; `spans` of equal bytes;
             `edit_distance` of tokens as FuseLLM, `statistics` of how tokens meet as FuseChat,
-            `exact` tokens only, or `position`, by number.
+            `exact` tokens only, or `position`, by number. When absent `prefixes`, or `spans` for
+            losses that compare predictions of any vocabularies.
         coverage: Least share of the texts' bytes that must find a partner.
     """
 
-    kind: AlignmentKind = "spans"
+    kind: AlignmentKind | None = None
     coverage: Share = 0.2

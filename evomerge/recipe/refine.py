@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from evomerge.recipe.distillation import Teacher
+    from evomerge.recipe.distillation import AlignmentKind, Teacher
 
 Fusion = Literal[
     "by_domain", "min_ce", "avg_ce", "ce_weighted", "avg_logits", "avg_probs", "sum", "dynamic"
@@ -176,7 +176,7 @@ class Refinement(Strict):
 
     @model_validator(mode="after")
     def _tokens_find_partners_as_the_loss_needs(self) -> Self:
-        kind, alignment = self.loss.kind, self.alignment.kind
+        kind, alignment = self.loss.kind, self.alignment_kind
         if kind in ALIGNED_BY and alignment not in ALIGNED_BY[kind]:
             raise ValueError(
                 f"alignment.kind: {alignment} with loss.kind {kind}; allowed: "
@@ -194,6 +194,12 @@ class Refinement(Strict):
                 "sum, or mode: pairwise"
             )
         return self
+
+    @property
+    def alignment_kind(self) -> AlignmentKind:
+        """How the tokens of a teacher with another tokenizer find their partners."""
+        by_loss: AlignmentKind = "spans" if self.loss.kind in ALIGNED_BY else "prefixes"
+        return self.alignment.kind or by_loss
 
     def check_live_fusion(self, teachers: int) -> None:
         """Check that teachers beside the student can become one.

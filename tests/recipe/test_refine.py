@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from evomerge.errors import RecipeError
 from evomerge.recipe import yaml
+from evomerge.recipe.distillation import ALIGNED_BY
 from evomerge.recipe.load import validate
 from evomerge.recipe.presets import PRESETS
 from evomerge.recipe.refine import Refinement
@@ -26,11 +27,23 @@ def read(text: str) -> Refinement:
 
 def test_the_default_is_nine_parts_teacher_in_64_tokens_and_a_bucket_for_the_others() -> None:
     found = Refinement.model_validate({"data": DATA})
-    assert (found.loss.kind, found.loss.tail) == ("top_k_kl", "ghost")
+    assert (found.loss.kind, found.loss.tail_of(aligned=False)) == ("top_k_kl", "ghost")
     assert (found.loss.distillation, found.loss.cross_entropy) == (0.9, 0.1)
     assert found.cache is not None
     assert found.cache.k == 64
     assert found.control
+
+
+def test_another_tokenizer_is_split_by_prefixes_and_its_tail_is_left_to_the_texts() -> None:
+    found = Refinement.model_validate({"data": DATA})
+    assert (found.alignment_kind, found.loss.tail_of(aligned=True)) == ("prefixes", "text")
+
+
+@pytest.mark.parametrize("kind", sorted(ALIGNED_BY))
+def test_losses_of_any_vocabularies_are_aligned_by_spans_where_nothing_else_is_asked(
+    kind: str,
+) -> None:
+    assert read(f"loss: {{kind: {kind}}}").alignment_kind == "spans"
 
 
 def test_fusellm_is_one_part_teacher_in_ten_tokens_that_sum_to_one() -> None:

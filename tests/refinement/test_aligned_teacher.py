@@ -217,6 +217,17 @@ def test_the_student_itself_is_heard_where_it_knows_a_text_better(
     assert chosen == {0, 1}
 
 
+def test_several_teachers_are_aligned_if_one_of_them_is(
+    family: Path, tmp_path: Path, other: Teacher
+) -> None:
+    own = Teacher(model=str(family / "one"), name="one")
+    work = distillation(family, tmp_path / "student", (own, other), fuse="min_ce", alignment=OPEN)
+    corpus = asked(work)[1]
+    nobody: tuple[Any, dict[str, torch.Tensor]] = (None, {})
+    ensemble = open_ensemble(work, SourceLibrary(Path("/")), corpus, quiet, nobody)
+    assert [each.vocabulary.aligned for each in ensemble.members] == [True]
+
+
 def test_too_little_in_common_is_refused_in_one_line(
     family: Path, tmp_path: Path, other: Teacher
 ) -> None:

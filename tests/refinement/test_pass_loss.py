@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -92,6 +94,22 @@ def test_a_tail_learned_from_texts_has_the_gradient_of_the_full_divergence_in_th
     assert student.grad is not None
     full = student.detach()[0].softmax(0) - expected
     torch.testing.assert_close(student.grad.sum(0), full, atol=1e-5, rtol=1e-5)
+
+
+def test_the_tail_of_a_teacher_with_another_tokenizer_is_learned_from_the_texts() -> None:
+    logits, labels = logits_of(5), torch.arange(5)
+    read = {"labels": labels} | as_tensors(targets_of(logits_of(5, seed=1), labels, k=3))
+
+    def losses(settings: DistillationLoss, *, aligned: bool) -> torch.Tensor:
+        loss = loss_of(settings, [replace(ALL, aligned=aligned)])(read)
+        return row_losses(logits, HEAD, loss)
+
+    by_text, by_ghost = (
+        losses(only("top_k_kl", tail=tail), aligned=False) for tail in ("text", "ghost")
+    )
+    assert torch.equal(losses(only("top_k_kl"), aligned=True), by_text)
+    assert torch.equal(losses(only("top_k_kl"), aligned=False), by_ghost)
+    assert not torch.equal(by_text, by_ghost)
 
 
 def half_covered(logits: torch.Tensor, labels: torch.Tensor) -> Targets:

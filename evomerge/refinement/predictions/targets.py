@@ -43,10 +43,12 @@ class TargetVocabulary:
     Attributes:
         size: How many tokens it has.
         to_student: The student's id for each of them, or `UNMATCHED`; shape `(size,)`.
+        aligned: Whether the teacher, or one of several, has another tokenizer than the student.
     """
 
     size: int
     to_student: Tensor
+    aligned: bool = False
 
 
 def fully_covered(rows: TopK) -> Targets:

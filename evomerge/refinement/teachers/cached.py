@@ -71,13 +71,11 @@ class CachedTeacher:
     Attributes:
         targets_of: Its targets.
         vocabulary: The vocabulary of its targets.
-        aligned: Whether it has another tokenizer than the student.
         note: A sentence on how it is aligned.
     """
 
     targets_of: TargetsOf
     vocabulary: TargetVocabulary
-    aligned: bool
     note: str
 
 
@@ -113,7 +111,6 @@ class TeacherOpener:
         return CachedTeacher(
             targets_of=lambda index: fully_covered(cache.rows(index)),
             vocabulary=self._own_vocabulary(),
-            aligned=False,
             note=relation.explanation,
         )
 
@@ -127,7 +124,6 @@ class TeacherOpener:
         return CachedTeacher(
             targets_of=lambda index: fully_covered(cache.rows(index)),
             vocabulary=self._own_vocabulary(),
-            aligned=False,
             note="",
         )
 
@@ -145,7 +141,7 @@ class TeacherOpener:
         for each in self._corpus.of(asked):
             other = place(theirs, texts[each.index], read.get(each.index))
             pairs[each.index] = pair(place(ours, texts[each.index], each), other)
-        mode = AlignmentMode(loss=settings.loss.kind, alignment=settings.alignment.kind)
+        mode = AlignmentMode(loss=settings.loss.kind, alignment=settings.alignment_kind)
         aligned: AlignedTeacher | PrefixTeacher
         if mode.alignment == "prefixes":
             aligned = PrefixTeacher(pairs, (ours, theirs))
@@ -165,8 +161,9 @@ class TeacherOpener:
             targets_of=lambda index: aligned.targets(
                 index, cache.rows(index) if index in read else nothing
             ),
-            vocabulary=vocabulary if in_own_tokens else self._own_vocabulary(),
-            aligned=True,
+            vocabulary=replace(
+                vocabulary if in_own_tokens else self._own_vocabulary(), aligned=True
+            ),
             note=f"{relation.explanation}: {aligned.coverage.sentence(aligned.to_student)}",
         )
 

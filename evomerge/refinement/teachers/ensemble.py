@@ -96,7 +96,10 @@ def open_ensemble(
         targets_of: TargetsOf = lambda index: cached[of[index]].targets_of(index)  # noqa: E731
     else:
         targets_of = _fused(work, rule, members)
-    return Ensemble(members=(replace(members[0], targets_of=targets_of),), notes=notes)
+    aligned = any(each.vocabulary.aligned for each in members)
+    vocabulary = replace(members[0].vocabulary, aligned=aligned)
+    one = replace(members[0], targets_of=targets_of, vocabulary=vocabulary)
+    return Ensemble(members=(one,), notes=notes)
 
 
 def asked_of(
@@ -177,7 +180,7 @@ def _fused(work: Distillation, rule: Rule, members: abc.Sequence[CachedTeacher])
             (each.targets_of(index) for each in members),
             key=lambda targets: float(targets.rows.nll.mean()),
         )
-    if any(each.aligned for each in members):
+    if any(each.vocabulary.aligned for each in members):
         raise RecipeError(
             f"fuse: {rule} by {work.settings.fuse_by} with a teacher that has another tokenizer; "
             "take sum, or min_ce or by_domain by sequence, or mode: pairwise"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from evomerge.recipe.distillation import DistillationLoss
+    from evomerge.recipe.distillation import DistillationLoss, TailName
     from evomerge.refinement.losses.divergence import LogitsOf
     from evomerge.refinement.losses.rows import RowLoss
     from evomerge.refinement.losses.sorted_distance import ProbsOf
@@ -57,10 +57,11 @@ def loss_of(
     def make(read: Mapping[str, Tensor]) -> RowLoss:
         labels = read["labels"]
         own = CrossEntropy(labels)
-        parts = [
-            _distilled(settings, from_tensors(read, each.size, number), labels, matched[number])
-            for number, each in enumerate(vocabularies)
-        ]
+        parts = []
+        for number, each in enumerate(vocabularies):
+            targets = from_tensors(read, each.size, number)
+            tail = settings.tail_of(aligned=each.aligned)
+            parts.append(_distilled(settings, targets, labels, matched[number], tail))
         if live is not None:
             parts = [(settings.distillation, _live(settings, live(read)))]
         return Weighted([*parts, (settings.cross_entropy, own)]) if parts else own
@@ -74,7 +75,11 @@ def _live(settings: DistillationLoss, logits: LogitsOf) -> RowLoss:
 
 
 def _distilled(
-    settings: DistillationLoss, targets: Targets, labels: Tensor, matched: Matched | None
+    settings: DistillationLoss,
+    targets: Targets,
+    labels: Tensor,
+    matched: Matched | None,
+    tail: TailName,
 ) -> tuple[float, RowLoss]:
     """The weight of a teacher's loss, and the loss."""
     weight = settings.distillation
@@ -86,8 +91,8 @@ def _distilled(
         return weight * temperature, matching
     if matched is not None:
         return weight, _merged_spans(targets, labels, matched)
-    loss, covered = _of_rows(settings, targets.rows), targets.covered
-    if settings.kind == "top_k_kl" and settings.tail == "text":
+    loss, covered = _of_rows(settings, targets.rows, tail), targets.covered
+    if settings.kind == "top_k_kl" and tail == "text":
         covered = covered & _has_label(targets.rows, labels)
     if covered.all():
         return weight, loss
@@ -110,7 +115,7 @@ def _has_label(rows: TopK, labels: Tensor) -> Tensor:
     return ((rows.ids == labels[:, None]) & rows.log_probs.isfinite()).any(dim=1)
 
 
-def _of_rows(settings: DistillationLoss, rows: TopK) -> RowLoss:
+def _of_rows(settings: DistillationLoss, rows: TopK, tail: TailName) -> RowLoss:
     if settings.kind == "uld":
         return ULD(lambda which: rows.log_probs[which].exp())
     if settings.kind == "standardised_uld":
@@ -118,12 +123,12 @@ def _of_rows(settings: DistillationLoss, rows: TopK) -> RowLoss:
         return standardised_uld(targets, settings.top, settings.standardise)
     if settings.kind == "sampled_kl":
         return TopKDivergence(rows, "zero")
-    tail: Tail = "renormalised" if settings.tail == "text" else settings.tail
+    kept: Tail = "renormalised" if tail == "text" else tail
     if (temperature := settings.temperature or 1.0) != 1:
         # All that is left out stays left out: the kept tokens sum to one at any temperature.
         cooler = replace(rows, log_probs=rows.log_probs / temperature)
-        return Tempered(TopKDivergence(cooler, tail), temperature)
-    return TopKDivergence(rows, tail)
+        return Tempered(TopKDivergence(cooler, kept), temperature)
+    return TopKDivergence(rows, kept)
 
 
 def standardised_rows(rows: TopK, settings: DistillationLoss) -> ProbsOf:
