@@ -44,7 +44,11 @@ WAYS: dict[str, dict[str, Any] | None] = {
         "alignment": {"kind": "prefixes"},
         "loss": {"distillation": 0.5, "cross_entropy": 0.5, "tail": "text"},
     },
-    "spans, tail by text": {"loss": {"tail": "text"}},
+    "spans, tail by text": {"alignment": {"kind": "spans"}, "loss": {"tail": "text"}},
+    "spans, half, tail by text": {
+        "alignment": {"kind": "spans"},
+        "loss": {"distillation": 0.5, "cross_entropy": 0.5, "tail": "text"},
+    },
     "fusellm": {"preset": "fusellm"},
     "infifusion": {"preset": "infifusion"},
     "alm": {"loss": {"kind": "alm"}},

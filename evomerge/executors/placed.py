@@ -10,7 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from evomerge.errors import EvomergeError, RunError
-from evomerge.executors.ray import join_or_start, one_cause
+from evomerge.executors.ray import gpu_share, join_or_start, one_cause
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +60,7 @@ def run_here(work: Work[Result], report: Report) -> Result:
 
 
 def run_on_ray(
-    work: Work[Result], report: Report, *, cpus: int, gpus: int, address: str | None
+    work: Work[Result], report: Report, *, cpus: int, device: str, address: str | None
 ) -> Result:
     """Do a piece of work in one Ray task.
 
@@ -68,7 +68,7 @@ def run_on_ray(
         work: The work.
         report: Told how far it is.
         cpus: CPUs that it gets.
-        gpus: GPUs that it gets.
+        device: `cpu`, or what may be a GPU.
         address: Address of a running cluster; None starts a local Ray.
 
     Raises:
@@ -79,6 +79,7 @@ def run_on_ray(
     ray, started = join_or_start(cpus, address)
     try:
         board = ray.remote(num_cpus=0)(_Board).remote()
+        gpus = gpu_share(ray, 1, device)
         answer = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_do).remote(work, board)
         try:
             while not ray.wait([answer], timeout=INTERVAL_S)[0]:

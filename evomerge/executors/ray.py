@@ -6,6 +6,7 @@ a running cluster is joined by its address, and so is a Ray that this process ru
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -30,18 +31,16 @@ class RayExecutor:
         settings: What each worker needs to know.
         workers: Number of workers.
         address: Address of a running cluster; None starts a local Ray.
-        gpus: GPUs that each worker gets.
 
     Raises:
         RunError: Ray cannot be started, or a worker cannot be built.
         VersionError: Ray is not installed.
     """
 
-    def __init__(
-        self, settings: WorkerSettings, workers: int, address: str | None = None, gpus: float = 0
-    ) -> None:
-        self._settings, self._gpus = settings, gpus
+    def __init__(self, settings: WorkerSettings, workers: int, address: str | None = None) -> None:
+        self._settings = settings
         self._ray, self._started = join_or_start(workers * self._cpus, address)
+        self._gpus = gpu_share(self._ray, workers, settings.device)
         self._actors = [self._build_actor() for _ in range(workers)]
         self._free = list(range(workers))
         self._waiting: deque[tuple[Job, int]] = deque()
@@ -162,6 +161,18 @@ def join_or_start(cpus: int, address: str | None) -> tuple[Any, bool]:
     finally:
         _restore(handler)
     return ray, True
+
+
+def gpu_share(ray: Any, workers: int, device: str) -> float:
+    """GPUs that each worker asks for, so that all of them fit at once; at most 1, for it uses one.
+
+    Args:
+        ray: The ray module, connected.
+        workers: Number of workers.
+        device: `cpu`, `auto`, `cuda` or `cuda:N`; who names a GPU sees all of them.
+    """
+    gpus = int(ray.cluster_resources().get("GPU", 0)) if device in {"auto", "cuda"} else 0
+    return 1 / math.ceil(workers / gpus) if gpus else 0.0
 
 
 def _restore(handler: Any) -> None:

@@ -316,7 +316,7 @@ class Executor(Strict):
 
     Attributes:
         kind: `ray` for worker processes, `inline` for this process.
-        workers: Worker processes; by memory and cores when absent.
+        workers: Worker processes; when absent one for each GPU, or by memory and cores.
         threads: CPU threads of each worker; the cores divided among workers when absent.
         address: Address of a running Ray cluster; a local Ray is started when absent.
     """

@@ -126,7 +126,9 @@ def _place(search: PreparedSearch, work: Distillation, name: str, progress: Prog
     train = partial(distil, work)
     if executor.kind == "inline":
         return run_here(train, report)
-    return run_on_ray(train, report, cpus=work.threads, gpus=0, address=executor.address)
+    return run_on_ray(
+        train, report, cpus=work.threads, device=work.device, address=executor.address
+    )
 
 
 def _candidates(

@@ -24,12 +24,22 @@ def plan_workers(recipe: SearchRecipe, parameters: int) -> tuple[int, int]:
     cores = len(os.sched_getaffinity(0))
     if recipe.executor.kind == "inline":
         return 1, recipe.executor.threads or cores
+    if gpus := _gpus(recipe.evaluation.device):
+        workers = recipe.executor.workers or gpus
+        return workers, recipe.executor.threads or max(1, cores // workers)
     memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     # A worker holds its model in float32, and beside it libraries and activations.
     beside = {"hf": 1_000_000_000, "vllm": 3_000_000_000}[recipe.evaluation.backend]
     fitting = max(1, memory // (8 * parameters + beside))
     workers = recipe.executor.workers or min(cores, fitting)
     return workers, recipe.executor.threads or max(1, cores // workers)
+
+
+def _gpus(device: str) -> int:
+    """GPUs of this machine that workers may use."""
+    import torch
+
+    return torch.cuda.device_count() if device in {"auto", "cuda"} else 0
 
 
 def build_executor(search: PreparedSearch, workers: int, threads: int) -> Executor:

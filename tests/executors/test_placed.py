@@ -84,3 +84,37 @@ def test_a_polite_end_is_as_polite_while_ray_runs() -> None:
     )
     assert process.stdout == "143\n"
     assert process.stderr == "\nstopping; what is done is saved first\n"
+
+
+GPU_SCRIPT = """
+import os, ray
+from evomerge.executors.placed import run_on_ray
+from evomerge.executors.ray import gpu_share, join_or_start
+
+ray.init("local", num_cpus=2, num_gpus=3, include_dashboard=False, log_to_driver=False)
+ray, _ = join_or_start(2, None)
+print([gpu_share(ray, n, "auto") for n in (1, 3, 4, 7)], gpu_share(ray, 4, "cpu"))
+
+def seen(report, stop):
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+for device in ("cuda", "cuda:1"):
+    print(run_on_ray(seen, print, cpus=1, device=device, address=None))
+"""
+
+
+@pytest.mark.xdist_group("ray")
+def test_each_worker_has_a_share_of_one_gpu_so_that_all_fit() -> None:
+    """Ray gives out GPUs by their numbers, whether or not they are there."""
+    process = subprocess.run(
+        [sys.executable, "-c", GPU_SCRIPT],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        timeout=120,
+        check=False,
+    )
+    shares, one, own = process.stdout.splitlines()
+    assert shares == f"{[1.0, 1.0, 1 / 2, 1 / 3]} 0.0"
+    assert one in {"0", "1", "2"}
+    assert own == "None"  # sees all, and has to name one
