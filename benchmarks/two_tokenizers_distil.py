@@ -68,6 +68,14 @@ def write_texts(root: Path, count: int, characters: int) -> Path:
     return file
 
 
+def read_held_out(options: argparse.Namespace) -> list[str]:
+    """Paragraphs of other sections, and, if wanted, those of the same ones that nobody reads."""
+    held_out = (options.root / "held-out.txt").read_text(encoding="utf-8").splitlines()
+    lines = (options.root / "refine.jsonl").read_text(encoding="utf-8").splitlines()
+    unread = lines[options.texts : options.texts + options.unread]
+    return held_out[: options.held_out] + [json.loads(line)["text"] for line in unread]
+
+
 def student_of(folder: Path) -> MergeRecipe:
     """The student as it is, as a merge."""
     return MergeRecipe(
@@ -142,6 +150,9 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--texts", type=int, default=200)
     parser.add_argument("--characters", type=int, default=400)
     parser.add_argument("--held-out", type=int, default=30)
+    parser.add_argument(
+        "--unread", type=int, default=0, help="texts to refine with, left unread, held out too"
+    )
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument(
@@ -158,8 +169,7 @@ def main() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"  # everything comes from packages
     torch.set_num_threads(1)
     texts = write_texts(options.root, options.texts, options.characters)
-    held_out = (options.root / "held-out.txt").read_text(encoding="utf-8").splitlines()
-    held_out = held_out[: options.held_out]
+    held_out = read_held_out(options)
     sizes = torch.tensor([len(text.encode()) for text in held_out], dtype=torch.float64)
     model, tokenizer = load_model(options.student, torch.float32, torch.device("cpu"))
     file = options.root / f"bits-{len(held_out)}.json"
