@@ -10,7 +10,7 @@ from evomerge.live_model import choose_device, choose_dtype, load_model, named_w
 from evomerge.merging.resident import ResidentWeights
 from evomerge.refinement.teachers.cached import Corpus
 from evomerge.refinement.teachers.ensemble import Ensemble, domains_of, open_ensemble
-from evomerge.refinement.teachers.live import open_live_teachers
+from evomerge.refinement.teachers.live import LiveTeachers, open_live_teachers
 from evomerge.refinement.texts.examples import Examples, read_examples, validation_part
 from evomerge.refinement.texts.packing import keeps_apart
 from evomerge.refinement.texts.sequences import Sequences, check_window, make_sequences
@@ -45,6 +45,7 @@ class TrainingSetup:
         examples: The texts.
         sequences: The texts as the student reads them.
         ensemble: The teachers that have caches.
+        live: Those that run beside the student.
         report: Told how far it is.
         stop: Whether to save and to leave.
     """
@@ -57,6 +58,7 @@ class TrainingSetup:
     examples: Examples
     sequences: Sequences
     ensemble: Ensemble
+    live: LiveTeachers | None
     report: Report
     stop: Callable[[], bool]
 
@@ -73,9 +75,9 @@ class TrainingSetup:
     def student(self) -> Student:
         """The model, answering a pass with its loss; adapters have to be in it already."""
         vocabulary = len(self.tokenizer)
-        live = open_live_teachers(self.work, self.library, self.sequences.sequences, vocabulary)
         cached = [each.vocabulary for each in self.ensemble.members]
-        return Student(self.model, loss_of(self.work.settings.loss, cached, live), vocabulary)
+        loss = loss_of(self.work.settings.loss, cached, self.live)
+        return Student(self.model, loss, vocabulary)
 
     def passes(self) -> tuple[Passes, Passes | None]:
         """What is learned from, and what tells whether it helps, if there is any."""
@@ -85,9 +87,11 @@ class TrainingSetup:
         held = validation_part(examples, self.work.settings.data.validation)
         own = [each for number, each in enumerate(read) if number not in held]
         other = [each for number, each in enumerate(read) if number in held]
-        packed, train = keeps_apart(self.model), self.train
-        passes = plan_passes(own, train, packed=packed, epochs=train.epochs)
-        watched = plan_passes(other, train.whole(), packed=packed, epochs=1) if other else None
+        # Teachers beside the student read the packs that it reads.
+        apart = keeps_apart(self.model) and (self.live is None or self.live.keep_apart())
+        train = self.train
+        passes = plan_passes(own, train, packed=apart, epochs=train.epochs)
+        watched = plan_passes(other, train.whole(), packed=apart, epochs=1) if other else None
         targets = [each.targets_of for each in self.ensemble.members]
         return (
             Passes(passes, targets),
@@ -133,6 +137,7 @@ def set_up(
         examples=examples,
         sequences=read,
         ensemble=ensemble,
+        live=open_live_teachers(work, library, read.sequences, len(tokenizer)),
         report=report,
         stop=stop,
     )
