@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 import torch
-from students import StopAfter, distillation, never, quiet, tensors
+from students import StopAfter, distillation, never, quiet, tensors, write_texts
 
 from evomerge.checkpoints import open_checkpoint
-from evomerge.errors import DiskFullError, RecipeError, RunError
+from evomerge.errors import DiskFullError, EvaluationError, RecipeError, RunError
 from evomerge.refinement.distil import distil
+from evomerge.refinement.training.student import Student
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +115,29 @@ def test_texts_with_nothing_to_predict_have_no_part_in_the_validation(
     course = distil(work, quiet, never).course
     assert course["dropped"] == 60
     assert (course["supervised"], len(course["validation_losses"])) == (3, 2)
+
+
+@pytest.mark.parametrize("what", ["lora", "full", "coefficients"])
+@pytest.mark.parametrize("share", [0.0, 0.1])
+def test_a_loss_that_is_not_finite_ends_the_training_in_one_line_and_nothing_is_kept(
+    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, share: float
+) -> None:
+    data = {"path": str(write_texts(tmp_path / "texts.jsonl")), "validation": share}
+    work = distillation(family, tmp_path / "student", data=data, train={"what": what})
+    forward = Student.forward
+    steps = iter(range(1000))
+
+    def overflowing(self: Student, **given: Any) -> dict[str, torch.Tensor]:
+        found = forward(self, **given)
+        # The second pass of the second step, whatever is compared between them.
+        late = torch.is_grad_enabled() and next(steps) >= 3
+        return {"loss": found["loss"] * float("nan")} if late else found
+
+    monkeypatch.setattr(Student, "forward", overflowing)
+    with pytest.raises(EvaluationError, match=r"^the loss is nan at step 2; train with a lower tr"):
+        distil(work, quiet, never)
+    assert not any((tmp_path / "student").glob("adapter-*"))
+    assert not (tmp_path / "student" / "course.json").exists()
 
 
 def test_a_student_that_was_replaced_is_noticed(family: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_utils import get_last_checkpoint
 
 from evomerge.checkpoints.durability import sync_files, sync_folder, write_atomically
+from evomerge.refinement.training.learning_curve import check_finite, has_settled, is_best
 from evomerge.refinement.training.low_rank import trainable
 
 if TYPE_CHECKING:
@@ -137,10 +138,14 @@ class Course(TrainerCallback):  # type: ignore[misc]
     def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
         """Keep the weights if they are the best; end if they were not for long."""
         losses = validation_losses(state.log_history)
-        best = min(range(len(losses)), key=losses.__getitem__)
-        if best == len(losses) - 1:
+        if is_best(losses):
             save_trained(given["model"], self._folder / BEST)
-        control.should_training_stop |= len(losses) - 1 - best >= self._patience
+        control.should_training_stop |= has_settled(losses, self._patience)
+
+    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
+        """Refuse to go on with what is NaN or infinite, before its weights are kept."""
+        for name, what in (("loss", "loss"), ("grad_norm", "gradient"), (LOSS, "validation loss")):
+            check_finite(what, given["logs"].get(name, 0.0), state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
         """Save and leave when asked to."""
@@ -192,6 +197,8 @@ def arguments_of(
         max_grad_norm=1.0,
         activation_checkpointing=settings.gradient_checkpointing,
         logging_steps=1,
+        # What is NaN must be seen.
+        logging_nan_inf_filter=False,
         save_strategy="steps",
         save_steps=every,
         eval_strategy="steps" if validated else "no",
