@@ -19,6 +19,7 @@ from students import StopAfter, distillation, never, quiet, tensors, write_texts
 
 from evomerge.checkpoints import open_checkpoint
 from evomerge.errors import DiskFullError, EvaluationError, RecipeError, RunError
+from evomerge.recipe.distillation import Teacher
 from evomerge.refinement.distil import distil
 from evomerge.refinement.training.student import Student
 
@@ -117,6 +118,21 @@ def test_texts_with_nothing_to_predict_have_no_part_in_the_validation(
     assert (course["supervised"], len(course["validation_losses"])) == (3, 2)
 
 
+def test_a_part_to_validate_on_that_would_be_empty_is_refused_before_a_teacher_is_asked(
+    family: Path, tmp_path: Path
+) -> None:
+    domains = [{"text": "red and blue", "domain": name} for name in ("one", "two")]
+    texts = [domains[0], domains[1] | {"text": "green"}, {"text": "r", "domain": "two"}]
+    file = tmp_path / "texts.jsonl"
+    file.write_text("\n".join(map(json.dumps, texts)))
+    asked: list[str] = []
+    one = (Teacher(model=str(family / "one"), name="one"),)
+    work = distillation(family, tmp_path / "student", one, data={"path": str(file)})
+    with pytest.raises(RecipeError, match=r"data\.validation: 0\.1 sets no text aside of 2 with"):
+        distil(work, lambda what, *_: asked.append(what), never)
+    assert not asked
+
+
 @pytest.mark.parametrize("what", ["lora", "full", "coefficients"])
 @pytest.mark.parametrize("share", [0.0, 0.1])
 def test_a_loss_that_is_not_finite_ends_the_training_in_one_line_and_nothing_is_kept(
@@ -136,8 +152,8 @@ def test_a_loss_that_is_not_finite_ends_the_training_in_one_line_and_nothing_is_
     monkeypatch.setattr(Student, "forward", overflowing)
     with pytest.raises(EvaluationError, match=r"^the loss is nan at step 2; train with a lower tr"):
         distil(work, quiet, never)
-    assert not any((tmp_path / "student").glob("adapter-*"))
-    assert not (tmp_path / "student" / "course.json").exists()
+    left = {each.name for each in (tmp_path / "student").iterdir()}
+    assert left <= {"contents.json", "checkpoints"}
 
 
 def test_a_student_that_was_replaced_is_noticed(family: Path, tmp_path: Path) -> None:

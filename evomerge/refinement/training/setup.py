@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from evomerge.live_model import choose_device, choose_dtype, load_model, named_weights
 from evomerge.merging.resident import ResidentWeights
 from evomerge.refinement.teachers.cached import Corpus
-from evomerge.refinement.teachers.ensemble import Ensemble, domains_of, open_ensemble
+from evomerge.refinement.teachers.ensemble import Ensemble, asked_of, open_ensemble
 from evomerge.refinement.teachers.live import LiveTeachers, open_live_teachers
-from evomerge.refinement.texts.examples import Examples, read_examples, validation_part
+from evomerge.refinement.texts.examples import Examples, read_examples
 from evomerge.refinement.texts.packing import keeps_apart
+from evomerge.refinement.texts.parts import Parts, set_aside
 from evomerge.refinement.texts.sequences import Sequences, check_window, make_sequences
 from evomerge.refinement.training.layers import layers_to_train
 from evomerge.refinement.training.pass_loss import loss_of
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from evomerge.merging.sources import SourceLibrary
-    from evomerge.recipe.refine import Training
+    from evomerge.recipe.refine import Refinement, Training
     from evomerge.refinement.distillation import Distillation, Report
 
 CHECKPOINTS = "checkpoints"
@@ -44,6 +45,7 @@ class TrainingSetup:
         weights: Its weights by their stored names.
         examples: The texts.
         sequences: The texts as the student reads them.
+        parts: Those that are learned from, and those that are set aside.
         ensemble: The teachers that have caches.
         live: Those that run beside the student.
         report: Told how far it is.
@@ -57,6 +59,7 @@ class TrainingSetup:
     weights: Mapping[str, Tensor]
     examples: Examples
     sequences: Sequences
+    parts: Parts
     ensemble: Ensemble
     live: LiveTeachers | None
     report: Report
@@ -81,22 +84,16 @@ class TrainingSetup:
 
     def passes(self) -> tuple[Passes, Passes | None]:
         """What is learned from, and what tells whether it helps, if there is any."""
-        read = self.sequences.sequences
-        # Not of all examples: those with nothing to predict would watch or be learned in vain.
-        examples = [self.examples.examples[each.index] for each in read]
-        held = validation_part(examples, self.work.settings.data.validation)
-        own = [each for number, each in enumerate(read) if number not in held]
-        other = [each for number, each in enumerate(read) if number in held]
         # Teachers beside the student read the packs that it reads.
         apart = keeps_apart(self.model) and (self.live is None or self.live.keep_apart())
+        learned, watched = self.parts
         train = self.train
-        passes = plan_passes(own, train, packed=apart, epochs=train.epochs)
-        watched = plan_passes(other, train.whole(), packed=apart, epochs=1) if other else None
+        passes = plan_passes(learned, train, packed=apart, epochs=train.epochs)
         targets = [each.targets_of for each in self.ensemble.members]
-        return (
-            Passes(passes, targets),
-            None if watched is None else Passes(watched, targets),
-        )
+        if not watched:
+            return Passes(passes, targets), None
+        compared = plan_passes(watched, train.whole(), packed=apart, epochs=1)
+        return Passes(passes, targets), Passes(compared, targets)
 
     def about(self) -> dict[str, Any]:
         """What was read, in numbers."""
@@ -104,6 +101,7 @@ class TrainingSetup:
             "texts": len(self.examples.examples),
             "duplicates": self.examples.duplicates,
             "dropped": self.sequences.dropped,
+            "watched": len(self.parts.watched),
             "alignment": dict(self.ensemble.notes),
         }
 
@@ -122,6 +120,7 @@ def set_up(
     examples = _own_texts(work, read_examples(Path(work.settings.data.path)))
     read = make_sequences(examples.examples, tokenizer, work.settings.data.max_tokens)
     check_window(model, read.sequences)
+    parts = set_aside(read.sequences, examples.examples, _validation(work.settings))
     weights = named_weights(model, base.headers)
     ResidentWeights(weights, library).merge(work.student)
     if work.settings.train.layers is not None:
@@ -136,11 +135,17 @@ def set_up(
         weights=weights,
         examples=examples,
         sequences=read,
+        parts=parts,
         ensemble=ensemble,
         live=open_live_teachers(work, library, read.sequences, len(tokenizer)),
         report=report,
         stop=stop,
     )
+
+
+def _validation(settings: Refinement) -> float:
+    """The share of the texts to set aside: none if layers are fitted, to all texts."""
+    return 0.0 if settings.train.what == "layerwise" else settings.data.validation
 
 
 def _own_texts(work: Distillation, examples: Examples) -> Examples:
@@ -149,10 +154,7 @@ def _own_texts(work: Distillation, examples: Examples) -> Examples:
     What a teacher makes of the others' texts would undo what the merge knows of them: on the
     quickstart's family it lost 3 points (benchmarks/LOG.md).
     """
-    settings = work.settings
-    alone = settings.mode == "pairwise" and len(work.teachers) == 1
-    if not alone or settings.fuse not in {None, "by_domain"}:
+    if work.settings.mode != "pairwise" or len(work.teachers) != 1:
         return examples
-    known = domains_of(work.teachers[0])
-    own = tuple(each for each in examples.examples if each.domain in known)
-    return examples._replace(examples=own or examples.examples)
+    (numbers,) = asked_of(work.settings, work.teachers, examples.examples)
+    return examples._replace(examples=tuple(examples.examples[number] for number in numbers))
