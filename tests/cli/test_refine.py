@@ -76,6 +76,7 @@ def test_show_says_how_a_refined_model_was_trained(refined: Path) -> None:
     text = run_cli("show", refined / "run", "refined").out
     assert " steps, " in text
     assert "set aside   loss on the texts that are not learned from: " in text
+    assert "in doubt    the best step was chosen by 6 texts only: give more, or raise" in text
 
 
 def test_a_refined_model_that_is_worse_does_not_win(refined: Path) -> None:
@@ -256,6 +257,7 @@ def test_a_model_is_refined_without_a_search(family: Path, tmp_path: Path) -> No
     result = run_cli("refine", family / "two", "--recipe", file, "--out", tmp_path / "out")
     assert result.code == 0, result.err
     assert "refined: the loss on the texts set aside fell from " in result.out
+    assert "refined: the best step was chosen by 6 texts only: give more, or raise" in result.out
     card = (tmp_path / "out" / "README.md").read_text()
     assert "two, refined with [evomerge](" in card
     assert "by distillation from one. " in card
