@@ -66,7 +66,8 @@ class Training(Strict):
         epochs: How often each text is read.
         tokens: Most tokens that are read; ends the training before its epochs.
         batch_tokens: Most tokens of an optimiser step.
-        pass_tokens: Most tokens of one forward pass; a step adds up several.
+        pass_tokens: Most tokens of one forward pass, at most those of a step, which adds up
+            several.
         warmup: Share of the steps in which the rate rises.
         checkpoints: How often in the course of the training it is saved, and compared with
             before.
@@ -89,6 +90,11 @@ class Training(Strict):
     patience: Positive = 3
     gradient_checkpointing: Flag = False
     seed: Natural = 0
+
+    @property
+    def tokens_at_once(self) -> int:
+        """Most tokens of a forward pass: it cannot have more than its optimiser step."""
+        return min(self.pass_tokens, self.batch_tokens)
 
     def whole(self) -> Training:
         """The same without a limit of tokens."""

@@ -118,6 +118,21 @@ def test_texts_with_nothing_to_predict_have_no_part_in_the_validation(
     assert (course["supervised"], len(course["validation_losses"])) == (3, 2)
 
 
+def test_a_step_reads_no_more_than_its_tokens_however_large_a_pass_may_be(
+    family: Path, tmp_path: Path
+) -> None:
+    courses = [
+        distil(
+            distillation(family, tmp_path / str(tokens), train={"pass_tokens": tokens}),
+            quiet,
+            never,
+        ).course
+        for tokens in (256, 4096)
+    ]
+    assert courses[0]["losses"] == courses[1]["losses"]
+    assert courses[1]["tokens"] <= 256 * courses[1]["steps"]
+
+
 def test_a_part_to_validate_on_that_would_be_empty_is_refused_before_a_teacher_is_asked(
     family: Path, tmp_path: Path
 ) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from evomerge.checkpoints.durability import write_atomically
 from evomerge.refinement.training.learning_curve import check_finite, has_settled, is_best
+from evomerge.refinement.training.schedule import schedule_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,20 +76,18 @@ class CoefficientTraining:
         Raises:
             EvaluationError: A loss is NaN or infinite.
         """
-        size = max(1, self._settings.batch_tokens // self._settings.pass_tokens)
-        starts = range(0, len(passes), size)
-        every = max(1, len(starts) // self._settings.checkpoints)
+        size, steps, every = schedule_of(self._settings, len(passes))
         if not self.validation_losses:
             self._compare(validation)
-        for step in range(len(self.losses), len(starts)):
+        for step in range(len(self.losses), steps):
             if has_settled(self.validation_losses, self._settings.patience):
                 break
-            indices = range(starts[step], min(starts[step] + size, len(passes)))
-            self._step(passes, indices, step / len(starts))
-            if (step + 1) % every == 0 or step + 1 == len(starts):
+            indices = range(step * size, min((step + 1) * size, len(passes)))
+            self._step(passes, indices, step / steps)
+            if (step + 1) % every == 0 or step + 1 == steps:
                 self._compare(validation)
                 self._keep()
-            report(step + 1, len(starts))
+            report(step + 1, steps)
             if stop():
                 self._keep()
                 return False

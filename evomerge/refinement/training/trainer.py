@@ -21,6 +21,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from evomerge.checkpoints.durability import sync_files, sync_folder, write_atomically
 from evomerge.refinement.training.learning_curve import check_finite, has_settled, is_best
 from evomerge.refinement.training.low_rank import trainable
+from evomerge.refinement.training.schedule import schedule_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -177,9 +178,7 @@ def arguments_of(
         validated: Whether there are validation texts.
         cpu: Whether the student is on a CPU.
     """
-    accumulation = max(1, settings.batch_tokens // settings.pass_tokens)
-    steps = -(-passes // accumulation)
-    every = max(1, steps // settings.checkpoints)
+    accumulation, steps, every = schedule_of(settings, passes)
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=1,
