@@ -56,6 +56,21 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_losses_bit_for_bit(
     assert course["validation_losses"] == whole["validation_losses"]
 
 
+@pytest.mark.parametrize("what", ["lora", "coefficients"])
+@pytest.mark.parametrize("before", [0, 1], ids=["at its end", "before its end"])
+def test_a_training_that_lost_patience_is_over_also_where_it_was_stopped(
+    family: Path, tmp_path: Path, what: str, before: int
+) -> None:
+    train = {"what": what, "rate": 3.0, "patience": 2, "checkpoints": 100}
+    whole = distil(distillation(family, tmp_path / "whole", train=train), quiet, never).course
+    assert len(whole["validation_losses"]) == whole["steps"] + 1 < 8
+    work = distillation(family, tmp_path / "student", train=train)
+    with pytest.raises(RunError, match="it can be continued"):
+        distil(work, quiet, StopAfter(whole["steps"] - before))
+    course = distil(work, quiet, never).course
+    assert course | {"seconds": 0} == whole | {"seconds": 0}
+
+
 def test_the_result_is_a_recipe_of_the_merge_and_an_adapter_of_low_rank(
     family: Path, tmp_path: Path
 ) -> None:

@@ -135,7 +135,7 @@ def _fit(setup: TrainingSetup, student: Student) -> Course:
 
     train, checkpoints = setup.train, setup.folder / CHECKPOINTS
     passes, watched = setup.passes()
-    course = training.Course(
+    stopping = training.EarlyStopping(
         checkpoints,
         train.patience,
         lambda *done: setup.report("training", *done),
@@ -149,9 +149,9 @@ def _fit(setup: TrainingSetup, student: Student) -> Course:
         validated=watched is not None,
         cpu=setup.model.device.type == "cpu",
     )
-    trainer = training.RefineTrainer(student, arguments, passes, watched, [course])
+    trainer = training.RefineTrainer(student, arguments, passes, watched, stopping)
     trainer.fit()
-    if course.stopped:
+    if stopping.stopped:
         raise RunError(f"{setup.folder}: the training was stopped; it can be continued")
     history = trainer.state.log_history
     if watched is not None:
