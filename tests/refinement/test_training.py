@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import re
@@ -10,25 +11,42 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from students import StopAfter, distillation, never, quiet, tensors, write_texts
+from transformers import Trainer
 
 from evomerge.checkpoints import open_checkpoint
 from evomerge.errors import DiskFullError, EvaluationError, RecipeError, RunError
 from evomerge.recipe.distillation import Teacher
-from evomerge.refinement.distil import distil
+from evomerge.refinement.distil import Distilled, distil
 from evomerge.refinement.training.student import Student
+
+if TYPE_CHECKING:
+    from evomerge.refinement.distillation import Distillation
 
 
 @pytest.fixture(scope="module")
-def whole(family: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The course of a training on texts alone that nothing disturbed."""
+def trained(family: Path, tmp_path_factory: pytest.TempPathFactory) -> Distilled:
+    """What came of a training on texts alone that nothing disturbed."""
     work = distillation(family, tmp_path_factory.mktemp("whole") / "student")
-    return distil(work, quiet, never).course
+    return distil(work, quiet, never)
+
+
+@pytest.fixture(scope="module")
+def whole(trained: Distilled) -> dict[str, Any]:
+    """The course of that training."""
+    return trained.course
+
+
+def adapter(found: Distilled) -> bytes:
+    """The weights that were trained."""
+    reference = str(found.recipe.sources[1].model)
+    return Path(reference.rpartition("+")[2], "adapter_model.safetensors").read_bytes()
 
 
 def test_texts_are_learned(whole: dict[str, Any]) -> None:
@@ -61,13 +79,21 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_losses_bit_for_bit(
 def test_a_training_that_lost_patience_is_over_also_where_it_was_stopped(
     family: Path, tmp_path: Path, what: str, before: int
 ) -> None:
-    train = {"what": what, "rate": 3.0, "patience": 2, "checkpoints": 100}
-    whole = distil(distillation(family, tmp_path / "whole", train=train), quiet, never).course
+    def work(name: str) -> Distillation:
+        train = {"what": what, "rate": 0.5, "patience": 3, "checkpoints": 100}
+        loss = {"distillation": 1.0, "cross_entropy": 0.0}
+        one = Teacher(model=str(family / "one"), name="one")
+        found = distillation(family, tmp_path / name, (one,), loss=loss, train=train)
+        # There is nothing to be gained by who is like its teacher.
+        source = found.student.sources[0].model_copy(update={"parameters": {"weight": 1.0}})
+        student = found.student.model_copy(update={"sources": (source,)})
+        return replace(found, student=student)
+
+    whole = distil(work("whole"), quiet, never).course
     assert len(whole["validation_losses"]) == whole["steps"] + 1 < 8
-    work = distillation(family, tmp_path / "student", train=train)
     with pytest.raises(RunError, match="it can be continued"):
-        distil(work, quiet, StopAfter(whole["steps"] - before))
-    course = distil(work, quiet, never).course
+        distil(work("student"), quiet, StopAfter(whole["steps"] - before))
+    course = distil(work("student"), quiet, never).course
     assert course | {"seconds": 0} == whole | {"seconds": 0}
 
 
@@ -173,6 +199,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_in_one_line_and_nothing_is_
     forward = Student.forward
     steps = iter(range(1000))
 
+    @functools.wraps(forward)
     def overflowing(self: Student, **given: Any) -> dict[str, torch.Tensor]:
         found = forward(self, **given)
         # The second pass of the second step, whatever is compared between them.
@@ -180,10 +207,22 @@ def test_a_loss_that_is_not_finite_ends_the_training_in_one_line_and_nothing_is_
         return {"loss": found["loss"] * float("nan")} if late else found
 
     monkeypatch.setattr(Student, "forward", overflowing)
-    with pytest.raises(EvaluationError, match=r"^the loss is nan at step 2; train with a lower tr"):
+    with pytest.raises(EvaluationError, match=r"^the loss is nan at step 2; train with a lower"):
         distil(work, quiet, never)
     left = {each.name for each in (tmp_path / "student").iterdir()}
     assert left <= {"contents.json", "checkpoints"}
+
+
+@pytest.mark.parametrize("what", ["lora", "coefficients"])
+def test_a_student_that_overflows_before_it_is_trained_is_told_from_one_that_was_trained_too_fast(
+    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(Student, "forward", lambda *_, **__: {"loss": torch.tensor(torch.inf)})
+    work = distillation(family, tmp_path / "student", train={"what": what})
+    with pytest.raises(
+        EvaluationError, match=r"^the validation loss is inf before the first step"
+    ):
+        distil(work, quiet, never)
 
 
 def test_a_student_that_was_replaced_is_noticed(family: Path, tmp_path: Path) -> None:
@@ -253,14 +292,30 @@ def test_a_training_that_is_killed_goes_on_to_the_same_losses_bit_for_bit(
     [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("PytorchStreamWriter failed")],
 )
 def test_a_full_disk_is_one_line_and_the_training_goes_on_from_the_checkpoint_before(
-    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    family: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    trained: Distilled,
+    error: Exception,
 ) -> None:
-    def full(*_: object) -> None:
-        raise error
+    save = Trainer._save_checkpoint
+    saved: list[int] = []
+
+    def full(self: Any, *given: Any) -> None:
+        save(self, *given)
+        saved.append(self.state.global_step)
+        if len(saved) == 2:
+            for file in self._saving.glob("*/*"):
+                file.write_bytes(file.read_bytes()[:100])
+            raise error
 
     work = distillation(family, tmp_path / "student")
     with monkeypatch.context() as patched:
         patched.setattr("transformers.Trainer._save_checkpoint", full)
         with pytest.raises(DiskFullError, match="student: no space is left on the disk"):
             distil(work, quiet, never)
-    assert distil(work, quiet, never).course["steps"] > 0
+    reported: list[int] = []
+    found = distil(work, lambda _, done, __: reported.append(done), never)
+    assert reported == [*range(saved[0] + 1, found.course["steps"] + 1)]
+    assert found.course["losses"] == trained.course["losses"]
+    assert adapter(found) == adapter(trained)
