@@ -66,8 +66,8 @@ class Training(Strict):
     """How the student is trained.
 
     Attributes:
-        what: `lora`, a low-rank update; `full`, all weights; `coefficients`, those of the merge
-            only; `layerwise`, element-wise coefficients layer by layer (ProDistill).
+        what: `lora`, a low-rank update; `full`, all weights, in float32; `coefficients`, those of
+            the merge only; `layerwise`, element-wise coefficients layer by layer (ProDistill).
         rank: Rank of the update.
         alpha: The update is multiplied by `alpha / rank`; twice the rank when absent.
         layers: Of `lora`: trained layers as `[first, end]`; when absent those that the merge has

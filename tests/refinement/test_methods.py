@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from students import StopAfter, distillation, never, quiet, tensors
 
 from evomerge.errors import RecipeError, RunError
+from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.distillation import Teacher
 from evomerge.refinement.distil import distil
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from evomerge.refinement.training.setup import set_up
 
 DISTIL = {"distillation": 1.0, "cross_entropy": 0.0}
 
@@ -32,6 +32,23 @@ def test_all_weights_are_trained_and_written_as_a_model(family: Path, tmp_path: 
     before, after = tensors(work.student), tensors(found.recipe)
     assert before.keys() == after.keys()
     assert all(not torch.equal(before[name], after[name]) for name in before if "proj" in name)
+
+
+@pytest.mark.parametrize(("what", "kept"), [("full", "float32"), ("lora", "bfloat16")])
+def test_weights_that_are_trained_are_kept_in_float32_and_passes_compute_in_bfloat16(
+    family: Path, tmp_path: Path, what: str, kept: str
+) -> None:
+    work = distillation(family, tmp_path / "student", one(family), train={"what": what})
+    work = replace(work, dtype="bfloat16")
+    setup = set_up(work, SourceLibrary(Path("/")), quiet, never)
+    assert {each.dtype for each in setup.model.parameters()} == {getattr(torch, kept)}
+    student, (passes, _) = setup.student(), setup.passes()
+    seen = set()
+    for module in setup.model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_hook(lambda _, __, found: seen.add(found.dtype))
+    student(**passes[0])
+    assert seen == {torch.bfloat16}
 
 
 def test_coefficients_alone_are_trained_and_the_recipe_stays_task_arithmetic(
@@ -68,8 +85,6 @@ def test_coefficients_that_were_stopped_go_on_bit_for_bit(
 
 
 def test_coefficients_are_learned_of_task_arithmetic_only(family: Path, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     work = distillation(family, tmp_path / "s", one(family), train={"what": "coefficients"})
     student = work.student.model_copy(update={"operator": "ties"})
     with pytest.raises(RecipeError, match="operator: ties, but coefficients are learned of"):

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from evomerge.live_model import choose_device, choose_dtype, load_model, named_weights
 from evomerge.merging.resident import ResidentWeights
 from evomerge.refinement.teachers.cached import Corpus
@@ -33,6 +35,11 @@ CHECKPOINTS = "checkpoints"
 """The folder of a training's checkpoints, in its own."""
 
 
+IN_FLOAT32 = frozenset({"full", "coefficients"})
+"""What is trained in weights of float32, whatever passes compute in: steps are smaller than what
+is left over when a sum is rounded to bfloat16."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingSetup:
     """A training that may begin.
@@ -41,6 +48,7 @@ class TrainingSetup:
         work: What is trained, and how.
         library: Opens models.
         model: The live model, which holds the student's weights.
+        precision: What forward passes compute in.
         tokenizer: Its tokenizer.
         weights: Its weights by their stored names.
         examples: The texts.
@@ -55,6 +63,7 @@ class TrainingSetup:
     work: Distillation
     library: SourceLibrary
     model: Any
+    precision: torch.dtype
     tokenizer: Any
     weights: Mapping[str, Tensor]
     examples: Examples
@@ -80,7 +89,7 @@ class TrainingSetup:
         vocabulary = len(self.tokenizer)
         cached = [each.vocabulary for each in self.ensemble.members]
         loss = loss_of(self.work.settings.loss, cached, self.live)
-        return Student(self.model, loss, vocabulary)
+        return Student(self.model, loss, vocabulary, self.precision)
 
     def passes(self) -> tuple[Passes, Passes | None]:
         """What is learned from, and what tells whether it helps, if there is any."""
@@ -116,7 +125,9 @@ def set_up(
     """
     base = library.model(work.student.base)
     device = choose_device(work.device)
-    model, tokenizer = load_model(base.folder, choose_dtype(work.dtype, device), device)
+    precision = choose_dtype(work.dtype, device)
+    dtype = torch.float32 if work.settings.train.what in IN_FLOAT32 else precision
+    model, tokenizer = load_model(base.folder, dtype, device)
     examples = _own_texts(work, read_examples(Path(work.settings.data.path)))
     read = make_sequences(examples.examples, tokenizer, work.settings.data.max_tokens)
     check_window(model, read.sequences)
@@ -131,6 +142,7 @@ def set_up(
         work=work,
         library=library,
         model=model,
+        precision=precision,
         tokenizer=tokenizer,
         weights=weights,
         examples=examples,
