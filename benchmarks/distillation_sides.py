@@ -24,7 +24,7 @@ from evomerge.refinement.training.low_rank import attach
 from evomerge.refinement.training.pass_loss import loss_of
 from evomerge.refinement.training.passes import Passes, plan_passes
 from evomerge.refinement.training.student import Student
-from evomerge.refinement.training.trainer import RefineTrainer, arguments_of
+from evomerge.refinement.training.trainer import EarlyStopping, RefineTrainer, arguments_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,7 +129,7 @@ class LiveStudent(Student):
 
     def __init__(self, model: LlamaForCausalLM, teacher: LlamaForCausalLM) -> None:
         head = head_of(teacher)
-        super().__init__(model, lambda _, given: divergence(logits_of(head, given["teacher"])))
+        super().__init__(model, lambda given: divergence(logits_of(head, given["teacher"])))
         # No module of this one: nothing of it is trained.
         self._read = partial(last_hidden_states, teacher)
 
@@ -152,19 +152,19 @@ def cache_of(case: Case, folder: Path, load: Callable[[], Any]) -> TeacherCache:
 def ours(case: Case, way: str, folder: Path) -> Trainer:
     """Our trainer, with a teacher beside the student or in a cache."""
     arguments = arguments_of(
-        case.settings(), folder, rate=RATE, passes=case.steps, validated=False
+        case.settings(), folder, rate=RATE, passes=case.steps, validated=False, cpu=True
     )
     arguments.save_strategy = "no"
+    stopping = EarlyStopping(folder, 1, lambda *_: None, lambda: False)
     if way == "live":
-        return RefineTrainer(
-            LiveStudent(case.student(), case.teacher()), arguments, Passes(case.passes()), None
-        )
+        student = LiveStudent(case.student(), case.teacher())
+        return RefineTrainer(student, arguments, Passes(case.passes()), None, stopping)
     cache = cache_of(case, folder, case.teacher)
     size = VOCABULARIES[case.model]
     vocabulary = TargetVocabulary(size=size, to_student=torch.arange(size))
     loss = loss_of(DistillationLoss(), [vocabulary])
     passes = Passes(case.passes(), [lambda index: fully_covered(cache.rows(index))])
-    return RefineTrainer(Student(case.student(), loss), arguments, passes, None)
+    return RefineTrainer(Student(case.student(), loss), arguments, passes, None, stopping)
 
 
 def theirs(case: Case, folder: Path) -> Trainer:
@@ -175,7 +175,9 @@ def theirs(case: Case, folder: Path) -> Trainer:
     from transformers import PreTrainedTokenizerFast
     from trl.experimental.gkd import GKDConfig, GKDTrainer
 
-    mine = arguments_of(case.settings(), folder, rate=RATE, passes=case.steps, validated=False)
+    mine = arguments_of(
+        case.settings(), folder, rate=RATE, passes=case.steps, validated=False, cpu=True
+    )
     same = (
         "output_dir num_train_epochs learning_rate lr_scheduler_type lr_scheduler_kwargs"
         " warmup_steps adam_beta1 adam_beta2 adam_epsilon weight_decay max_grad_norm optim"
