@@ -217,11 +217,13 @@ def test_a_loss_that_is_not_finite_ends_the_training_in_one_line_and_nothing_is_
 def test_a_student_that_overflows_before_it_is_trained_is_told_from_one_that_was_trained_too_fast(
     family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    monkeypatch.setattr(Student, "forward", lambda *_, **__: {"loss": torch.tensor(torch.inf)})
+    @functools.wraps(Student.forward)
+    def overflowing(*_: Any, **__: Any) -> dict[str, torch.Tensor]:
+        return {"loss": torch.tensor(torch.inf)}
+
+    monkeypatch.setattr(Student, "forward", overflowing)
     work = distillation(family, tmp_path / "student", train={"what": what})
-    with pytest.raises(
-        EvaluationError, match=r"^the validation loss is inf before the first step"
-    ):
+    with pytest.raises(EvaluationError, match=r"^the validation loss is inf before the first st"):
         distil(work, quiet, never)
 
 
