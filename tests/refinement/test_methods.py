@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from students import StopAfter, distillation, never, quiet, tensors
 from evomerge.errors import RecipeError, RunError
 from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.distillation import Teacher
+from evomerge.recipe.refine import Training
 from evomerge.refinement.distil import distil
+from evomerge.refinement.training.coefficients import CoefficientTraining
 from evomerge.refinement.training.setup import set_up
 
 DISTIL = {"distillation": 1.0, "cross_entropy": 0.0}
@@ -66,6 +69,22 @@ def test_coefficients_alone_are_trained_and_the_recipe_stays_task_arithmetic(
     assert isinstance(other, tuple)
     assert sum(float(rule.value) for rule in teacher) > 0.6 * len(teacher)
     assert sum(float(rule.value) for rule in other) < 0.4 * len(other)
+
+
+def test_passes_are_read_where_the_student_is(tmp_path: Path) -> None:
+    seen = set()
+
+    class Elsewhere:
+        model = SimpleNamespace(device=torch.device("meta"))
+
+        def __call__(self, **given: torch.Tensor) -> dict[str, torch.Tensor]:
+            seen.update(each.device.type for each in given.values())
+            return {"loss": torch.tensor(1.0)}
+
+    mixture = SimpleNamespace(start=lambda: torch.ones(1, 1), write=lambda _: None)
+    training = CoefficientTraining(mixture, Elsewhere(), Training(), 0.1, tmp_path)  # type: ignore[arg-type]
+    training.run([], [{"ids": torch.zeros(1)}], lambda *_: None, never)  # type: ignore[arg-type]
+    assert seen == {"meta"}
 
 
 @pytest.mark.parametrize("steps", [1, 5])

@@ -94,7 +94,7 @@ class CoefficientTraining:
         return True
 
     def _step(self, passes: Passes, indices: range, done: float) -> None:
-        read = [passes[index] for index in indices]
+        read = [self._read(passes, index) for index in indices]
         labels = sum(len(each["labels"]) for each in read)
         self._mixture.write(self._free.detach())
         model = self._student.model.requires_grad_(requires_grad=True)
@@ -113,13 +113,18 @@ class CoefficientTraining:
         self._optimizer.step()
         self.losses.append(total)
 
+    def _read(self, passes: Passes, index: int) -> dict[str, Tensor]:
+        device = self._student.model.device
+        return {name: each.to(device) for name, each in passes[index].items()}
+
     @torch.no_grad()
     def _compare(self, validation: Passes | None) -> None:
         if validation is None:
             self.best = self._free.detach().clone()
             return
         self._mixture.write(self._free.detach())
-        found = [self._student(**validation[index])["loss"] for index in range(len(validation))]
+        read = (self._read(validation, index) for index in range(len(validation)))
+        found = [self._student(**each)["loss"] for each in read]
         self.validation_losses.append(float(torch.stack(found).mean()))
         check_finite("validation loss", self.validation_losses[-1], len(self.losses))
         if is_best(self.validation_losses):
