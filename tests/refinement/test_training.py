@@ -62,7 +62,7 @@ def test_a_student_that_has_been_trained_is_not_trained_again(
     assert distil(work, quiet, lambda: True) == first
 
 
-@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize("steps", [1, 5, 18])
 def test_a_training_that_was_stopped_goes_on_to_the_same_losses_bit_for_bit(
     family: Path, tmp_path: Path, whole: dict[str, Any], steps: int
 ) -> None:
