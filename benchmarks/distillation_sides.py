@@ -24,7 +24,7 @@ from evomerge.refinement.training.low_rank import attach
 from evomerge.refinement.training.pass_loss import loss_of
 from evomerge.refinement.training.passes import Passes, plan_passes
 from evomerge.refinement.training.student import Student
-from evomerge.refinement.training.trainer import RefineTrainer, arguments_of
+from evomerge.refinement.training.trainer import EarlyStopping, RefineTrainer, arguments_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,16 +159,16 @@ def ours(case: Case, way: str, folder: Path) -> Trainer:
     """Our trainer, with a teacher beside the student or in a cache."""
     arguments = case.arguments(folder)
     arguments.save_strategy = "no"
+    stopping = EarlyStopping(folder, 1, lambda *_: None, lambda: False)
     if way == "live":
-        return RefineTrainer(
-            LiveStudent(case.student(), case.teacher()), arguments, Passes(case.passes()), None
-        )
+        student = LiveStudent(case.student(), case.teacher())
+        return RefineTrainer(student, arguments, Passes(case.passes()), None, stopping)
     cache = cache_of(case, folder, case.teacher)
     size = VOCABULARIES[case.model]
     vocabulary = TargetVocabulary(size=size, to_student=torch.arange(size))
     loss = loss_of(DistillationLoss(), [vocabulary])
     passes = Passes(case.passes(), [lambda index: fully_covered(cache.rows(index))])
-    return RefineTrainer(Student(case.student(), loss), arguments, passes, None)
+    return RefineTrainer(Student(case.student(), loss), arguments, passes, None, stopping)
 
 
 def theirs(case: Case, folder: Path) -> Trainer:

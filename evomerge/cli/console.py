@@ -11,6 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 PIPE_WIDTH = 200
+FEW = 10
+"""Fewer texts than these tell little of which step of a training was the best."""
 
 
 class _Console(Console):
@@ -28,6 +30,15 @@ def out() -> Console:
 def log() -> Console:
     """The console for everything that is not a result."""
     return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def doubt_in_words(course: dict[str, Any]) -> list[str]:
+    """What there is to say where few texts chose the best step of a training: a line, or none."""
+    watched = course.get("watched", FEW)
+    if watched >= FEW or not course.get("validation_losses"):
+        return []
+    chosen = f"the best step was chosen by {watched} texts only"
+    return [f"{chosen}: give more, or raise data.validation"]
 
 
 def print_json(document: Any) -> None:

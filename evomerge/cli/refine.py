@@ -66,7 +66,7 @@ def refine(
 
 
 def _refine_model(student: str, recipe: Path, overrides: tuple[str, ...], out: Path) -> None:
-    from evomerge.cli.console import log
+    from evomerge.cli.console import doubt_in_words, log
     from evomerge.cli.console import out as console
     from evomerge.cli.progress import SearchProgress
     from evomerge.run.refine_model import refine_model
@@ -78,7 +78,8 @@ def _refine_model(student: str, recipe: Path, overrides: tuple[str, ...], out: P
         log().print("\nStopped, and saved: the same command goes on from here", markup=False)
         raise
     for name, course in refined.courses.items():
-        console().print(f"{name}: {_in_words(course)}", markup=False)
+        for line in (_in_words(course), *doubt_in_words(course)):
+            console().print(f"{name}: {line}", markup=False)
     console().print(
         f"written to {out}; its recipe is rebuilt from what was trained, in {refined.training}",
         markup=False,

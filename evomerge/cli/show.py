@@ -48,6 +48,9 @@ def _training(course: dict[str, Any] | None) -> list[str]:
     if course["validation_losses"]:
         losses = ", ".join(f"{loss:.3f}" for loss in course["validation_losses"])
         lines.append(f"set aside   loss on the texts that are not learned from: {losses}")
+    from evomerge.cli.console import doubt_in_words
+
+    lines += [f"in doubt    {line}" for line in doubt_in_words(course)]
     lines += [f"teacher     {name}: {note}" for name, note in course.get("alignment", {}).items()]
     return lines
 

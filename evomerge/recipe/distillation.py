@@ -115,11 +115,11 @@ class DistillationLoss(Strict):
         kind: The distance from a teacher's prediction.
         distillation: Its weight.
         cross_entropy: The weight of the cross entropy of the texts themselves.
-        tail: What becomes of the tokens that the cache has not: `ghost`, one bucket for all;
-            `renormalised`, the kept ones sum to one; `zero`, they are left out; `text`, the kept
-            ones sum to one where the text's token is among them, elsewhere it is learned itself.
-            When absent `text` for a teacher with another tokenizer, of whose predictions much can
-            be lost, else `ghost`.
+        tail: Of `top_k_kl`: what becomes of the tokens that the cache has not: `ghost`, one
+            bucket for all; `renormalised`, the kept ones sum to one; `zero`, they are left out;
+            `text`, the kept ones sum to one where the text's token is among them, elsewhere it is
+            learned itself. When absent `text` for a teacher with another tokenizer, of whose
+            predictions much can be lost, else `ghost`.
         temperature: Predictions are compared at this temperature; when absent 1, and for `alm`
             100, as its authors do.
         beta: Of `jsd`: 0 is the forward and 1 the reverse divergence; of `span_hybrid`, between
@@ -153,6 +153,15 @@ class DistillationLoss(Strict):
             raise ValueError("top: two standardised numbers are always alike; give 3 or more")
         if self.kind == "span_hybrid" and self.beta in {0, 1}:
             raise ValueError(f"beta: {self.beta:g} with span_hybrid; allowed: between 0 and 1")
+        return self
+
+    @model_validator(mode="after")
+    def _tail_is_left_out(self) -> Self:
+        if self.tail is not None and self.kind != "top_k_kl":
+            raise ValueError(
+                f"tail: {self.tail} changes nothing with kind: {self.kind}; write tail: null, or "
+                "take top_k_kl"
+            )
         return self
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
@@ -36,6 +37,15 @@ Fusion = Literal[
 ]
 
 
+UNUSED: dict[str, tuple[str, ...]] = {
+    "lora": (),
+    "full": ("layers",),
+    "coefficients": ("layers", "warmup", "gradient_checkpointing"),
+    "layerwise": ("layers", "tokens", "warmup", "gradient_checkpointing"),
+}
+"""Settings of a training that would change nothing, by what is trained."""
+
+
 class RefineData(Strict):
     """The texts that the student learns on; none may be an item of the search.
 
@@ -56,22 +66,23 @@ class Training(Strict):
     """How the student is trained.
 
     Attributes:
-        what: `lora`, a low-rank update; `full`, all weights; `coefficients`, those of the merge
-            only; `layerwise`, element-wise coefficients layer by layer (ProDistill).
+        what: `lora`, a low-rank update; `full`, all weights, in float32; `coefficients`, those of
+            the merge only; `layerwise`, element-wise coefficients layer by layer (ProDistill).
         rank: Rank of the update.
         alpha: The update is multiplied by `alpha / rank`; twice the rank when absent.
-        layers: Trained layers as `[first, end]`; when absent those that the merge
-            has changed, or all.
+        layers: Of `lora`: trained layers as `[first, end]`; when absent those that the merge has
+            changed, or all.
         rate: Highest learning rate; by what is trained when absent.
         epochs: How often each text is read.
         tokens: Most tokens that are read; ends the training before its epochs.
         batch_tokens: Most tokens of an optimiser step.
-        pass_tokens: Most tokens of one forward pass; a step adds up several.
-        warmup: Share of the steps in which the rate rises.
+        pass_tokens: Most tokens of one forward pass, at most those of a step, which adds up
+            several.
+        warmup: Of `lora` and `full`: share of the steps in which the rate rises.
         checkpoints: How often in the course of the training it is saved, and compared with
             before.
         patience: The training stops after so many comparisons without a gain.
-        gradient_checkpointing: Compute activations twice, to save memory.
+        gradient_checkpointing: Of `lora` and `full`: compute activations twice, to save memory.
         seed: Seeds the update and the order of texts.
     """
 
@@ -89,6 +100,22 @@ class Training(Strict):
     patience: Positive = 3
     gradient_checkpointing: Flag = False
     seed: Natural = 0
+
+    @model_validator(mode="after")
+    def _what_is_set_is_used(self) -> Self:
+        for name in UNUSED[self.what]:
+            if (found := getattr(self, name)) != type(self).model_fields[name].default:
+                able = " or ".join(what for what, unused in UNUSED.items() if name not in unused)
+                raise ValueError(
+                    f"{name}: {json.dumps(found)} changes nothing with what: {self.what}; leave "
+                    f"it out, or take {able}"
+                )
+        return self
+
+    @property
+    def tokens_at_once(self) -> int:
+        """Most tokens of a forward pass: it cannot have more than its optimiser step."""
+        return min(self.pass_tokens, self.batch_tokens)
 
     def whole(self) -> Training:
         """The same without a limit of tokens."""
@@ -115,7 +142,8 @@ class Refinement(Strict):
         cache: What is written down of the teachers; null has them run beside the student.
         alignment: How teachers with another tokenizer are read.
         train: How the student is trained.
-        control: Train another student on the texts alone, to compare with.
+        control: Train another student on the texts alone, to compare with; of the winner of a run,
+            whose items compare them.
     """
 
     preset: PresetName = "default"

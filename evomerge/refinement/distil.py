@@ -54,7 +54,7 @@ def distil(work: Distillation, report: Report, stop: Callable[[], bool]) -> Dist
 
     Raises:
         RunError: What it learns from has changed since it began, or it was stopped.
-        EvaluationError: The loss is not finite.
+        EvaluationError: A loss is NaN or infinite, or what a teacher predicts is.
         OutputError: Its folder cannot be written; DiskFullError if the disk is full.
         EvomergeError: A model, a text or a setting cannot be used.
     """

@@ -140,7 +140,8 @@ def _like_the_model(model: Any, layer: nn.Linear) -> Head:
         raise EvaluationError(f"{type(model).__name__}: its logits are NaN or infinite")
     # A few roundings of the model's precision.
     near = 8 * torch.finfo(layer.weight.dtype).eps * own.abs().max()
-    for scale, cap in _guesses(model.config):
+    # Some models call what is inside their base, and its hidden states are not seen then.
+    for scale, cap in _guesses(model.config) if seen else ():
         head = Head(weight=layer.weight, bias=layer.bias, scale=scale, cap=cap)
         with torch.no_grad():
             found = head.logits(seen[0][0])

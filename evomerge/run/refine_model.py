@@ -143,9 +143,18 @@ def _settings(
     settings = read_refinement(file, overrides, sources)
     teachers = settings.teachers or _sources(recipe, file)
     with naming(file):
+        _check_control(settings)
         check_refinement(settings, recipe, teachers)
     asked_of(settings, teachers, read_examples(Path(settings.data.path)).examples)
     return settings, teachers
+
+
+def _check_control(settings: Refinement) -> None:
+    if settings.control and "control" in settings.model_fields_set:
+        raise RecipeError(
+            "control: true is for the winner of a run, whose items compare it with the refined "
+            "model; a model by itself has none: write control: false"
+        )
 
 
 def _sources(recipe: MergeRecipe, file: Path) -> tuple[Teacher, ...]:

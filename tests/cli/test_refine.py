@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from students import write_texts
 
 from evomerge.checkpoints import open_checkpoint
+from evomerge.cli.console import doubt_in_words
 from evomerge.store.database import RunStore
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def test_show_says_how_a_refined_model_was_trained(refined: Path) -> None:
     text = run_cli("show", refined / "run", "refined").out
     assert " steps, " in text
     assert "set aside   loss on the texts that are not learned from: " in text
+    assert "in doubt    the best step was chosen by 6 texts only: give more, or raise" in text
 
 
 def test_a_refined_model_that_is_worse_does_not_win(refined: Path) -> None:
@@ -256,6 +258,7 @@ def test_a_model_is_refined_without_a_search(family: Path, tmp_path: Path) -> No
     result = run_cli("refine", family / "two", "--recipe", file, "--out", tmp_path / "out")
     assert result.code == 0, result.err
     assert "refined: the loss on the texts set aside fell from " in result.out
+    assert "refined: the best step was chosen by 6 texts only: give more, or raise" in result.out
     card = (tmp_path / "out" / "README.md").read_text()
     assert "two, refined with [evomerge](" in card
     assert "by distillation from one. " in card
@@ -312,13 +315,14 @@ def test_a_merge_of_other_layers_is_to_be_written_first(family: Path, tmp_path: 
     [
         ("", "teachers: missing, and a student that is no merge has no sources"),
         ("teachers: [one]\n", "give --out FOLDER"),
+        ("teachers: [one]\ncontrol: true\n", "control: true is for the winner of a run"),
     ],
 )
 def test_what_a_model_cannot_be_refined_without_is_said(
     family: Path, tmp_path: Path, teachers: str, message: str
 ) -> None:
     file = write_refinement(tmp_path, teachers.replace("one", f"{family}/one"))
-    out = () if teachers else ("--out", tmp_path / "out")
+    out = () if message.startswith("give") else ("--out", tmp_path / "out")
     result = run_cli("refine", family / "two", "--recipe", file, *out)
     assert result.code in {1, 2}
     assert message in result.err
@@ -334,6 +338,13 @@ def test_other_settings_in_the_same_place_are_trained_anew(family: Path, tmp_pat
         written[rate] = (tmp_path / "out" / "model.safetensors").read_bytes()
         shutil.rmtree(tmp_path / "out")
     assert written["0.01"] != written["0.001"]
+
+
+def test_enough_texts_leave_no_doubt() -> None:
+    few = {"watched": 9, "validation_losses": [1.0]}
+    assert doubt_in_words(few)
+    for course in (few | {"watched": 10}, few | {"validation_losses": []}, {}):
+        assert not doubt_in_words(course)
 
 
 def test_a_student_is_named_as_from_the_current_folder(

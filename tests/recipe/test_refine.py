@@ -107,6 +107,26 @@ def test_settings_are_the_same_after_a_round_trip_with_or_without_defaults(
             "exact with loss.kind alm; allowed: ",
         ),
         (
+            "train: {what: full, layers: [0, 2]}",
+            "train: layers: [0, 2] changes nothing with what: full; leave it out, or take lora",
+        ),
+        (
+            "train: {what: coefficients, warmup: 0.5}",
+            "warmup: 0.5 changes nothing with what: coefficients; leave it out, or take lora or ",
+        ),
+        (
+            "train: {what: coefficients, gradient_checkpointing: true}",
+            "gradient_checkpointing: true changes nothing with what: coefficients; leave it out",
+        ),
+        (
+            "train: {what: layerwise, tokens: 5}",
+            "tokens: 5 changes nothing with what: layerwise; leave it out, or take lora or full",
+        ),
+        (
+            "preset: fusellm\nloss: {kind: uld}",
+            "loss: tail: renormalised changes nothing with kind: uld; write tail: null, or take",
+        ),
+        (
             "alignment: {kind: position}",
             "compares tokens by what they are; allowed: prefixes, spans, exact",
         ),

@@ -158,6 +158,12 @@ def test_logits_that_are_something_else_are_refused() -> None:
         head_of(model)
 
 
+def test_a_model_that_hides_its_last_hidden_states_is_refused() -> None:
+    sizes = SIZES | {"ffn_dim": 24, "word_embed_proj_dim": 16}
+    with pytest.raises(ModelError, match="OPTForCausalLM: its logits are not those of a linear"):
+        head_of(build("OPTForCausalLM", "OPTConfig", sizes))
+
+
 def test_a_model_in_half_precision_is_known_too() -> None:
     model = model_of("Cohere").bfloat16()
     head = head_of(model)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from students import distillation, never, quiet
+from tiny_architectures import SIZES, build, save
 from vocabulary_family import build_model, byte_level
 
 from evomerge.errors import CompatibilityError, RecipeError
@@ -41,6 +42,26 @@ def test_what_runs_beside_teaches_what_a_whole_cache_does(
         family, tmp_path / "kept", names, {"kind": "top_k_kl"}, cache={"k": WHOLE}, fuse=fuse
     )
     assert live == pytest.approx(kept, rel=1e-2)
+
+
+def test_where_one_teacher_beside_mixes_the_texts_of_a_pack_each_text_is_read_by_itself(
+    family: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(family, tmp_path / "family")
+    sizes = SIZES | {"vocab_size": WHOLE, "max_position_embeddings": 128, "initializer_range": 0.5}
+    save(build("BloomForCausalLM", "BloomConfig", sizes), tmp_path / "family" / "mixing")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(family / "one" / name, tmp_path / "family" / "mixing" / name)
+    # All texts that are set aside fit into one pass, whether they are packed or not.
+    settings = {"fuse": "avg_logits", "train": {"pass_tokens": 2048, "batch_tokens": 2048}}
+    live, kept = (
+        losses_of(tmp_path / "family", tmp_path / kind, ("one", "mixing"), {"kind": kind}, **more)
+        for kind, more in (
+            ("kl", settings | {"cache": None}),
+            ("top_k_kl", settings | {"cache": {"k": WHOLE}}),
+        )
+    )
+    assert live[0] == pytest.approx(kept[0], rel=1e-3)
 
 
 @pytest.mark.parametrize("loss", [{"kind": "reverse_kl"}, {"kind": "jsd", "temperature": 2.0}])

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from students import StopAfter, distillation, never, quiet, tensors
 
 from evomerge.errors import RecipeError, RunError
+from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.distillation import Teacher
+from evomerge.recipe.refine import Training
 from evomerge.refinement.distil import distil
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from evomerge.refinement.training.coefficients import CoefficientTraining
+from evomerge.refinement.training.setup import set_up
 
 DISTIL = {"distillation": 1.0, "cross_entropy": 0.0}
 
@@ -34,6 +37,23 @@ def test_all_weights_are_trained_and_written_as_a_model(family: Path, tmp_path: 
     assert all(not torch.equal(before[name], after[name]) for name in before if "proj" in name)
 
 
+@pytest.mark.parametrize(("what", "kept"), [("full", "float32"), ("lora", "bfloat16")])
+def test_weights_that_are_trained_are_kept_in_float32_and_passes_compute_in_bfloat16(
+    family: Path, tmp_path: Path, what: str, kept: str
+) -> None:
+    work = distillation(family, tmp_path / "student", one(family), train={"what": what})
+    work = replace(work, dtype="bfloat16")
+    setup = set_up(work, SourceLibrary(Path("/")), quiet, never)
+    assert {each.dtype for each in setup.model.parameters()} == {getattr(torch, kept)}
+    student, (passes, _) = setup.student(), setup.passes()
+    seen = set()
+    for module in setup.model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_hook(lambda _, __, found: seen.add(found.dtype))
+    student(**passes[0])
+    assert seen == {torch.bfloat16}
+
+
 def test_coefficients_alone_are_trained_and_the_recipe_stays_task_arithmetic(
     family: Path, tmp_path: Path
 ) -> None:
@@ -49,6 +69,22 @@ def test_coefficients_alone_are_trained_and_the_recipe_stays_task_arithmetic(
     assert isinstance(other, tuple)
     assert sum(float(rule.value) for rule in teacher) > 0.6 * len(teacher)
     assert sum(float(rule.value) for rule in other) < 0.4 * len(other)
+
+
+def test_passes_are_read_where_the_student_is(tmp_path: Path) -> None:
+    seen = set()
+
+    class Elsewhere:
+        model = SimpleNamespace(device=torch.device("meta"))
+
+        def __call__(self, **given: torch.Tensor) -> dict[str, torch.Tensor]:
+            seen.update(each.device.type for each in given.values())
+            return {"loss": torch.tensor(1.0)}
+
+    mixture = SimpleNamespace(start=lambda: torch.ones(1, 1), write=lambda _: None)
+    training = CoefficientTraining(mixture, Elsewhere(), Training(), 0.1, tmp_path)  # type: ignore[arg-type]
+    training.run([], [{"ids": torch.zeros(1)}], lambda *_: None, never)  # type: ignore[arg-type]
+    assert seen == {"meta"}
 
 
 @pytest.mark.parametrize("steps", [1, 5])
@@ -68,8 +104,6 @@ def test_coefficients_that_were_stopped_go_on_bit_for_bit(
 
 
 def test_coefficients_are_learned_of_task_arithmetic_only(family: Path, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     work = distillation(family, tmp_path / "s", one(family), train={"what": "coefficients"})
     student = work.student.model_copy(update={"operator": "ties"})
     with pytest.raises(RecipeError, match="operator: ties, but coefficients are learned of"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import re
@@ -10,23 +11,42 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from students import StopAfter, distillation, never, quiet, tensors
+from students import StopAfter, distillation, never, quiet, tensors, write_texts
+from transformers import Trainer
 
 from evomerge.checkpoints import open_checkpoint
-from evomerge.errors import DiskFullError, RecipeError, RunError
-from evomerge.refinement.distil import distil
+from evomerge.errors import DiskFullError, EvaluationError, RecipeError, RunError
+from evomerge.recipe.distillation import Teacher
+from evomerge.refinement.distil import Distilled, distil
+from evomerge.refinement.training.student import Student
+
+if TYPE_CHECKING:
+    from evomerge.refinement.distillation import Distillation
 
 
 @pytest.fixture(scope="module")
-def whole(family: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The course of a training on texts alone that nothing disturbed."""
+def trained(family: Path, tmp_path_factory: pytest.TempPathFactory) -> Distilled:
+    """What came of a training on texts alone that nothing disturbed."""
     work = distillation(family, tmp_path_factory.mktemp("whole") / "student")
-    return distil(work, quiet, never).course
+    return distil(work, quiet, never)
+
+
+@pytest.fixture(scope="module")
+def whole(trained: Distilled) -> dict[str, Any]:
+    """The course of that training."""
+    return trained.course
+
+
+def adapter(found: Distilled) -> bytes:
+    """The weights that were trained."""
+    reference = str(found.recipe.sources[1].model)
+    return Path(reference.rpartition("+")[2], "adapter_model.safetensors").read_bytes()
 
 
 def test_texts_are_learned(whole: dict[str, Any]) -> None:
@@ -42,7 +62,7 @@ def test_a_student_that_has_been_trained_is_not_trained_again(
     assert distil(work, quiet, lambda: True) == first
 
 
-@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize("steps", [1, 5, 18])
 def test_a_training_that_was_stopped_goes_on_to_the_same_losses_bit_for_bit(
     family: Path, tmp_path: Path, whole: dict[str, Any], steps: int
 ) -> None:
@@ -52,6 +72,29 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_losses_bit_for_bit(
     course = distil(work, quiet, never).course
     assert course["losses"] == whole["losses"]
     assert course["validation_losses"] == whole["validation_losses"]
+
+
+@pytest.mark.parametrize("what", ["lora", "coefficients"])
+@pytest.mark.parametrize("before", [0, 1], ids=["at its end", "before its end"])
+def test_a_training_that_lost_patience_is_over_also_where_it_was_stopped(
+    family: Path, tmp_path: Path, what: str, before: int
+) -> None:
+    def work(name: str) -> Distillation:
+        train = {"what": what, "rate": 0.5, "patience": 3, "checkpoints": 100}
+        loss = {"distillation": 1.0, "cross_entropy": 0.0}
+        one = Teacher(model=str(family / "one"), name="one")
+        found = distillation(family, tmp_path / name, (one,), loss=loss, train=train)
+        # There is nothing to be gained by who is like its teacher.
+        source = found.student.sources[0].model_copy(update={"parameters": {"weight": 1.0}})
+        student = found.student.model_copy(update={"sources": (source,)})
+        return replace(found, student=student)
+
+    whole = distil(work("whole"), quiet, never).course
+    assert len(whole["validation_losses"]) == whole["steps"] + 1 < 8
+    with pytest.raises(RunError, match="it can be continued"):
+        distil(work("student"), quiet, StopAfter(whole["steps"] - before))
+    course = distil(work("student"), quiet, never).course
+    assert course | {"seconds": 0} == whole | {"seconds": 0}
 
 
 def test_the_result_is_a_recipe_of_the_merge_and_an_adapter_of_low_rank(
@@ -114,6 +157,74 @@ def test_texts_with_nothing_to_predict_have_no_part_in_the_validation(
     course = distil(work, quiet, never).course
     assert course["dropped"] == 60
     assert (course["supervised"], len(course["validation_losses"])) == (3, 2)
+
+
+def test_a_step_reads_no_more_than_its_tokens_however_large_a_pass_may_be(
+    family: Path, tmp_path: Path
+) -> None:
+    courses = [
+        distil(
+            distillation(family, tmp_path / str(tokens), train={"pass_tokens": tokens}),
+            quiet,
+            never,
+        ).course
+        for tokens in (256, 4096)
+    ]
+    assert courses[0]["losses"] == courses[1]["losses"]
+    assert courses[1]["tokens"] <= 256 * courses[1]["steps"]
+
+
+def test_a_part_to_validate_on_that_would_be_empty_is_refused_before_a_teacher_is_asked(
+    family: Path, tmp_path: Path
+) -> None:
+    domains = [{"text": "red and blue", "domain": name} for name in ("one", "two")]
+    texts = [domains[0], domains[1] | {"text": "green"}, {"text": "r", "domain": "two"}]
+    file = tmp_path / "texts.jsonl"
+    file.write_text("\n".join(map(json.dumps, texts)))
+    asked: list[str] = []
+    one = (Teacher(model=str(family / "one"), name="one"),)
+    work = distillation(family, tmp_path / "student", one, data={"path": str(file)})
+    with pytest.raises(RecipeError, match=r"data\.validation: 0\.1 sets no text aside of 2 with"):
+        distil(work, lambda what, *_: asked.append(what), never)
+    assert not asked
+
+
+@pytest.mark.parametrize("what", ["lora", "full", "coefficients"])
+@pytest.mark.parametrize("share", [0.0, 0.1])
+def test_a_loss_that_is_not_finite_ends_the_training_in_one_line_and_nothing_is_kept(
+    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, share: float
+) -> None:
+    data = {"path": str(write_texts(tmp_path / "texts.jsonl")), "validation": share}
+    work = distillation(family, tmp_path / "student", data=data, train={"what": what})
+    forward = Student.forward
+    steps = iter(range(1000))
+
+    @functools.wraps(forward)
+    def overflowing(self: Student, **given: Any) -> dict[str, torch.Tensor]:
+        found = forward(self, **given)
+        # The second pass of the second step, whatever is compared between them.
+        late = torch.is_grad_enabled() and next(steps) >= 3
+        return {"loss": found["loss"] * float("nan")} if late else found
+
+    monkeypatch.setattr(Student, "forward", overflowing)
+    with pytest.raises(EvaluationError, match=r"^the loss is nan at step 2; train with a lower"):
+        distil(work, quiet, never)
+    left = {each.name for each in (tmp_path / "student").iterdir()}
+    assert left <= {"contents.json", "checkpoints"}
+
+
+@pytest.mark.parametrize("what", ["lora", "coefficients"])
+def test_a_student_that_overflows_before_it_is_trained_is_told_from_one_that_was_trained_too_fast(
+    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    @functools.wraps(Student.forward)
+    def overflowing(*_: Any, **__: Any) -> dict[str, torch.Tensor]:
+        return {"loss": torch.tensor(torch.inf)}
+
+    monkeypatch.setattr(Student, "forward", overflowing)
+    work = distillation(family, tmp_path / "student", train={"what": what})
+    with pytest.raises(EvaluationError, match=r"^the validation loss is inf before the first st"):
+        distil(work, quiet, never)
 
 
 def test_a_student_that_was_replaced_is_noticed(family: Path, tmp_path: Path) -> None:
@@ -183,14 +294,30 @@ def test_a_training_that_is_killed_goes_on_to_the_same_losses_bit_for_bit(
     [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("PytorchStreamWriter failed")],
 )
 def test_a_full_disk_is_one_line_and_the_training_goes_on_from_the_checkpoint_before(
-    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    family: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    trained: Distilled,
+    error: Exception,
 ) -> None:
-    def full(*_: object) -> None:
-        raise error
+    save = Trainer._save_checkpoint
+    saved: list[int] = []
+
+    def full(self: Any, *given: Any) -> None:
+        save(self, *given)
+        saved.append(self.state.global_step)
+        if len(saved) == 2:
+            for file in self._saving.glob("*/*"):
+                file.write_bytes(file.read_bytes()[:100])
+            raise error
 
     work = distillation(family, tmp_path / "student")
     with monkeypatch.context() as patched:
         patched.setattr("transformers.Trainer._save_checkpoint", full)
         with pytest.raises(DiskFullError, match="student: no space is left on the disk"):
             distil(work, quiet, never)
-    assert distil(work, quiet, never).course["steps"] > 0
+    reported: list[int] = []
+    found = distil(work, lambda _, done, __: reported.append(done), never)
+    assert reported == [*range(saved[0] + 1, found.course["steps"] + 1)]
+    assert found.course["losses"] == trained.course["losses"]
+    assert adapter(found) == adapter(trained)

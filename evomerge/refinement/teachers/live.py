@@ -19,6 +19,7 @@ from evomerge.merging.resident import ResidentWeights
 from evomerge.refinement.alignment.same import relate
 from evomerge.refinement.heads import head_of, last_hidden_states
 from evomerge.refinement.teachers import live_fusion
+from evomerge.refinement.texts.packing import keeps_apart
 from evomerge.refinement.texts.sequences import check_window
 
 if TYPE_CHECKING:
@@ -51,6 +52,10 @@ class LiveTeachers:
         self._models = models
         self._heads = [head_of(model, vocabulary) for model in models]
         self._fuse = fuse
+
+    def keep_apart(self) -> bool:
+        """Whether all of them read packed sequences as if alone."""
+        return all(map(keeps_apart, self._models))
 
     @torch.no_grad()
     def __call__(self, read: Mapping[str, Tensor]) -> LogitsOf:
@@ -87,7 +92,7 @@ def logits_of(head: Head, hidden: Tensor) -> LogitsOf:
 def open_live_teachers(
     work: Distillation, library: SourceLibrary, read: Sequence[sequences.Sequence], vocabulary: int
 ) -> LiveTeachers | None:
-    """The teachers that run beside the student; None if there are none, or all have caches.
+    """The teachers that run beside the student; None if there are none, or nobody asks them.
 
     Args:
         work: The student, its teachers and settings.
@@ -100,7 +105,9 @@ def open_live_teachers(
         CompatibilityError: A teacher has another tokenizer, or cannot read texts that long.
         ModelError: A teacher cannot be loaded.
     """
-    if not work.teachers or work.settings.cache is not None:
+    # Layers are fitted to those of sources, whatever teachers predict.
+    layerwise = work.settings.train.what == "layerwise"
+    if not work.teachers or work.settings.cache is not None or layerwise:
         return None
     fuse = _fuse_of(work.settings, len(work.teachers))
     device = choose_device(work.device)

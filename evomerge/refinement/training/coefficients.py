@@ -17,7 +17,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from evomerge.checkpoints.durability import write_atomically
-from evomerge.errors import EvaluationError
+from evomerge.refinement.training.learning_curve import check_finite, has_settled, is_best
+from evomerge.refinement.training.schedule import schedule_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,29 +74,27 @@ class CoefficientTraining:
             Whether it came to the end, and was not stopped before.
 
         Raises:
-            EvaluationError: The loss is not finite.
+            EvaluationError: A loss is NaN or infinite.
         """
-        size = max(1, self._settings.batch_tokens // self._settings.pass_tokens)
-        starts = range(0, len(passes), size)
-        every = max(1, len(starts) // self._settings.checkpoints)
+        size, steps, every = schedule_of(self._settings, len(passes))
         if not self.validation_losses:
             self._compare(validation)
-        for step in range(len(self.losses), len(starts)):
-            if self._has_settled():
+        for step in range(len(self.losses), steps):
+            if has_settled(self.validation_losses, self._settings.patience):
                 break
-            indices = range(starts[step], min(starts[step] + size, len(passes)))
-            self._step(passes, indices, step / len(starts))
-            if (step + 1) % every == 0 or step + 1 == len(starts):
+            indices = range(step * size, min((step + 1) * size, len(passes)))
+            self._step(passes, indices, step / steps)
+            if (step + 1) % every == 0 or step + 1 == steps:
                 self._compare(validation)
                 self._keep()
-            report(step + 1, len(starts))
+            report(step + 1, steps)
             if stop():
                 self._keep()
                 return False
         return True
 
     def _step(self, passes: Passes, indices: range, done: float) -> None:
-        read = [passes[index] for index in indices]
+        read = [self._read(passes, index) for index in indices]
         labels = sum(len(each["labels"]) for each in read)
         self._mixture.write(self._free.detach())
         model = self._student.model.requires_grad_(requires_grad=True)
@@ -106,13 +105,17 @@ class CoefficientTraining:
                 torch.autograd.backward(loss)
                 total += float(loss.detach())
         model.requires_grad_(requires_grad=False)
-        if not math.isfinite(total):
-            raise EvaluationError("the loss is not finite; train with a lower train.rate")
+        check_finite("loss", total, len(self.losses) + 1)
         self._free.grad = self._mixture.project(len(self._free))
+        check_finite("gradient", float(self._free.grad.norm()), len(self.losses) + 1)
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
         self._optimizer.step()
         self.losses.append(total)
+
+    def _read(self, passes: Passes, index: int) -> dict[str, Tensor]:
+        device = self._student.model.device
+        return {name: each.to(device) for name, each in passes[index].items()}
 
     @torch.no_grad()
     def _compare(self, validation: Passes | None) -> None:
@@ -120,15 +123,12 @@ class CoefficientTraining:
             self.best = self._free.detach().clone()
             return
         self._mixture.write(self._free.detach())
-        found = [self._student(**validation[index])["loss"] for index in range(len(validation))]
+        read = (self._read(validation, index) for index in range(len(validation)))
+        found = [self._student(**each)["loss"] for each in read]
         self.validation_losses.append(float(torch.stack(found).mean()))
-        if self.validation_losses[-1] == min(self.validation_losses):
+        check_finite("validation loss", self.validation_losses[-1], len(self.losses))
+        if is_best(self.validation_losses):
             self.best = self._free.detach().clone()
-
-    def _has_settled(self) -> bool:
-        losses = self.validation_losses
-        since = len(losses) - 1 - losses.index(min(losses)) if losses else 0
-        return since >= self._settings.patience
 
     def _keep(self) -> None:
         moments = self._optimizer.state[self._free]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from evomerge.calibration.prodistill import ProDistillSettings, prodistill
 from evomerge.calibration.writing import write_model
 from evomerge.checkpoints import open_checkpoint
 from evomerge.checkpoints.durability import write_atomically
-from evomerge.errors import EvaluationError, RunError
+from evomerge.errors import RunError
 from evomerge.recipe.calibration import CalibrationSettings
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.refinement.texts.examples import as_record
@@ -136,7 +135,7 @@ def _fit(setup: TrainingSetup, student: Student) -> Course:
 
     train, checkpoints = setup.train, setup.folder / CHECKPOINTS
     passes, watched = setup.passes()
-    course = training.Course(
+    stopping = training.EarlyStopping(
         checkpoints,
         train.patience,
         lambda *done: setup.report("training", *done),
@@ -150,21 +149,18 @@ def _fit(setup: TrainingSetup, student: Student) -> Course:
         validated=watched is not None,
         cpu=setup.model.device.type == "cpu",
     )
-    trainer = training.RefineTrainer(student, arguments, passes, watched, [course])
+    trainer = training.RefineTrainer(student, arguments, passes, watched, stopping)
     trainer.fit()
-    if course.stopped:
+    if stopping.stopped:
         raise RunError(f"{setup.folder}: the training was stopped; it can be continued")
     history = trainer.state.log_history
-    losses = training.validation_losses(history)
-    if not all(map(math.isfinite, losses)):
-        raise EvaluationError("the loss is not finite; train with a lower train.rate")
     if watched is not None:
         training.load_trained(student, checkpoints / training.BEST)
     return {
         "steps": trainer.state.global_step,
         "tokens": passes.tokens(),
         "supervised": passes.supervised(),
-        "validation_losses": losses,
+        "validation_losses": training.validation_losses(history),
         "losses": training.training_losses(history),
     }
 

@@ -74,8 +74,8 @@ def plan_passes(
         epochs: How often each sequence is read.
     """
     longest = max(map(len, read))
-    length = max(longest, min(settings.pass_tokens, LEAST_LENGTH)) if packed else longest
-    rows = max(1, settings.pass_tokens // length)
+    length = max(longest, min(settings.tokens_at_once, LEAST_LENGTH)) if packed else longest
+    rows = max(1, settings.tokens_at_once // length)
     passes: list[list[Pack]] = []
     left = settings.tokens or sum(map(len, read)) * epochs
     for epoch in range(epochs):

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from evomerge.live_model import choose_device, choose_dtype, load_model, named_weights
 from evomerge.merging.resident import ResidentWeights
 from evomerge.refinement.teachers.cached import Corpus
-from evomerge.refinement.teachers.ensemble import Ensemble, domains_of, open_ensemble
-from evomerge.refinement.teachers.live import open_live_teachers
-from evomerge.refinement.texts.examples import Examples, read_examples, validation_part
+from evomerge.refinement.teachers.ensemble import Ensemble, asked_of, open_ensemble
+from evomerge.refinement.teachers.live import LiveTeachers, open_live_teachers
+from evomerge.refinement.texts.examples import Examples, read_examples
 from evomerge.refinement.texts.packing import keeps_apart
+from evomerge.refinement.texts.parts import Parts, set_aside
 from evomerge.refinement.texts.sequences import Sequences, check_window, make_sequences
 from evomerge.refinement.training.layers import layers_to_train
 from evomerge.refinement.training.pass_loss import loss_of
@@ -25,11 +28,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from evomerge.merging.sources import SourceLibrary
-    from evomerge.recipe.refine import Training
+    from evomerge.recipe.refine import Refinement, Training
     from evomerge.refinement.distillation import Distillation, Report
 
 CHECKPOINTS = "checkpoints"
 """The folder of a training's checkpoints, in its own."""
+
+
+IN_FLOAT32 = frozenset({"full", "coefficients"})
+"""What is trained in weights of float32, whatever passes compute in: steps are smaller than what
+is left over when a sum is rounded to bfloat16."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,11 +48,14 @@ class TrainingSetup:
         work: What is trained, and how.
         library: Opens models.
         model: The live model, which holds the student's weights.
+        precision: What forward passes compute in.
         tokenizer: Its tokenizer.
         weights: Its weights by their stored names.
         examples: The texts.
         sequences: The texts as the student reads them.
+        parts: Those that are learned from, and those that are set aside.
         ensemble: The teachers that have caches.
+        live: Those that run beside the student.
         report: Told how far it is.
         stop: Whether to save and to leave.
     """
@@ -52,11 +63,14 @@ class TrainingSetup:
     work: Distillation
     library: SourceLibrary
     model: Any
+    precision: torch.dtype
     tokenizer: Any
     weights: Mapping[str, Tensor]
     examples: Examples
     sequences: Sequences
+    parts: Parts
     ensemble: Ensemble
+    live: LiveTeachers | None
     report: Report
     stop: Callable[[], bool]
 
@@ -73,26 +87,22 @@ class TrainingSetup:
     def student(self) -> Student:
         """The model, answering a pass with its loss; adapters have to be in it already."""
         vocabulary = len(self.tokenizer)
-        live = open_live_teachers(self.work, self.library, self.sequences.sequences, vocabulary)
         cached = [each.vocabulary for each in self.ensemble.members]
-        return Student(self.model, loss_of(self.work.settings.loss, cached, live), vocabulary)
+        loss = loss_of(self.work.settings.loss, cached, self.live)
+        return Student(self.model, loss, vocabulary, self.precision)
 
     def passes(self) -> tuple[Passes, Passes | None]:
         """What is learned from, and what tells whether it helps, if there is any."""
-        read = self.sequences.sequences
-        # Not of all examples: those with nothing to predict would watch or be learned in vain.
-        examples = [self.examples.examples[each.index] for each in read]
-        held = validation_part(examples, self.work.settings.data.validation)
-        own = [each for number, each in enumerate(read) if number not in held]
-        other = [each for number, each in enumerate(read) if number in held]
-        packed, train = keeps_apart(self.model), self.train
-        passes = plan_passes(own, train, packed=packed, epochs=train.epochs)
-        watched = plan_passes(other, train.whole(), packed=packed, epochs=1) if other else None
+        # Teachers beside the student read the packs that it reads.
+        apart = keeps_apart(self.model) and (self.live is None or self.live.keep_apart())
+        learned, watched = self.parts
+        train = self.train
+        passes = plan_passes(learned, train, packed=apart, epochs=train.epochs)
         targets = [each.targets_of for each in self.ensemble.members]
-        return (
-            Passes(passes, targets),
-            None if watched is None else Passes(watched, targets),
-        )
+        if not watched:
+            return Passes(passes, targets), None
+        compared = plan_passes(watched, train.whole(), packed=apart, epochs=1)
+        return Passes(passes, targets), Passes(compared, targets)
 
     def about(self) -> dict[str, Any]:
         """What was read, in numbers."""
@@ -100,6 +110,7 @@ class TrainingSetup:
             "texts": len(self.examples.examples),
             "duplicates": self.examples.duplicates,
             "dropped": self.sequences.dropped,
+            "watched": len(self.parts.watched),
             "alignment": dict(self.ensemble.notes),
         }
 
@@ -114,10 +125,13 @@ def set_up(
     """
     base = library.model(work.student.base)
     device = choose_device(work.device)
-    model, tokenizer = load_model(base.folder, choose_dtype(work.dtype, device), device)
+    precision = choose_dtype(work.dtype, device)
+    dtype = torch.float32 if work.settings.train.what in IN_FLOAT32 else precision
+    model, tokenizer = load_model(base.folder, dtype, device)
     examples = _own_texts(work, read_examples(Path(work.settings.data.path)))
     read = make_sequences(examples.examples, tokenizer, work.settings.data.max_tokens)
     check_window(model, read.sequences)
+    parts = set_aside(read.sequences, examples.examples, _validation(work.settings))
     weights = named_weights(model, base.headers)
     ResidentWeights(weights, library).merge(work.student)
     if work.settings.train.layers is not None:
@@ -128,14 +142,22 @@ def set_up(
         work=work,
         library=library,
         model=model,
+        precision=precision,
         tokenizer=tokenizer,
         weights=weights,
         examples=examples,
         sequences=read,
+        parts=parts,
         ensemble=ensemble,
+        live=open_live_teachers(work, library, read.sequences, len(tokenizer)),
         report=report,
         stop=stop,
     )
+
+
+def _validation(settings: Refinement) -> float:
+    """The share of the texts to set aside: none if layers are fitted, to all texts."""
+    return 0.0 if settings.train.what == "layerwise" else settings.data.validation
 
 
 def _own_texts(work: Distillation, examples: Examples) -> Examples:
@@ -144,10 +166,7 @@ def _own_texts(work: Distillation, examples: Examples) -> Examples:
     What a teacher makes of the others' texts would undo what the merge knows of them: on the
     quickstart's family it lost 3 points (benchmarks/LOG.md).
     """
-    settings = work.settings
-    alone = settings.mode == "pairwise" and len(work.teachers) == 1
-    if not alone or settings.fuse not in {None, "by_domain"}:
+    if work.settings.mode != "pairwise" or len(work.teachers) != 1:
         return examples
-    known = domains_of(work.teachers[0])
-    own = tuple(each for each in examples.examples if each.domain in known)
-    return examples._replace(examples=own or examples.examples)
+    (numbers,) = asked_of(work.settings, work.teachers, examples.examples)
+    return examples._replace(examples=tuple(examples.examples[number] for number in numbers))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from evomerge.refinement.heads import head_of, last_hidden_states
@@ -28,13 +29,21 @@ class Student(nn.Module):
         model: A causal language model of transformers.
         make_loss: Makes the loss of a pass from its targets.
         vocabulary: The tokenizer's size.
+        precision: What passes compute in, where that is not the model's own.
     """
 
-    def __init__(self, model: Any, make_loss: MakeLoss, vocabulary: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        make_loss: MakeLoss,
+        vocabulary: int | None = None,
+        precision: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self._head = head_of(model, vocabulary)
         self._make_loss = make_loss
+        self._precision = precision or model.dtype
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
         """Compute activations twice, to save memory; what transformers' Trainer calls."""
@@ -65,9 +74,11 @@ class Student(nn.Module):
             `loss`: the sum over labels, divided by the labels of the step; shape `()`.
         """
         inputs = {"input_ids": ids, "position_ids": positions, "use_cache": False}
-        hidden = last_hidden_states(self.model, **inputs).flatten(0, 1)[predicting]
         total = labels.numel() if num_items_in_batch is None else num_items_in_batch
-        weights = hidden.new_ones(len(labels)).float() / max(int(total), 1)
+        weights = torch.ones(len(labels), device=ids.device) / max(int(total), 1)
         read = {"ids": ids, "positions": positions, "predicting": predicting, "labels": labels}
         loss = self._make_loss(read | targets)
-        return {"loss": chunked_loss(hidden, self._head, loss, weights)}
+        mixed = self._precision != self.model.dtype
+        with torch.autocast(ids.device.type, self._precision, enabled=mixed):
+            hidden = last_hidden_states(self.model, **inputs).flatten(0, 1)[predicting]
+            return {"loss": chunked_loss(hidden, self._head, loss, weights)}

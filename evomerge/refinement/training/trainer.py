@@ -15,11 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from evomerge.checkpoints.durability import sync_files, sync_folder, write_atomically
+from evomerge.refinement.training.learning_curve import check_finite, has_settled, is_best
 from evomerge.refinement.training.low_rank import trainable
+from evomerge.refinement.training.schedule import schedule_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,7 +51,7 @@ class RefineTrainer(Trainer):  # type: ignore[misc] # (transformers has no types
         arguments: What `arguments_of` gives.
         passes: What is read, in order.
         validation: What tells whether it gets better.
-        callbacks: Told about the course.
+        stopping: Says when it ends.
     """
 
     def __init__(
@@ -51,7 +60,7 @@ class RefineTrainer(Trainer):  # type: ignore[misc] # (transformers has no types
         arguments: TrainingArguments,
         passes: Dataset[Any],
         validation: Dataset[Any] | None,
-        callbacks: Sequence[TrainerCallback] = (),
+        stopping: EarlyStopping,
     ) -> None:
         # DataParallel would cut a pass into parts that mean nothing: one GPU for each process.
         arguments._n_gpu = min(1, arguments.n_gpu)  # noqa: SLF001
@@ -61,7 +70,7 @@ class RefineTrainer(Trainer):  # type: ignore[misc] # (transformers has no types
             train_dataset=passes,
             eval_dataset=validation,
             data_collator=_only,
-            callbacks=list(callbacks),
+            callbacks=[stopping],
         )
         # Progress is told in another way.
         self.remove_callback(PrinterCallback)
@@ -69,10 +78,17 @@ class RefineTrainer(Trainer):  # type: ignore[misc] # (transformers has no types
         self.model_accepts_loss_kwargs = True
         self._loss_shifts_labels = False
         self._saving: Path | None = None
+        self._stopping = stopping
 
     def fit(self) -> None:
         """Train, from the last checkpoint if there is one."""
         last = latest_checkpoint(self._folder)
+        if last is not None:
+            state = TrainerState.load_from_json(str(Path(last, TRAINER_STATE_NAME)))
+            if self._stopping.is_over(state):
+                # transformers would take a step before it asks.
+                self.state = state
+                return
         self.args.eval_on_start = last is None and self.eval_dataset is not None
         self.train(resume_from_checkpoint=last)
 
@@ -114,14 +130,17 @@ class RefineTrainer(Trainer):  # type: ignore[misc] # (transformers has no types
         load_trained(model or self.model, Path(resume_from_checkpoint) / WEIGHTS)
 
 
-class Course(TrainerCallback):  # type: ignore[misc]
-    """Keeps the best weights, tells the course, and ends a training that gains nothing more.
+class EarlyStopping(TrainerCallback):  # type: ignore[misc]
+    """Keeps the best weights, reports, and ends a training that gains nothing more or is stopped.
 
     Args:
         folder: Where the best weights are kept.
         patience: Comparisons without a gain after which the training ends.
-        tell: Told the steps done, and of how many.
+        report: Told the steps done, and of how many.
         stop: Whether the training should be saved and left.
+
+    Attributes:
+        stopped: Whether it was saved and left.
     """
 
     def __init__(
@@ -134,13 +153,21 @@ class Course(TrainerCallback):  # type: ignore[misc]
         self._folder, self._patience, self._report, self._stop = folder, patience, report, stop
         self.stopped = False
 
+    def is_over(self, state: TrainerState) -> bool:
+        """Whether a training has gained nothing for as long as it may."""
+        return has_settled(validation_losses(state.log_history), self._patience)
+
     def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
         """Keep the weights if they are the best; end if they were not for long."""
         losses = validation_losses(state.log_history)
-        best = min(range(len(losses)), key=losses.__getitem__)
-        if best == len(losses) - 1:
+        if is_best(losses):
             save_trained(given["model"], self._folder / BEST)
-        control.should_training_stop |= len(losses) - 1 - best >= self._patience
+        control.should_training_stop |= self.is_over(state)
+
+    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
+        """Refuse to go on with what is NaN or infinite, before its weights are kept."""
+        for name, what in (("loss", "loss"), ("grad_norm", "gradient"), (LOSS, "validation loss")):
+            check_finite(what, given["logs"].get(name, 0.0), state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
         """Save and leave when asked to."""
@@ -172,9 +199,7 @@ def arguments_of(
         validated: Whether there are validation texts.
         cpu: Whether the student is on a CPU.
     """
-    accumulation = max(1, settings.batch_tokens // settings.pass_tokens)
-    steps = -(-passes // accumulation)
-    every = max(1, steps // settings.checkpoints)
+    accumulation, steps, every = schedule_of(settings, passes)
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=1,
@@ -192,6 +217,8 @@ def arguments_of(
         max_grad_norm=1.0,
         activation_checkpointing=settings.gradient_checkpointing,
         logging_steps=1,
+        # What is NaN must be seen.
+        logging_nan_inf_filter=False,
         save_strategy="steps",
         save_steps=every,
         eval_strategy="steps" if validated else "no",
