@@ -73,7 +73,8 @@ def read_held_out(options: argparse.Namespace) -> list[str]:
     held_out = (options.root / "held-out.txt").read_text(encoding="utf-8").splitlines()
     lines = (options.root / "refine.jsonl").read_text(encoding="utf-8").splitlines()
     unread = lines[options.texts : options.texts + options.unread]
-    return held_out[: options.held_out] + [json.loads(line)["text"] for line in unread]
+    found: list[str] = held_out[: options.held_out]
+    return found + [json.loads(line)["text"] for line in unread]
 
 
 def student_of(folder: Path) -> MergeRecipe:
