@@ -32,7 +32,7 @@ from evomerge.evaluation.item_response import (
 from evomerge.evaluation.racing import estimate
 from evomerge.recipe.search import Racing
 from evomerge.reporting.leaderboard import read_objective
-from evomerge.run.course import Course
+from evomerge.run.loop.course import Course
 from evomerge.store.database import RunStore
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ import numpy as np
 from evomerge.evaluation.outcome import Evaluated, TaskScore
 from evomerge.recipe.search import Racing
 from evomerge.reporting.leaderboard import read_objective
-from evomerge.run.course import Course
+from evomerge.run.loop.course import Course
 from evomerge.store.database import RunStore
 from evomerge.store.records import Entry
 

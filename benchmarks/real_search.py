@@ -36,13 +36,13 @@ from evomerge.executors.contract import Job
 from evomerge.recipe.digest import digest
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.recipe.search import SearchRecipe, Stop
-from evomerge.run.finalists import FINALISTS
-from evomerge.run.finish import compare_scores
-from evomerge.run.incumbents import ranked
-from evomerge.run.prepare import prepare_search
+from evomerge.run.finish.finalists import FINALISTS
+from evomerge.run.finish.finish import compare_scores
+from evomerge.run.loop.incumbents import ranked
+from evomerge.run.preparation.prepare import prepare_search
+from evomerge.run.preparation.search_file import read_search
+from evomerge.run.preparation.workers import build_executor
 from evomerge.run.search import start_or_continue
-from evomerge.run.search_file import read_search
-from evomerge.run.workers import build_executor
 from evomerge.search.strategies import STRATEGIES
 from evomerge.store.database import RunStore
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from evomerge.evaluation.outcome import Split
     from evomerge.executors.contract import Executor
-    from evomerge.run.prepare import PreparedSearch
+    from evomerge.run.preparation.prepare import PreparedSearch
     from evomerge.search.contract import Point, Result, Strategy, StrategySettings
     from evomerge.store.records import Entry
 

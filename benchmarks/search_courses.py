@@ -20,7 +20,7 @@ from evomerge.evaluation.outcome import TaskScore
 from evomerge.evaluation.racing import TRUSTED, Race
 from evomerge.recipe.search import Racing
 from evomerge.recipe.search import Strategy as StrategyRecipe
-from evomerge.run.finalists import FINALISTS
+from evomerge.run.finish.finalists import FINALISTS
 from evomerge.search.contract import Result, StrategySettings
 
 if TYPE_CHECKING:

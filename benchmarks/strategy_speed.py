@@ -32,7 +32,7 @@ from evomerge.evaluation.outcome import Evaluated, TaskScore, Timing
 from evomerge.genome.build import build_genome
 from evomerge.recipe.merge import Source
 from evomerge.recipe.search import GenomeSpace
-from evomerge.run.loop import SearchLoop
+from evomerge.run.loop.loop import SearchLoop
 from evomerge.search.contract import Result, StrategySettings
 from evomerge.search.strategies import BREEDERS, STRATEGIES
 from evomerge.store.database import RunStore

@@ -12,8 +12,8 @@ from evomerge.genome.build import build_genome
 from evomerge.layout import Place
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.search import GenomeSpace
-from evomerge.run.finish import finish_search
-from evomerge.run.loop import SearchLoop
+from evomerge.run.finish.finish import finish_search
+from evomerge.run.loop.loop import SearchLoop
 from evomerge.search.contract import StrategySettings
 from evomerge.search.strategies import build_strategy
 from evomerge.store.database import RunStore

@@ -33,7 +33,7 @@ def calibrate(method: str, recipe: Path, out: Path, overrides: tuple[str, ...]) 
     """Improve the merge of RECIPE with its calibration texts, by METHOD, into OUT."""
     from evomerge.cli.console import log
     from evomerge.cli.counter import counting
-    from evomerge.run.calibrate import calibrate_file
+    from evomerge.run.merges.calibrate import calibrate_file
 
     with counting(method) as progress:
         notes = calibrate_file(method, recipe, out, overrides, progress)

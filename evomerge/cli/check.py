@@ -25,11 +25,11 @@ def check(recipe: Path, overrides: tuple[str, ...], *, as_json: bool, as_recipe:
 
     from evomerge.cli.console import log, out, print_json
     from evomerge.recipe.dump import search_to_yaml
-    from evomerge.run.creation import begin
-    from evomerge.run.measure import will_be_measured
-    from evomerge.run.prepare import check_search, describe
-    from evomerge.run.search_file import read_search
-    from evomerge.run.warm_start import WHERE
+    from evomerge.run.beginning.creation import begin
+    from evomerge.run.beginning.measure import will_be_measured
+    from evomerge.run.beginning.warm_start import WHERE
+    from evomerge.run.preparation.prepare import check_search, describe
+    from evomerge.run.preparation.search_file import read_search
 
     if as_json and as_recipe:
         raise click.UsageError("--json and --print exclude each other")

@@ -60,8 +60,8 @@ def write(run: Path, candidate: str, form: str, out: Path) -> tuple[MergeRecipe,
     from evomerge.recipe.merge import MergeRecipe
     from evomerge.reporting.leaderboard import find_row
     from evomerge.reporting.model_card import model_card
-    from evomerge.run.export import export_merged, export_mergekit, export_recipe
-    from evomerge.run.moved import found_again
+    from evomerge.run.merges.export import export_merged, export_mergekit, export_recipe
+    from evomerge.run.refinement.moved import found_again
     from evomerge.sensitivity.provider import Calibrator
 
     document = read_leaderboard(run)
@@ -84,7 +84,7 @@ def write(run: Path, candidate: str, form: str, out: Path) -> tuple[MergeRecipe,
 def _compare(recipe: MergeRecipe, library: SourceLibrary, python: Path | None) -> bool:
     """Print how mergekit's tensors compare with ours, and say whether all are equal."""
     from evomerge.cli.console import out
-    from evomerge.run.verify import compare_with_mergekit
+    from evomerge.run.merges.verify import compare_with_mergekit
 
     compared = compare_with_mergekit(recipe, library, python)
     for each in compared:

@@ -37,7 +37,7 @@ def merge(recipe: Path, out: Path, compat: bool, seed: int | None) -> None:  # n
     one, as they do there.
     """
     from evomerge.cli.console import log
-    from evomerge.run.merge import merge_file
+    from evomerge.run.merges.merge import merge_file
 
     merged = merge_file(recipe, out, compat=compat, seed=seed)
     for note in merged.notes:

@@ -95,7 +95,7 @@ def _refine_run(
     out: Path | None,
 ) -> None:
     from evomerge.cli.search import work
-    from evomerge.run.refine_file import estimate_run, refine_run
+    from evomerge.run.refine_run import estimate_run, refine_run
 
     if estimate:
         from evomerge.cli.console import out as console

@@ -40,8 +40,8 @@ def search(
     """
     from evomerge.checkpoints import check_output_folder
     from evomerge.cli.console import log
+    from evomerge.run.preparation.search_file import read_search
     from evomerge.run.search import start_or_continue
-    from evomerge.run.search_file import read_search
 
     run = folder or Path("runs") / recipe.stem
     if out is not None:
@@ -72,7 +72,7 @@ def work(run: Path, action: Callable[[SearchProgress, Warn], None]) -> None:
     """Do something to a run, show how far it is, and in the end its leaderboard."""
     from evomerge.cli.console import log
     from evomerge.cli.progress import SearchProgress
-    from evomerge.run.prepare import describe
+    from evomerge.run.preparation.prepare import describe
 
     console = log()
     try:

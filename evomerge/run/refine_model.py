@@ -21,16 +21,16 @@ from evomerge.refinement.distillation import Distillation
 from evomerge.refinement.teachers.ensemble import asked_of
 from evomerge.refinement.texts.examples import read_examples
 from evomerge.reporting.model_card import refined_card
-from evomerge.run.export import export_merged
 from evomerge.run.folder import RunFolder
-from evomerge.run.merge import check_models, naming, read_file
-from evomerge.run.refine_file import estimate_teachers, read_refinement
-from evomerge.run.students import (
+from evomerge.run.merges.export import export_merged
+from evomerge.run.merges.merge import check_models, naming, read_file
+from evomerge.run.preparation.students import (
     check_refinement,
     merge_students,
     student_groups,
     training_folder,
 )
+from evomerge.run.refine_run import estimate_teachers, read_refinement
 from evomerge.sensitivity.provider import Calibrator
 
 if TYPE_CHECKING:

@@ -15,15 +15,15 @@ from evomerge.errors import (
     RecipeError,
     RunError,
 )
-from evomerge.run.creation import Beginning, begin, create, notes
-from evomerge.run.finish import finish_search
+from evomerge.run.beginning.creation import Beginning, begin, create, notes
+from evomerge.run.beginning.measure import measured_genome, measured_gram
+from evomerge.run.beginning.strategy import strategy_of
+from evomerge.run.beginning.warm_start import WHERE
+from evomerge.run.finish.finish import finish_search
 from evomerge.run.folder import RunFolder, recipe_of
-from evomerge.run.loop import Progress, SearchLoop
-from evomerge.run.measure import measured_genome, measured_gram
-from evomerge.run.prepare import Preparation, PreparedSearch, describe, prepare_search
-from evomerge.run.strategy import strategy_of
-from evomerge.run.warm_start import WHERE
-from evomerge.run.workers import build_executor, plan_workers
+from evomerge.run.loop.loop import Progress, SearchLoop
+from evomerge.run.preparation.prepare import Preparation, PreparedSearch, describe, prepare_search
+from evomerge.run.preparation.workers import build_executor, plan_workers
 from evomerge.store.database import RunStore
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _refine(
     if search.recipe.refine is None:
         return
     # Imported here because it brings along what trains models.
-    from evomerge.run.refine import is_refined, refine_winner
+    from evomerge.run.refinement.stage import is_refined, refine_winner
 
     if is_refined(store, search.recipe.refine):
         return

@@ -10,7 +10,7 @@ from command_line import run_cli
 
 from evomerge.recipe.load import load
 from evomerge.recipe.merge import MergeRecipe
-from evomerge.run.calibrate import METHODS
+from evomerge.run.merges.calibrate import METHODS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -142,7 +142,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(
     method: str, tmp_path: Path, family: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = write(tmp_path, family)
-    monkeypatch.delattr("evomerge.run.calibrate.read_file")
+    monkeypatch.delattr("evomerge.run.merges.calibrate.read_file")
     done = run_cli("calibrate", method, recipe, recipe / "out")
     assert done.code == 2
     assert done.err.count("\n") == 1

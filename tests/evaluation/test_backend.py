@@ -12,7 +12,7 @@ from evomerge.errors import VersionError
 from evomerge.evaluation.backend import check_backend
 from evomerge.recipe.load import load
 from evomerge.recipe.search import SearchRecipe
-from evomerge.run.prepare import check_search
+from evomerge.run.preparation.prepare import check_search
 
 if TYPE_CHECKING:
     from pathlib import Path

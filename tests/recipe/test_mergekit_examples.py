@@ -13,7 +13,7 @@ import torch
 from mergekit_process import MARKS, run_mergekit
 from tiny_family import build_family, load_tensors
 
-from evomerge.run.merge import merge_file
+from evomerge.run.merges.merge import merge_file
 
 if TYPE_CHECKING:
     from pathlib import Path

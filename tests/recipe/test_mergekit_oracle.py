@@ -22,7 +22,7 @@ from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe import yaml
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.recipe.mergekit.read import from_mergekit
-from evomerge.run.mergekit_text import mergekit_text
+from evomerge.run.merges.mergekit_text import mergekit_text
 
 if TYPE_CHECKING:
     from pathlib import Path

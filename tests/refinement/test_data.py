@@ -18,7 +18,7 @@ from evomerge.refinement.texts.examples import (
     read_examples,
     validation_part,
 )
-from evomerge.run.leakage import refuse_items
+from evomerge.run.preparation.leakage import refuse_items
 from evomerge.sensitivity.calibration import Prompted
 
 if TYPE_CHECKING:

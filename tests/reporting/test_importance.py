@@ -11,7 +11,7 @@ from planted import OBJECTIVE, PlantedExecutor, Silent, planted_genome
 
 from evomerge.errors import RunError
 from evomerge.reporting.importance import fit, importance, shares
-from evomerge.run.loop import SearchLoop
+from evomerge.run.loop.loop import SearchLoop
 from evomerge.search.contract import StrategySettings
 from evomerge.search.strategies import build_strategy
 from evomerge.store.database import RunStore

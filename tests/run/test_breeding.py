@@ -13,8 +13,8 @@ from evomerge.recipe.check import check_operator
 from evomerge.recipe.digest import digest
 from evomerge.recipe.lineage import MAX_DEPTH, MAX_INNER, ancestry
 from evomerge.recipe.merge import MergeRecipe
-from evomerge.run.breeding import Individuals
-from evomerge.run.candidates import recipe_json
+from evomerge.run.loop.breeding import Individuals
+from evomerge.run.loop.candidates import recipe_json
 from evomerge.search.contract import Breeding, Finished, Result, StrategySettings
 from evomerge.search.strategies import BREEDERS
 

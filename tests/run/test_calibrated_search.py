@@ -18,7 +18,7 @@ from evomerge.recipe.load import load
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.ranges import Bounds
 from evomerge.recipe.search import GenomeSpace, SearchRecipe
-from evomerge.run.prepare import check_search
+from evomerge.run.preparation.prepare import check_search
 from evomerge.sensitivity.provider import Calibrator, RecipeStatistics
 
 if TYPE_CHECKING:

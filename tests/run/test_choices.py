@@ -18,9 +18,9 @@ from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.search import GenomeSpace, StrategyName
 from evomerge.reporting.importance import importance
 from evomerge.reporting.leaderboard import leaderboard
-from evomerge.run.finalists import ELITE_MEAN
-from evomerge.run.finish import finish_search
-from evomerge.run.loop import SearchLoop
+from evomerge.run.finish.finalists import ELITE_MEAN
+from evomerge.run.finish.finish import finish_search
+from evomerge.run.loop.loop import SearchLoop
 from evomerge.search.contract import StrategySettings
 from evomerge.search.strategies import BREEDERS, STRATEGIES, build_strategy
 from evomerge.store.database import RunStore

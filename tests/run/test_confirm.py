@@ -12,8 +12,8 @@ from planted import OBJECTIVE, Crash, PlantedExecutor, evaluated, planted_search
 from evomerge.evaluation.items import TaskItems
 from evomerge.evaluation.objective import Objective
 from evomerge.evaluation.outcome import Evaluated, TaskScore, Timing
-from evomerge.run.finalists import FINALISTS
-from evomerge.run.incumbents import ranked
+from evomerge.run.finish.finalists import FINALISTS
+from evomerge.run.loop.incumbents import ranked
 from evomerge.store.database import RunStore
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 from command_line import run_cli, write_recipe
 
-from evomerge.run.creation import begin, create, notes
-from evomerge.run.prepare import prepare_search
-from evomerge.run.search_file import read_search
-from evomerge.run.strategy import strategy_of
+from evomerge.run.beginning.creation import begin, create, notes
+from evomerge.run.beginning.strategy import strategy_of
+from evomerge.run.preparation.prepare import prepare_search
+from evomerge.run.preparation.search_file import read_search
 from evomerge.search.random import RandomStrategy
 
 if TYPE_CHECKING:

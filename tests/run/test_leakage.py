@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from evomerge.errors import RecipeError
-from evomerge.run.leakage import refuse_items
+from evomerge.run.preparation.leakage import refuse_items
 from evomerge.sensitivity.calibration import Prompted
 
 WHERE = ("calibration.texts", "held-out")

@@ -10,10 +10,10 @@ from planted import OBJECTIVE, Crash, PlantedExecutor, Silent, planted_genome
 
 from evomerge.errors import NoCandidateError, RunError
 from evomerge.evaluation.outcome import Failed
-from evomerge.run.finalists import best
-from evomerge.run.finish import finish_search
-from evomerge.run.incumbents import ranked
-from evomerge.run.loop import SearchLoop
+from evomerge.run.finish.finalists import best
+from evomerge.run.finish.finish import finish_search
+from evomerge.run.loop.incumbents import ranked
+from evomerge.run.loop.loop import SearchLoop
 from evomerge.search.contract import StrategySettings
 from evomerge.search.strategies import build_strategy
 from evomerge.store.database import RunStore

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tiny_family import WORDS
 
 from evomerge.recipe.merge import MergeRecipe
-from evomerge.run import measure
+from evomerge.run.beginning import measure
 from evomerge.run.folder import RunFolder
 from evomerge.store.database import RunStore
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from evomerge.errors import CompatibilityError, EvomergeError, RecipeError
-from evomerge.run.merge import merge_file, read_file
+from evomerge.run.merges.merge import merge_file, read_file
 
 FRANKEN = """
 merge_method: passthrough

@@ -18,7 +18,7 @@ from evomerge.recipe.digest import digest
 from evomerge.recipe.lineage import ancestry
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.recipe.mergekit.read import from_mergekit
-from evomerge.run.mergekit_text import mergekit_text
+from evomerge.run.merges.mergekit_text import mergekit_text
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,10 +16,10 @@ from evomerge.evaluation.outcome import Evaluated, Failed, Outcome, TaskScore, T
 from evomerge.recipe.digest import digest
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.recipe.search import Racing
-from evomerge.run.finalists import FINALISTS, best, confirm
-from evomerge.run.finish import finish_search
-from evomerge.run.incumbents import ranked
-from evomerge.run.loop import SearchLoop
+from evomerge.run.finish.finalists import FINALISTS, best, confirm
+from evomerge.run.finish.finish import finish_search
+from evomerge.run.loop.incumbents import ranked
+from evomerge.run.loop.loop import SearchLoop
 from evomerge.search.contract import StrategySettings
 from evomerge.search.strategies import build_strategy
 from evomerge.store.database import RunStore
@@ -120,7 +120,7 @@ def test_the_best_candidates_are_scored_on_all_items_in_the_end(tmp_path: Path) 
 def test_a_confirmed_score_replaces_the_estimate_but_not_what_was_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evomerge.run.finalists.FINALISTS", 30)
+    monkeypatch.setattr("evomerge.run.finish.finalists.FINALISTS", 30)
     found = [entry for entry in search(tmp_path / "s", ItemExecutor()) if entry.confirmed]
     assert found
     for entry in found:
@@ -139,7 +139,7 @@ def test_a_recipe_that_was_asked_for_twice_is_confirmed_once(
         twin = replace(entry.candidate, number=CANDIDATES)
         store.add_candidates([twin])
         store.add_outcome(CANDIDATES, entry.outcome, entry.fitness)
-        monkeypatch.setattr("evomerge.run.finalists.FINALISTS", CANDIDATES + 9)
+        monkeypatch.setattr("evomerge.run.finish.finalists.FINALISTS", CANDIDATES + 9)
         executor = ItemExecutor()
         confirm(store, executor, OBJECTIVE, Silent())
         asked = [digest(job.recipe) for job in executor.jobs]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evomerge.evaluation.items import TaskItems
 from evomerge.evaluation.outcome import Evaluated, TaskScore, Timing
-from evomerge.run.refined_verdict import judging
+from evomerge.run.refinement.verdict import judging
 from evomerge.store.records import Candidate, Entry
 
 TIMING = Timing(merge_s=0.0, forward_s=0.0, total_s=0.0)

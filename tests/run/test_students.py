@@ -11,7 +11,7 @@ from evomerge.errors import RecipeError
 from evomerge.recipe.distillation import Teacher
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.refine import Refinement
-from evomerge.run.students import check_refinement, training_folder
+from evomerge.run.preparation.students import check_refinement, training_folder
 
 TEACHERS = (Teacher(model="one"), Teacher(model="two"))
 STUDENT = MergeRecipe(base="base", sources=(Source(model="one"),), operator="linear")

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from evomerge.errors import MergeError, RecipeError, VersionError
 from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.merge import MergeRecipe
-from evomerge.run.verify import _difference, compare_with_mergekit
+from evomerge.run.merges.verify import _difference, compare_with_mergekit
 
 UP_IS_DOUBLE = {"value": 2, "tensor": "layers.1.mlp.up_proj"}
 REST = {"value": 1}

@@ -12,10 +12,10 @@ from command_line import run_cli, write_recipe
 
 from evomerge.errors import RecipeError, RunError
 from evomerge.evaluation.outcome import Evaluated, TaskScore, Timing
-from evomerge.run.candidates import offspring, starting
-from evomerge.run.creation import Beginning, begin, create, notes
-from evomerge.run.prepare import PreparedSearch, prepare_search
-from evomerge.run.search_file import read_search
+from evomerge.run.beginning.creation import Beginning, begin, create, notes
+from evomerge.run.loop.candidates import offspring, starting
+from evomerge.run.preparation.prepare import PreparedSearch, prepare_search
+from evomerge.run.preparation.search_file import read_search
 from evomerge.store.database import RunStore
 
 if TYPE_CHECKING:

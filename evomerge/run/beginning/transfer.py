@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from evomerge.recipe.search import SearchRecipe
-    from evomerge.run.prepare import PreparedSearch
+    from evomerge.run.preparation.prepare import PreparedSearch
     from evomerge.search.contract import Point
 
 Label: TypeAlias = Mapping[str, Any]

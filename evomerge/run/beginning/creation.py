@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import evomerge
 from evomerge.live_model import choose_device
-from evomerge.run.candidates import fitness_of, starting
-from evomerge.run.strategy import choice_of, note_of
-from evomerge.run.warm_start import WarmStart, read_warm_start, start_note
-from evomerge.run.workers import plan_workers
+from evomerge.run.beginning.strategy import choice_of, note_of
+from evomerge.run.beginning.warm_start import WarmStart, read_warm_start, start_note
+from evomerge.run.loop.candidates import fitness_of, starting
+from evomerge.run.preparation.workers import plan_workers
 from evomerge.search.choice import Choice
 from evomerge.store.database import RunStore
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from evomerge.checkpoints import Finding
     from evomerge.evaluation.outcome import Evaluated
-    from evomerge.run.prepare import PreparedSearch
+    from evomerge.run.preparation.prepare import PreparedSearch
 
 RECORDED = (
     "torch",

@@ -15,7 +15,7 @@ import torch
 from evomerge.checkpoints import open_checkpoint
 from evomerge.errors import MergeError, VersionError
 from evomerge.merging.engine import merge_tensor
-from evomerge.run.mergekit_text import mergekit_text
+from evomerge.run.merges.mergekit_text import mergekit_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,9 +16,8 @@ from evomerge.recipe.digest import digest
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.refinement.distil import Distilled, distil
 from evomerge.refinement.distillation import Distillation
-from evomerge.run.candidates import fitness_of, job_of, recipe_json
-from evomerge.run.refined_verdict import CONTROL, conclude
-from evomerge.run.students import (
+from evomerge.run.loop.candidates import fitness_of, job_of, recipe_json
+from evomerge.run.preparation.students import (
     REFINED,
     check_refinement,
     merge_students,
@@ -26,7 +25,8 @@ from evomerge.run.students import (
     teachers_of,
     training_folder,
 )
-from evomerge.run.workers import build_executor, plan_workers
+from evomerge.run.preparation.workers import build_executor, plan_workers
+from evomerge.run.refinement.verdict import CONTROL, conclude
 from evomerge.store.records import Candidate
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from evomerge.executors.contract import Executor
     from evomerge.genome.baselines import Kind
     from evomerge.recipe.refine import Refinement
-    from evomerge.run.loop import Progress
-    from evomerge.run.prepare import PreparedSearch
+    from evomerge.run.loop.loop import Progress
+    from evomerge.run.preparation.prepare import PreparedSearch
     from evomerge.store.database import RunStore
     from evomerge.store.records import Entry
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from evomerge.run.finish import compare_scores, sentence, verdict_on
+from evomerge.run.finish.finish import compare_scores, sentence, verdict_on
 from evomerge.store.records import scores_of_sources
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ import os
 from typing import TYPE_CHECKING
 
 from evomerge.executors.worker import WorkerSettings
-from evomerge.run.scoring import task_specs
+from evomerge.run.preparation.scoring import task_specs
 
 if TYPE_CHECKING:
     from evomerge.executors.contract import Executor
     from evomerge.recipe.search import SearchRecipe
-    from evomerge.run.prepare import PreparedSearch
+    from evomerge.run.preparation.prepare import PreparedSearch
 
 
 def plan_workers(recipe: SearchRecipe, parameters: int) -> tuple[int, int]:

@@ -19,8 +19,8 @@ from evomerge.refinement.teachers.teacher import Teacher as LoadedTeacher
 from evomerge.refinement.texts.examples import read_examples
 from evomerge.refinement.texts.sequences import make_sequences
 from evomerge.run.folder import RunFolder, recipe_of
+from evomerge.run.preparation.students import check_refinement, teachers_of
 from evomerge.run.search import start_or_continue
-from evomerge.run.students import check_refinement, teachers_of
 from evomerge.store.database import RunStore
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from evomerge.recipe.distillation import Teacher
     from evomerge.recipe.search import SearchRecipe
     from evomerge.refinement.teachers.estimate import Estimate
-    from evomerge.run.loop import Progress
+    from evomerge.run.loop.loop import Progress
     from evomerge.run.search import Warn
 
 

@@ -20,8 +20,8 @@ from evomerge.recipe.load import read_text, validate
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.recipe.mergekit.entries import FLAG
 from evomerge.recipe.mergekit.read import from_mergekit, is_mergekit
-from evomerge.run.export import export_merged
-from evomerge.run.prepare import describe
+from evomerge.run.merges.export import export_merged
+from evomerge.run.preparation.prepare import describe
 from evomerge.sensitivity.provider import Calibrator
 
 if TYPE_CHECKING:

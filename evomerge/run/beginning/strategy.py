@@ -10,8 +10,8 @@ from evomerge.search.contract import StrategySettings
 from evomerge.search.strategies import build_strategy
 
 if TYPE_CHECKING:
-    from evomerge.run.measure import Gram
-    from evomerge.run.prepare import PreparedSearch
+    from evomerge.run.beginning.measure import Gram
+    from evomerge.run.preparation.prepare import PreparedSearch
     from evomerge.search.contract import Strategy
     from evomerge.store.database import RunStore
 

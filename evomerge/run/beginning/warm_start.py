@@ -15,10 +15,10 @@ from evomerge.evaluation.outcome import Evaluated, Timing
 from evomerge.recipe.digest import digest
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.reporting.leaderboard import read_objective
-from evomerge.run.candidates import starting
-from evomerge.run.finalists import best_points
+from evomerge.run.beginning.transfer import models_by_content, transferred
+from evomerge.run.finish.finalists import best_points
 from evomerge.run.folder import RunFolder, recipe_of
-from evomerge.run.transfer import models_by_content, transferred
+from evomerge.run.loop.candidates import starting
 from evomerge.search.strategies import BREEDERS, WITHOUT_CENTRE
 from evomerge.store.database import RunStore
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from evomerge.recipe.search import SearchRecipe
-    from evomerge.run.prepare import PreparedSearch
+    from evomerge.run.preparation.prepare import PreparedSearch
     from evomerge.search.contract import Point
 
 WHERE = "search.warm_start"

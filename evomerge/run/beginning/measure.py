@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from evomerge.genome.genome import Genome
     from evomerge.recipe.merge import Source
     from evomerge.recipe.search import SearchRecipe
-    from evomerge.run.loop import Progress
+    from evomerge.run.loop.loop import Progress
     from evomerge.store.database import RunStore
 
 Gram = tuple[tuple[float, ...], ...]

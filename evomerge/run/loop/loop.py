@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from evomerge.errors import RunError
 from evomerge.evaluation.outcome import Evaluated, Outcome
-from evomerge.run.breeding import Individuals
-from evomerge.run.candidates import fitness_of, job_of, offspring, starting
-from evomerge.run.course import Course
+from evomerge.run.loop.breeding import Individuals
+from evomerge.run.loop.candidates import fitness_of, job_of, offspring, starting
+from evomerge.run.loop.course import Course
 from evomerge.search.contract import Finished, Result
 from evomerge.store.records import Entry, scores_of_sources
 

@@ -24,8 +24,8 @@ from evomerge.errors import RecipeError
 from evomerge.recipe import yaml
 from evomerge.recipe.dump import to_yaml
 from evomerge.recipe.load import validate
-from evomerge.run.export import export_recipe
-from evomerge.run.merge import FileRecipe, check_models, naming, read_file
+from evomerge.run.merges.export import export_recipe
+from evomerge.run.merges.merge import FileRecipe, check_models, naming, read_file
 from evomerge.sensitivity.provider import Calibrator
 
 if TYPE_CHECKING:

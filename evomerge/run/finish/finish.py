@@ -10,8 +10,8 @@ from evomerge.evaluation.statistics import PairedComparison, compare
 from evomerge.executors.contract import evaluate
 from evomerge.genome.baselines import UNIFORM_AVERAGE
 from evomerge.reporting.leaderboard import short_id
-from evomerge.run.candidates import job_of
-from evomerge.run.finalists import add_elite_mean, best, confirm
+from evomerge.run.finish.finalists import add_elite_mean, best, confirm
+from evomerge.run.loop.candidates import job_of
 from evomerge.store.records import scores_of_sources
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from evomerge.evaluation.outcome import TaskScore
     from evomerge.executors.contract import Executor
     from evomerge.genome.genome import Genome
-    from evomerge.run.loop import Progress
+    from evomerge.run.loop.loop import Progress
     from evomerge.store.database import RunStore
     from evomerge.store.records import Entry
 

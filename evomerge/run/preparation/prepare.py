@@ -24,15 +24,15 @@ from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.paths import absolute
 from evomerge.refinement.texts.examples import in_words, read_examples
-from evomerge.run.leakage import refuse_items
-from evomerge.run.scoring import (
+from evomerge.run.preparation.leakage import refuse_items
+from evomerge.run.preparation.scoring import (
     Contents,
     Scoring,
     check_chat_template,
     scoring,
     with_tasks_of_groups,
 )
-from evomerge.run.students import check_refinement, teachers_of
+from evomerge.run.preparation.students import check_refinement, teachers_of
 from evomerge.search.strategies import BREEDERS
 from evomerge.sensitivity.calibration import Calibration, read_texts
 

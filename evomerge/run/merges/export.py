@@ -10,7 +10,7 @@ from evomerge.errors import RecipeError
 from evomerge.merging.export import export_checkpoint
 from evomerge.recipe.absolute import with_absolute_paths
 from evomerge.recipe.dump import to_yaml
-from evomerge.run.mergekit_text import mergekit_text
+from evomerge.run.merges.mergekit_text import mergekit_text
 
 if TYPE_CHECKING:
     from pathlib import Path

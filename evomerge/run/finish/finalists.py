@@ -8,8 +8,8 @@ from evomerge.errors import NoCandidateError, RunError
 from evomerge.evaluation.outcome import Failed
 from evomerge.executors.contract import evaluate
 from evomerge.recipe.digest import digest
-from evomerge.run.candidates import fitness_of, job_of, offspring
-from evomerge.run.incumbents import ranked
+from evomerge.run.loop.candidates import fitness_of, job_of, offspring
+from evomerge.run.loop.incumbents import ranked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from evomerge.evaluation.outcome import Split, TaskScore
     from evomerge.executors.contract import Executor
     from evomerge.genome.genome import Genome
-    from evomerge.run.loop import Progress
+    from evomerge.run.loop.loop import Progress
     from evomerge.store.database import RunStore
     from evomerge.store.records import Entry
 

@@ -1,0 +1,1 @@
+"""What a search begins with: what is measured, what was known before, the strategy."""

@@ -1,0 +1,1 @@
+"""Who wins: finalists, and the verdict on items that the search has never seen."""

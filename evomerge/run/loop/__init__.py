@@ -1,0 +1,1 @@
+"""Candidates are asked for, evaluated, stored and told."""

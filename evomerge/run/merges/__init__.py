@@ -1,0 +1,1 @@
+"""Merges by themselves: of recipe files, and those that a run hands out."""

@@ -1,0 +1,1 @@
+"""The winner of a search is refined, and what it became is compared with it."""
