@@ -6,11 +6,11 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
-from students import distillation, never, quiet
+from students import asked, distillation, never, quiet, targets_of
 from vocabulary_family import build_model, byte_level
 
 from evomerge.errors import CompatibilityError, OutputError, RecipeError, RunError
@@ -20,14 +20,9 @@ from evomerge.recipe.distillation import Teacher
 from evomerge.refinement.alignment.same import Relation
 from evomerge.refinement.distil import distil
 from evomerge.refinement.teachers import cached as cached_teacher
-from evomerge.refinement.teachers.cached import Corpus, TeacherOpener
+from evomerge.refinement.teachers.cached import TeacherOpener
 from evomerge.refinement.teachers.ensemble import open_ensemble
 from evomerge.refinement.texts.examples import Example, Message, read_examples
-from evomerge.refinement.texts.sequences import make_sequences
-
-if TYPE_CHECKING:
-    from evomerge.refinement.distillation import Distillation
-    from evomerge.refinement.predictions.targets import Targets
 
 MERGES = [("r", "e"), ("re", "d"), ("Ġ", "c"), ("Ġc", "a"), ("Ġca", "t"), ("o", "n"), ("Ġ", "d")]
 TEACHER = {"distillation": 1.0, "cross_entropy": 0.0}
@@ -48,25 +43,6 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Teacher:
     folder = tmp_path_factory.mktemp("teacher") / "other"
     build_model(folder, byte_level(MERGES, turn=9), seed=4)
     return Teacher(model=str(folder), name="other")
-
-
-def asked(work: Distillation) -> tuple[TeacherOpener, Corpus]:
-    """What asks the teachers of a student."""
-    library = SourceLibrary(Path("/"))
-    _, tokenizer = load_model(
-        library.model(work.student.base).folder, torch.float32, torch.device("cpu")
-    )
-    examples = read_examples(Path(work.settings.data.path)).examples
-    made = make_sequences(examples, tokenizer, work.settings.data.max_tokens)
-    corpus = Corpus(examples=examples, sequences=made.sequences, tokenizer=tokenizer)
-    return TeacherOpener(work, library, corpus, quiet), corpus
-
-
-def targets_of(work: Distillation) -> list[Targets]:
-    """The targets of the only teacher, of every text."""
-    opener, corpus = asked(work)
-    teacher = opener.open(work.teachers[0], frozenset(each.index for each in corpus.sequences))
-    return [teacher.targets_of(each.index) for each in corpus.sequences]
 
 
 @pytest.mark.parametrize(("loss", "way"), WAYS)

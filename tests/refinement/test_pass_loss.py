@@ -18,7 +18,7 @@ from evomerge.refinement.predictions.targets import (
     TargetVocabulary,
     as_tensors,
     from_tensors,
-    fully_covered,
+    row_by_row,
     join,
 )
 from evomerge.refinement.training.pass_loss import loss_of, standardised_rows
@@ -34,7 +34,7 @@ def logits_of(rows: int, seed: int = 0) -> torch.Tensor:
 
 
 def targets_of(logits: torch.Tensor, labels: torch.Tensor, k: int = VOCABULARY) -> Targets:
-    return fully_covered(top_k(logits.clone(), labels, k))
+    return row_by_row(top_k(logits.clone(), labels, k))
 
 
 def losses_of(
@@ -126,7 +126,7 @@ def test_likelihoods_of_groups_are_matched_with_gradients_of_the_size_of_others(
     """ALM's .058830 of one group, -1 and -2, at temperature 100, of which 100 times is taken."""
     labels = torch.tensor([0])
     rows = targets_of(torch.zeros(1, VOCABULARY), labels).rows.each(lambda own: own)
-    targets = fully_covered(rows)
+    targets = row_by_row(rows)
     targets.rows.nll[:] = 1.0
     p = torch.full((1, VOCABULARY), (1 - torch.tensor(-2.0).exp()) / (VOCABULARY - 1))
     p[0, 0] = torch.tensor(-2.0).exp()

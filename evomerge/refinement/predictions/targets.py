@@ -49,11 +49,14 @@ class TargetVocabulary:
     to_student: Tensor
 
 
-def fully_covered(rows: TopK) -> Targets:
-    """The targets of a teacher that has a row for each token of the student."""
+def row_by_row(rows: TopK) -> Targets:
+    """The targets of a teacher that has a row for each token of the student.
+
+    A row is not covered where the student has none of the tokens that are kept.
+    """
     return Targets(
         rows=rows,
-        covered=torch.ones_like(rows.nll, dtype=torch.bool),
+        covered=rows.log_probs.isfinite().any(dim=1),
         before=torch.zeros_like(rows.nll, dtype=torch.int64),
     )
 
