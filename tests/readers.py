@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 from tokenizers import processors
-from trained_tokenizers import byte_level, llama, word_piece
+from trained_tokenizers import byte_level, llama, vocabulary_of, word_piece
 from transformers import PreTrainedTokenizerFast
 
 from evomerge.refinement.alignment.pairs import Placed, Reader, place
-from evomerge.refinement.alignment.vocabulary import loaded_vocabulary
 from evomerge.refinement.texts.examples import Example
 from evomerge.refinement.texts.sequences import make_sequences
 
@@ -31,7 +30,7 @@ def reader(tokenizer: Tokenizer, **special: str) -> Reader:
             single=" ".join(around),
             special_tokens=[(own, fast.convert_tokens_to_ids(own)) for own in special.values()],
         )
-    return Reader(tokenizer=fast, vocabulary=loaded_vocabulary(fast.backend_tokenizer))
+    return Reader(tokenizer=fast, vocabulary=vocabulary_of(fast.backend_tokenizer))
 
 
 PLAIN = reader(byte_level())

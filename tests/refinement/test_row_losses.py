@@ -16,9 +16,15 @@ from evomerge.refinement.losses.cross_entropy import CrossEntropy
 from evomerge.refinement.losses.divergence import divergence
 from evomerge.refinement.losses.likelihoods import LikelihoodMatching
 from evomerge.refinement.losses.merged_spans import Matched, MergedSpans
-from evomerge.refinement.losses.rows import RowLoss, Student, standardise
-from evomerge.refinement.losses.sorted_distance import ULD, standardised_targets, standardised_uld
+from evomerge.refinement.losses.rows import RowLoss, Standardised, Student, standardise
+from evomerge.refinement.losses.sorted_distance import (
+    ULD,
+    Over,
+    standardised_targets,
+    standardised_uld,
+)
 from evomerge.refinement.losses.top_k import TopKDivergence
+from evomerge.refinement.predictions.kept import top_k
 
 Q = torch.tensor([[0.5, 0.3, 0.1, 0.06, 0.04]])
 Z = torch.tensor([[0.3, -0.2, 0.6, 0.0, 0.1]])
@@ -30,6 +36,12 @@ def measure(row_loss: RowLoss, logits: Tensor) -> tuple[Tensor, Tensor]:
     gradient = torch.zeros_like(logits)
     losses = row_loss(Student(logits), slice(0, len(logits)), gradient)
     return losses, gradient
+
+
+def targets_of(logits: Tensor, k: int, over: Over) -> Tensor:
+    """What a student learns from the logits of a teacher, of which `k` are kept."""
+    rows = top_k(logits.clone(), torch.zeros(len(logits), dtype=torch.int64), k)
+    return standardised_targets(rows, k, over)
 
 
 def approx(values: object) -> object:
@@ -156,13 +168,13 @@ def test_the_order_of_either_vocabulary_changes_no_sorted_distance(seed: int, na
     ],
 )
 def test_the_largest_standardised_logits_are_compared(over: str, k: int, loss: float) -> None:
-    row_loss = standardised_uld(lambda _: standardised_targets(U, k, over), k, over)
+    row_loss = standardised_uld(lambda _: targets_of(U, k, over), k, over)
     losses, _ = measure(row_loss, torch.tensor([[1.0, 3.0, 0.0, 0.0]]))
     assert losses.item() == approx(loss)
 
 
 def test_the_targets_of_standardised_logits() -> None:
-    assert standardised_targets(U, 3)[0].tolist() == approx([0.597618, 0.275436, 0.126946])
+    assert targets_of(U, 3, "vocabulary")[0].tolist() == approx([0.597618, 0.275436, 0.126946])
 
 
 @given(
@@ -177,7 +189,7 @@ def test_scale_and_shift_of_logits_change_no_standardised_distance(
     rng = torch.Generator().manual_seed(seed)
     teacher, logits = torch.randn(2, 3, 12, generator=rng)
     plain, moved = (
-        measure(standardised_uld(lambda _, u=u: standardised_targets(u, 5, over), 5, over), z)[0]
+        measure(standardised_uld(lambda _, u=u: targets_of(u, 5, over), 5, over), z)[0]
         for u, z in ((teacher, logits), (teacher * 2 - 1, logits * scale + shift))
     )
     assert torch.allclose(plain, moved, atol=2e-5)
@@ -192,19 +204,20 @@ def test_standardised_logits_at_temperature_two() -> None:
     teacher, logits = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[2.0, 6.0, 4.0]])
     assert standardise(teacher)[0].tolist() == approx([-1, 0, 1])
     assert standardise(logits)[0].tolist() == approx([-1, 1, 0])
-    row_loss = divergence(lambda _: teacher, temperature=2.0, standardised=True)
+    row_loss = Standardised(divergence(lambda _: standardise(teacher), temperature=2.0))
     assert measure(row_loss, logits)[0].item() == approx(0.398569)
 
 
 def test_an_affine_student_learns_nothing_from_standardised_logits() -> None:
-    row_loss = divergence(lambda _: Z.clone(), temperature=2.0, standardised=True)
+    row_loss = Standardised(divergence(lambda _: standardise(Z), temperature=2.0))
     losses, gradient = measure(row_loss, 10 * Z + 5)
     assert losses.item() == approx(0)
     assert gradient.abs().max().item() == approx(0)
 
 
 def test_a_student_that_prefers_nothing_learns_finitely_from_standardised_logits() -> None:
-    _, gradient = measure(divergence(lambda _: Z.clone(), standardised=True), torch.zeros_like(Z))
+    row_loss = Standardised(divergence(lambda _: standardise(Z)))
+    _, gradient = measure(row_loss, torch.zeros_like(Z))
     assert bool(gradient.isfinite().all())
 
 

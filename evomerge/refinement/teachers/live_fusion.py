@@ -21,14 +21,7 @@ STEP, STEPS = 0.1, 20
 """Strengths that are tried: multiples of the step from 0 to 2."""
 
 
-def fuse(
-    logits: Tensor,
-    labels: Tensor,
-    rule: Rule,
-    *,
-    per_token: bool = False,
-    temperature: float = 1.0,
-) -> Tensor:
+def fuse(logits: Tensor, labels: Tensor, rule: Rule, *, per_token: bool = False) -> Tensor:
     """Make one teacher of several, at some positions of a pass.
 
     Args:
@@ -37,14 +30,13 @@ def fuse(
         rule: How; see `teacher_weights`. `avg_logits` averages log-probabilities, which is the
             same as averaging logits.
         per_token: Whether weights are chosen for each token or once for all of these.
-        temperature: Of `ce_weighted`.
 
     Returns:
         Log-probabilities, shape `(n, vocabulary)`, float32.
     """
     log_probs = logits.float().log_softmax(dim=-1)
     nll = -log_probs.gather(2, labels.expand(len(logits), -1)[..., None])[..., 0]
-    weights = teacher_weights(nll, rule, per_token=per_token, temperature=temperature)[..., None]
+    weights = teacher_weights(nll, rule, per_token=per_token)[..., None]
     if rule == "avg_logits":
         return (weights * log_probs).sum(dim=0).log_softmax(dim=-1)
     return (weights.log() + log_probs).logsumexp(dim=0)
