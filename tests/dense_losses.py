@@ -89,10 +89,8 @@ def merged(logits: Tensor, labels: Tensor, spans: Tensor) -> Tensor:
 
 
 def merged_spans(
-    p: Tensor, q: Tensor, pairs: tuple[Tensor, Tensor] | None, weight: float, beta: float
+    p: Tensor, q: Tensor, pairs: tuple[Tensor, Tensor], weight: float, beta: float
 ) -> Tensor:
-    if pairs is None:
-        return sorted_distance(p, q)
     left, right = (
         [each for each in range(of.shape[-1]) if each not in ids.tolist()]
         for of, ids in zip((p, q), pairs, strict=True)

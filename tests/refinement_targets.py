@@ -171,13 +171,11 @@ def merged_spans(of: Targets) -> Pair:
         torch.randperm(size, generator=of.rng)[:common],
     )
     matched = Matched(student=pairs[0], teacher=pairs[1], weight=0.7, beta=0.3)
-    loss = MergedSpans(
-        of.labels, spans, lambda groups: q[groups].log(), (common and matched) or None
-    )
+    loss = MergedSpans(of.labels, spans, lambda groups: q[groups].log(), matched)
 
     def reference(z: Tensor) -> Tensor:
         p = dense.merged(z, of.labels, spans) if len(spans) else z[:0]
-        losses = dense.merged_spans(p, q.double(), pairs if common else None, 0.7, 0.3)
+        losses = dense.merged_spans(p, q.double(), pairs, 0.7, 0.3)
         return torch.zeros(of.rows, dtype=z.dtype).index_put((spans[:, 1] - 1,), losses)
 
     return loss, reference

@@ -29,6 +29,8 @@ from evomerge.refinement.predictions.kept import top_k
 Q = torch.tensor([[0.5, 0.3, 0.1, 0.06, 0.04]])
 Z = torch.tensor([[0.3, -0.2, 0.6, 0.0, 0.1]])
 U = torch.tensor([[4.0, 2.0, 0.0, -2.0]])
+NO_TOKENS = torch.zeros(0, dtype=torch.int64)
+NONE_MATCHED = Matched(student=NO_TOKENS, teacher=NO_TOKENS, weight=0.0)
 SEEDS = st.integers(0, 2**32 - 1)
 
 
@@ -245,7 +247,8 @@ def test_the_likelihood_of_a_piece_is_that_of_its_tokens_together() -> None:
 def test_a_group_of_tokens_is_merged_by_the_chain_rule() -> None:
     rows = torch.tensor([[0.9, 0.05, 0.05], [0.6, 0.3, 0.1]])
     merged = torch.tensor([[0.54, 0.27, 0.09]])
-    row_loss = MergedSpans(torch.tensor([0, 1]), torch.tensor([[0, 2]]), lambda _: merged.log())
+    labels, spans = torch.tensor([0, 1]), torch.tensor([[0, 2]])
+    row_loss = MergedSpans(labels, spans, lambda _: merged.log(), NONE_MATCHED)
     losses, _ = measure(row_loss, rows.log())
     assert losses.tolist() == approx([0, 0])
 
@@ -254,7 +257,7 @@ def test_tokens_of_the_same_text_are_compared_with_each_other() -> None:
     # 0.5 of "a" and 0.3 of "b", against 0.3 and 0.5: sorted they are the same.
     p, q = torch.tensor([[0.5, 0.3, 0.2]]), torch.tensor([[0.2, 0.3, 0.5]])
     labels, spans = torch.tensor([0]), torch.tensor([[0, 1]])
-    swapped, _ = measure(MergedSpans(labels, spans, lambda _: q.log()), p.log())
+    swapped, _ = measure(MergedSpans(labels, spans, lambda _: q.log(), NONE_MATCHED), p.log())
     assert swapped.item() == approx(0)
     ids = Matched(student=torch.tensor([0, 1]), teacher=torch.tensor([1, 2]), weight=1.0)
     compared, _ = measure(MergedSpans(labels, spans, lambda _: q.log(), ids), p.log())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
@@ -54,10 +54,6 @@ class CacheKey:
         kept: dict[str, Any] = parts.pop("kept")
         return parts | kept
 
-    def digest(self) -> str:
-        """A fingerprint of all parts."""
-        return _digest(self.parts())
-
     def default_folder(self) -> Path:
         """Where the cache is kept if the user names no folder."""
         # A cache of another form is no concern of users who named no folder.
@@ -92,8 +88,7 @@ def cache_key(
         template=_digest(chat_template(teacher.folder)),
         data=_digest(sorted((each.index, each.digest()) for each in sequences)),
         precision=precision,
-        # Only draws need a seed.
-        kept=kept if kept.kind == "sampled" else replace(kept, seed=0),
+        kept=kept,
         reference=teacher.reference,
     )
 

@@ -7,7 +7,7 @@ https://arxiv.org/abs/2401.10491.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 Rule = Literal["min_ce", "avg_logits", "avg_probs", "ce_weighted", "avg_ce"]
 """How teachers become one: `avg_logits` takes the geometric mean, the others the arithmetic."""
-
-RULES: tuple[Rule, ...] = get_args(Rule)
 
 
 def of_domain(domains: Sequence[str | None], domain: str | None) -> int:
