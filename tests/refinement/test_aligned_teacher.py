@@ -13,7 +13,7 @@ import torch
 from students import asked, distillation, never, quiet, targets_of
 from vocabulary_family import build_model, byte_level
 
-from evomerge.errors import CompatibilityError, OutputError, RecipeError, RunError
+from evomerge.errors import CompatibilityError, RecipeError, RunError
 from evomerge.live_model import load_model, named_weights
 from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.distillation import Teacher
@@ -282,15 +282,19 @@ def changed(teacher: Teacher, folder: Path) -> Teacher:
     return teacher.model_copy(update={"model": str(folder)})
 
 
-def test_a_cache_of_a_teacher_with_another_tokenizer_is_refused(
+def test_caches_of_other_settings_and_tokenizers_lie_side_by_side_in_a_folder_of_the_user(
     family: Path, tmp_path: Path, other: Teacher
 ) -> None:
-    kept = {"folder": str(tmp_path / "kept")}
-    work = distillation(family, tmp_path / "one", (other,), alignment=OPEN, cache=kept)
+    again, folder = changed(other, tmp_path / "changed"), tmp_path / "kept"
+    for k, teacher in ((5, other), (7, other), (5, again)):
+        kept = {"folder": str(folder), "k": k}
+        work = distillation(family, tmp_path / "s", (teacher,), alignment=OPEN, cache=kept)
+        assert all(each.rows.ids.shape[1] <= k for each in targets_of(work))
+    before = sorted(folder.rglob("*.npy"))
+    assert len({file.relative_to(folder).parts[0] for file in before}) == 3
     targets_of(work)
-    again = changed(other, tmp_path / "changed")
-    with pytest.raises(OutputError, match=r"is a cache of something else, .*tokenizer"):
-        targets_of(replace(work, teachers=(again,)))
+    assert sorted(folder.rglob("*.npy")) == before
+    assert all(each.name.startswith("other-") for each in folder.iterdir())
 
 
 def test_a_training_whose_teacher_has_another_tokenizer_now_is_refused(

@@ -145,7 +145,7 @@ def test_a_cache_of_something_else_is_refused_by_the_part_that_differs(
     other = replace(it.key, **change)
     with pytest.raises(OutputError, match=message):
         it.build(tmp_path, key=other)
-    assert other.default_folder() != it.key.default_folder()
+    assert other.folder("one") != it.key.folder("one")
 
 
 def test_the_key_follows_teacher_data_tokenizer_and_template(
@@ -243,9 +243,9 @@ def test_a_file_that_cannot_be_read_is_one_line(built: Path, it: Recording, name
 def test_a_cache_of_another_form_is_not_in_the_way(
     it: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = it.key.default_folder()
+    before = it.key.folder("one")
     monkeypatch.setattr("evomerge.refinement.cache.key.SCHEMA", 99)
-    assert it.key.default_folder() != before
+    assert it.key.folder("one") != before
 
 
 def test_what_a_dead_process_left_is_removed(built: Path, it: Recording) -> None:

@@ -82,7 +82,7 @@ def build(
     """Build a teacher cache, or go on with one that was interrupted.
 
     Args:
-        folder: Where it is or shall be; `key.default_folder()` if the user names none.
+        folder: Where it is or shall be, as `key.folder` says.
         key: What it depends on, made of the same sequences.
         sequences: What the teacher is asked.
         load: Loads the teacher, a causal language model of transformers; not called if the cache

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from blake3 import blake3
 
-from evomerge.cache import as_file_name
 from evomerge.errors import CompatibilityError, EvaluationError, RecipeError
 from evomerge.live_model import choose_device, choose_dtype, load_checkpoint
 from evomerge.refinement.alignment.pairs import Reader, open_reader, pair, place, plain_text
@@ -193,10 +191,9 @@ class TeacherOpener:
     def _cache(
         self, name: str, key: CacheKey, read: abc.Sequence[Sequence], load: Callable[[], Any]
     ) -> TeacherCache:
-        parent = self._kept.folder
         try:
             return build(
-                Path(parent) / as_file_name(name) if parent else key.default_folder(),
+                key.folder(name, self._kept.folder),
                 key,
                 read,
                 load,
