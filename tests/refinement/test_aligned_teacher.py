@@ -22,7 +22,7 @@ from evomerge.refinement.distil import distil
 from evomerge.refinement.teachers import cached as cached_teacher
 from evomerge.refinement.teachers.cached import TeacherOpener
 from evomerge.refinement.teachers.ensemble import open_ensemble
-from evomerge.refinement.texts.examples import Example, Message, read_examples
+from evomerge.refinement.texts.examples import Example, Message
 
 MERGES = [("r", "e"), ("re", "d"), ("Ġ", "c"), ("Ġc", "a"), ("Ġca", "t"), ("o", "n"), ("Ġ", "d")]
 TEACHER = {"distillation": 1.0, "cross_entropy": 0.0}
@@ -228,19 +228,6 @@ def test_each_of_several_teachers_has_a_loss_of_its_own_in_a_sum(
         )
         losses[teachers] = distil(work, quiet, never).course["losses"][0]
     assert losses[other, own] == pytest.approx(losses[(other,)] + losses[(own,)], rel=1e-5)
-
-
-def test_chats_are_not_aligned(family: Path, tmp_path: Path, other: Teacher) -> None:
-    turns = [{"role": "user", "content": "red"}, {"role": "assistant", "content": "blue"}]
-    chat = tmp_path / "chats.jsonl"
-    chat.write_text(json.dumps({"messages": turns}) + "\n")
-    work = distillation(family, tmp_path / "student", (other,), data={"path": str(chat)})
-    examples = read_examples(chat).examples
-    sequences = asked(distillation(family, tmp_path / "plain"))[1]
-    corpus = replace(sequences, examples=examples, sequences=sequences.sequences[:1])
-    opener = TeacherOpener(work, SourceLibrary(Path("/")), corpus, quiet)
-    with pytest.raises(RecipeError, match=r"chats\.jsonl: line 1: a chat; chats are not aligned"):
-        opener.open(other, frozenset({0}))
 
 
 def test_a_teacher_reads_no_chat_that_it_is_not_asked_of(

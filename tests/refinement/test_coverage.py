@@ -7,7 +7,8 @@ import torch
 
 from evomerge.errors import CompatibilityError
 from evomerge.refinement.alignment.coverage import Coverage, cover, matched
-from evomerge.refinement.alignment.pairs import Placed, pair
+from evomerge.refinement.alignment.pairs import pair
+from evomerge.refinement.alignment.placed import Placed
 
 MAP = torch.tensor([3, -1, 0, 1])
 

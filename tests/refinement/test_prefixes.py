@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from readers import BYTES, LLAMA, PLAIN, TEXTS, WORDS, placed
 from torch.nn import functional
 
 from evomerge.recipe.distillation import DistillationLoss
-from evomerge.refinement.alignment.pairs import Reader, pair
+from evomerge.refinement.alignment.pairs import pair
 from evomerge.refinement.alignment.prefixes import (
     DEEPEST,
     Steps,
@@ -30,6 +31,9 @@ from evomerge.refinement.predictions.targets import TargetVocabulary, as_tensors
 from evomerge.refinement.predictions.top_k import TopK
 from evomerge.refinement.teachers.prefixes import PrefixTeacher
 from evomerge.refinement.training.pass_loss import loss_of
+
+if TYPE_CHECKING:
+    from evomerge.refinement.alignment.placed import Reader
 
 A, B, C = 0, 1, 2
 # The teacher's tokens "ab", "ac", "b", and one that the student cannot spell.

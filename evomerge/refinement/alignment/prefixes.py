@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from evomerge.refinement.alignment.pairs import Pair, Reader
+    from evomerge.refinement.alignment.pairs import Pair
+    from evomerge.refinement.alignment.placed import Reader
     from evomerge.refinement.alignment.vocabulary import Vocabulary
     from evomerge.refinement.predictions.top_k import TopK
 

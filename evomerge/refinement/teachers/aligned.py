@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from evomerge.recipe.distillation import AlignmentKind, LossName
-    from evomerge.refinement.alignment.pairs import Pair, Reader
+    from evomerge.refinement.alignment.pairs import Pair
+    from evomerge.refinement.alignment.placed import Reader
     from evomerge.refinement.predictions.top_k import TopK
 
 IN_OWN_TOKENS = frozenset(ALIGNED_BY)

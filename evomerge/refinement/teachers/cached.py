@@ -10,7 +10,8 @@ from blake3 import blake3
 
 from evomerge.errors import CompatibilityError, EvaluationError, RecipeError
 from evomerge.live_model import choose_device, choose_dtype, load_checkpoint
-from evomerge.refinement.alignment.pairs import Reader, open_reader, pair, place, plain_text
+from evomerge.refinement.alignment.pairs import pair
+from evomerge.refinement.alignment.placed import Reader, open_reader, place
 from evomerge.refinement.alignment.rows import in_students_tokens
 from evomerge.refinement.alignment.same import relate
 from evomerge.refinement.alignment.vocabulary import read_vocabulary
@@ -139,15 +140,15 @@ class TeacherOpener:
     ) -> CachedTeacher:
         settings = self._work.settings
         examples = {index: self._corpus.examples[index] for index in sorted(asked)}
-        texts = {index: plain_text(each) for index, each in examples.items()}
         folder, tokenizer = self._base.folder, self._corpus.tokenizer
         ours = Reader(tokenizer=tokenizer, vocabulary=read_vocabulary(folder))
         theirs = open_reader(checkpoint.folder)
         read = _read_by(teacher.label, theirs.tokenizer, examples, settings.data.max_tokens)
         pairs = {}
         for each in self._corpus.of(asked):
-            other = place(theirs, texts[each.index], read.get(each.index))
-            pairs[each.index] = pair(place(ours, texts[each.index], each), other)
+            content = examples[each.index].content
+            other = place(theirs, content, read.get(each.index))
+            pairs[each.index] = pair(place(ours, content, each), other)
         mode = AlignmentMode(loss=settings.loss.kind, alignment=settings.alignment.kind)
         aligned: AlignedTeacher | PrefixTeacher
         if mode.alignment == "prefixes":

@@ -61,8 +61,7 @@ def open_ensemble(
         student: The merge as a model of transformers, before it is trained, and its weights.
 
     Raises:
-        RecipeError: A sequence has no teacher, a chat is to be aligned, or teachers cannot become
-            one.
+        RecipeError: A sequence has no teacher, or teachers cannot become one.
         CompatibilityError: A teacher's tokenizer has too little in common with the student's.
         EvomergeError: A cache cannot be built or read.
     """

@@ -15,7 +15,8 @@ from evomerge.refinement.teachers.aligned import ends_of, group_likelihoods
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from evomerge.refinement.alignment.pairs import Pair, Reader
+    from evomerge.refinement.alignment.pairs import Pair
+    from evomerge.refinement.alignment.placed import Reader
     from evomerge.refinement.predictions.top_k import TopK
 
 
