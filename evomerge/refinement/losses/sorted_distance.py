@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from evomerge.errors import RecipeError
 from evomerge.refinement.losses.rows import RowLoss, Standardised, scaled, standardise
 
 if TYPE_CHECKING:
@@ -81,13 +80,10 @@ def standardised_uld(teacher: ProbsOf, k: int, over: Over) -> RowLoss:
         k: How many logits are kept.
         over: What mean and deviation are of: the whole vocabulary, or the kept logits. Two kept
             logits always become the same two numbers; it takes at least three.
-
-    Raises:
-        RecipeError: `k` is too small.
     """
     if over == "vocabulary":
-        return Standardised(_Kept(teacher, _at_least(k, 1), itself=False))
-    return _Kept(teacher, _at_least(k, 3), itself=True)
+        return Standardised(_Kept(teacher, k, itself=False))
+    return _Kept(teacher, k, itself=True)
 
 
 def standardised_targets(rows: TopK, k: int, over: Over) -> Tensor:
@@ -109,12 +105,6 @@ def standardised_targets(rows: TopK, k: int, over: Over) -> Tensor:
     if rows.mean is None or rows.deviation is None:
         raise RuntimeError("rows without mean and deviation cannot be standardised")
     return torch.softmax(scaled(kept - rows.mean[:, None], rows.deviation[:, None]), dim=-1)
-
-
-def _at_least(k: int, least: int) -> int:
-    if k < least:
-        raise RecipeError(f"k: {k} is too small; keep at least {least} logits")
-    return k
 
 
 class _Kept(RowLoss):
