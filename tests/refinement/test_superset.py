@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from students import asked, distillation, never, quiet, targets_of
 from tiny_family import load_tensors
 
-from evomerge.errors import CompatibilityError
+from evomerge.errors import CompatibilityError, RecipeError
 from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.distillation import Teacher
 from evomerge.refinement.distil import distil
@@ -129,6 +129,21 @@ def test_a_loss_of_any_vocabularies_sees_the_further_tokens(
     assert (teacher.targets_of(0).rows.ids == SHARED).any(dim=1).all()
     losses = distil(work, quiet, never).course["validation_losses"]
     assert losses[-1] < losses[0]
+
+
+def test_rows_with_and_without_further_tokens_are_not_mixed(family: Path, tmp_path: Path) -> None:
+    more = model_with(family / "one", tmp_path / "more", "<think>")
+    work = distillation(
+        family,
+        tmp_path / "student",
+        (more, Teacher(model=str(family / "one"), name="one")),
+        loss={"kind": "uld"},
+        fuse="min_ce",
+        fuse_by="token",
+    )
+    _, corpus = asked(work)
+    with pytest.raises(RecipeError, match=r"^fuse: min_ce by token with a teacher that has"):
+        open_ensemble(work, SourceLibrary(Path("/")), corpus, quiet, (None, {}))
 
 
 def test_a_teacher_with_further_tokens_does_not_run_beside_the_student(

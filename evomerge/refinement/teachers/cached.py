@@ -72,7 +72,8 @@ class CachedTeacher:
     Attributes:
         targets_of: Its targets.
         vocabulary: The vocabulary of its targets.
-        aligned: Whether it has another tokenizer than the student.
+        aligned: Whether its rows cannot be mixed with others', as it has another tokenizer than
+            the student.
         note: A sentence on how it is aligned.
     """
 
@@ -117,7 +118,7 @@ class TeacherOpener:
         return CachedTeacher(
             targets_of=lambda index: row_by_row(_in_tokens_of(wanted, theirs, cache.rows(index))),
             vocabulary=wanted,
-            aligned=False,
+            aligned=wanted is not own,
             note=relation.explanation,
         )
 
