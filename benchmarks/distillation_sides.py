@@ -16,7 +16,7 @@ from evomerge.refinement.cache.key import CacheKey
 from evomerge.refinement.heads import head_of, last_hidden_states
 from evomerge.refinement.losses.divergence import divergence
 from evomerge.refinement.predictions.kept import Kept
-from evomerge.refinement.predictions.targets import TargetVocabulary, fully_covered
+from evomerge.refinement.predictions.targets import TargetVocabulary, row_by_row
 from evomerge.refinement.teachers.build import build
 from evomerge.refinement.teachers.live import logits_of
 from evomerge.refinement.texts.sequences import Sequence
@@ -167,7 +167,7 @@ def ours(case: Case, way: str, folder: Path) -> Trainer:
     size = VOCABULARIES[case.model]
     vocabulary = TargetVocabulary(size=size, to_student=torch.arange(size))
     loss = loss_of(DistillationLoss(), [vocabulary])
-    passes = Passes(case.passes(), [lambda index: fully_covered(cache.rows(index))])
+    passes = Passes(case.passes(), [lambda index: row_by_row(cache.rows(index))])
     return RefineTrainer(Student(case.student(), loss), arguments, passes, None, stopping)
 
 

@@ -58,13 +58,11 @@ def sorted_distance(p: Tensor, q: Tensor) -> Tensor:
     return (p - q).abs().sum(-1)
 
 
-def standardised_uld(logits: Tensor, teacher: Tensor, k: int, over: str) -> Tensor:
-    def kept(each: Tensor) -> Tensor:
-        if over == "vocabulary":
-            return standardise(each).topk(k, -1).values.softmax(-1)
-        return standardise(each.topk(k, -1).values).softmax(-1)
-
-    return (kept(logits) - kept(teacher)).abs().sum(-1)
+def standardised_kept(logits: Tensor, k: int, over: str) -> Tensor:
+    """What InfiFusion compares of teacher and student, by the sum of absolute differences."""
+    if over == "vocabulary":
+        return standardise(logits).topk(k, -1).values.softmax(-1)
+    return standardise(logits.topk(k, -1).values).softmax(-1)
 
 
 def likelihood_matching(
@@ -91,10 +89,8 @@ def merged(logits: Tensor, labels: Tensor, spans: Tensor) -> Tensor:
 
 
 def merged_spans(
-    p: Tensor, q: Tensor, pairs: tuple[Tensor, Tensor] | None, weight: float, beta: float
+    p: Tensor, q: Tensor, pairs: tuple[Tensor, Tensor], weight: float, beta: float
 ) -> Tensor:
-    if pairs is None:
-        return sorted_distance(p, q)
     left, right = (
         [each for each in range(of.shape[-1]) if each not in ids.tolist()]
         for of, ids in zip((p, q), pairs, strict=True)

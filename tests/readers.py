@@ -6,18 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 from tokenizers import processors
-from trained_tokenizers import byte_level, llama, word_piece
+from trained_tokenizers import byte_level, llama, vocabulary_of, word_piece
 from transformers import PreTrainedTokenizerFast
 
-from evomerge.refinement.alignment.pairs import Placed, Reader, place
-from evomerge.refinement.alignment.vocabulary import loaded_vocabulary
-from evomerge.refinement.texts.examples import Example
+from evomerge.refinement.alignment.placed import Placed, Reader, place
+from evomerge.refinement.texts.examples import Content, Example
 from evomerge.refinement.texts.sequences import make_sequences
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-    from evomerge.sensitivity.calibration import Prompted
 
 TEXTS = st.text(st.sampled_from("the cat sat, on mät 日\U0001f642\n"), min_size=8, max_size=40)
 
@@ -31,7 +28,7 @@ def reader(tokenizer: Tokenizer, **special: str) -> Reader:
             single=" ".join(around),
             special_tokens=[(own, fast.convert_tokens_to_ids(own)) for own in special.values()],
         )
-    return Reader(tokenizer=fast, vocabulary=loaded_vocabulary(fast.backend_tokenizer))
+    return Reader(tokenizer=fast, vocabulary=vocabulary_of(fast.backend_tokenizer))
 
 
 PLAIN = reader(byte_level())
@@ -41,7 +38,6 @@ LLAMA = reader(llama())
 WORDS = reader(word_piece())
 
 
-def placed(own: Reader, content: str | Prompted, most: int = 99) -> Placed:
+def placed(own: Reader, content: Content, most: int = 99) -> Placed:
     made = make_sequences([Example(content=content)], own.tokenizer, most).sequences[0]
-    text = content if isinstance(content, str) else "".join(content)
-    return place(own, text, made)
+    return place(own, content, made)

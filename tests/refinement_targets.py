@@ -11,8 +11,8 @@ from evomerge.refinement.losses.cross_entropy import CrossEntropy
 from evomerge.refinement.losses.divergence import divergence
 from evomerge.refinement.losses.likelihoods import LikelihoodMatching
 from evomerge.refinement.losses.merged_spans import Matched, MergedSpans
-from evomerge.refinement.losses.rows import Masked, Tempered, Weighted
-from evomerge.refinement.losses.sorted_distance import ULD, standardised_targets, standardised_uld
+from evomerge.refinement.losses.rows import Masked, Standardised, Tempered, Weighted
+from evomerge.refinement.losses.sorted_distance import ULD, standardised_uld
 from evomerge.refinement.losses.top_k import TopKDivergence
 from evomerge.refinement.predictions.top_k import TopK
 
@@ -89,15 +89,9 @@ def jensen_shannon(of: Targets) -> Pair:
 
 def standardised_kl(of: Targets) -> Pair:
     beta, tau = of.one_of(0.0, 1.0, 0.5), of.one_of(1.0, 2.0)
-    loss = divergence(
-        lambda rows: of.teacher[rows].clone(), beta=beta, temperature=tau, standardised=True
-    )
-
-    def reference(z: Tensor) -> Tensor:
-        teacher = dense.standardise(of.teacher.double())
-        return dense.divergence(dense.standardise(z), teacher, beta, tau)
-
-    return loss, reference
+    teacher = dense.standardise(of.teacher.double())
+    own = divergence(lambda rows: teacher[rows].float(), beta=beta, temperature=tau)
+    return Standardised(own), lambda z: dense.divergence(dense.standardise(z), teacher, beta, tau)
 
 
 def ghost(of: Targets, tail: str = "ghost") -> Pair:
@@ -150,8 +144,9 @@ def uld(of: Targets) -> Pair:
 
 def standardised_uld_over_vocabulary(of: Targets, over: str = "vocabulary") -> Pair:
     k = min(3 + int(of.choice * 5), of.vocabulary)
-    loss = standardised_uld(lambda rows: standardised_targets(of.teacher[rows], k, over), k, over)
-    return loss, lambda z: dense.standardised_uld(z, of.teacher.double(), k, over)
+    targets = dense.standardised_kept(of.teacher.double(), k, over)
+    loss = standardised_uld(lambda rows: targets[rows].float(), k, over)
+    return loss, lambda z: (dense.standardised_kept(z, k, over) - targets).abs().sum(-1)
 
 
 def standardised_uld_over_kept(of: Targets) -> Pair:
@@ -176,13 +171,11 @@ def merged_spans(of: Targets) -> Pair:
         torch.randperm(size, generator=of.rng)[:common],
     )
     matched = Matched(student=pairs[0], teacher=pairs[1], weight=0.7, beta=0.3)
-    loss = MergedSpans(
-        of.labels, spans, lambda groups: q[groups].log(), (common and matched) or None
-    )
+    loss = MergedSpans(of.labels, spans, lambda groups: q[groups].log(), matched)
 
     def reference(z: Tensor) -> Tensor:
         p = dense.merged(z, of.labels, spans) if len(spans) else z[:0]
-        losses = dense.merged_spans(p, q.double(), pairs if common else None, 0.7, 0.3)
+        losses = dense.merged_spans(p, q.double(), pairs, 0.7, 0.3)
         return torch.zeros(of.rows, dtype=z.dtype).index_put((spans[:, 1] - 1,), losses)
 
     return loss, reference

@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tiny_family import WORDS
 
+from evomerge.live_model import load_model
 from evomerge.merging.engine import merge_tensor
 from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.refine import Refinement
 from evomerge.refinement.distillation import Distillation
+from evomerge.refinement.teachers.cached import Corpus, TeacherOpener
+from evomerge.refinement.texts.examples import read_examples
+from evomerge.refinement.texts.sequences import make_sequences
 
 if TYPE_CHECKING:
     from evomerge.recipe.distillation import Teacher
+    from evomerge.refinement.predictions.targets import Targets
 
 
 def merge_of(family: Path) -> MergeRecipe:
@@ -66,6 +71,25 @@ def distillation(
         dtype="auto",
         threads=1,
     )
+
+
+def asked(work: Distillation) -> tuple[TeacherOpener, Corpus]:
+    """What asks the teachers of a student."""
+    library = SourceLibrary(Path("/"))
+    _, tokenizer = load_model(
+        library.model(work.student.base).folder, torch.float32, torch.device("cpu")
+    )
+    examples = read_examples(Path(work.settings.data.path)).examples
+    made = make_sequences(examples, tokenizer, work.settings.data.max_tokens)
+    corpus = Corpus(examples=examples, sequences=made.sequences, tokenizer=tokenizer)
+    return TeacherOpener(work, library, corpus, quiet), corpus
+
+
+def targets_of(work: Distillation) -> list[Targets]:
+    """The targets of the only teacher, of every text."""
+    opener, corpus = asked(work)
+    teacher = opener.open(work.teachers[0], frozenset(each.index for each in corpus.sequences))
+    return [teacher.targets_of(each.index) for each in corpus.sequences]
 
 
 def never() -> bool:

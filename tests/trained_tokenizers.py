@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tokenizers import (
     AddedToken,
@@ -15,6 +17,8 @@ from tokenizers import (
     processors,
     trainers,
 )
+
+from evomerge.refinement.alignment.vocabulary import Vocabulary, read_vocabulary
 
 LINES = [
     "the cat sat on the mat, and the dog sat on the log.",
@@ -95,6 +99,13 @@ def word_piece() -> Tokenizer:
         ),
     )
     return tokenizer
+
+
+def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
+    """What the tokens of a tokenizer stand for, as it is read from a model's folder."""
+    with TemporaryDirectory() as folder:
+        tokenizer.save(f"{folder}/tokenizer.json")
+        return read_vocabulary(Path(folder))
 
 
 def _merges(tokenizer: Tokenizer) -> list[tuple[str, str]]:

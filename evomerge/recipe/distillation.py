@@ -100,7 +100,8 @@ class TeacherCacheSettings(Strict):
         kind: `topk`, the likeliest tokens with the mass of all others, or `sampled`, tokens drawn
             from the prediction, which is the smallest that is unbiased.
         k: Number of tokens at each position, or of draws; at most 65535.
-        folder: Where it is kept, relative to the recipe; the cache of evomerge when absent.
+        folder: Where it is kept, relative to the recipe, beside that of other teachers, texts and
+            settings; the cache of evomerge when absent.
     """
 
     kind: Literal["topk", "sampled"] = "topk"

@@ -6,28 +6,23 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
-from students import distillation, never, quiet
+from students import asked, distillation, never, quiet, targets_of
 from vocabulary_family import build_model, byte_level
 
-from evomerge.errors import CompatibilityError, OutputError, RecipeError, RunError
+from evomerge.errors import CompatibilityError, RecipeError, RunError
 from evomerge.live_model import load_model, named_weights
 from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.distillation import Teacher
 from evomerge.refinement.alignment.same import Relation
 from evomerge.refinement.distil import distil
 from evomerge.refinement.teachers import cached as cached_teacher
-from evomerge.refinement.teachers.cached import Corpus, TeacherOpener
+from evomerge.refinement.teachers.cached import TeacherOpener
 from evomerge.refinement.teachers.ensemble import open_ensemble
-from evomerge.refinement.texts.examples import Example, Message, read_examples
-from evomerge.refinement.texts.sequences import make_sequences
-
-if TYPE_CHECKING:
-    from evomerge.refinement.distillation import Distillation
-    from evomerge.refinement.predictions.targets import Targets
+from evomerge.refinement.texts.examples import Example, Message
 
 MERGES = [("r", "e"), ("re", "d"), ("Ġ", "c"), ("Ġc", "a"), ("Ġca", "t"), ("o", "n"), ("Ġ", "d")]
 TEACHER = {"distillation": 1.0, "cross_entropy": 0.0}
@@ -48,25 +43,6 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Teacher:
     folder = tmp_path_factory.mktemp("teacher") / "other"
     build_model(folder, byte_level(MERGES, turn=9), seed=4)
     return Teacher(model=str(folder), name="other")
-
-
-def asked(work: Distillation) -> tuple[TeacherOpener, Corpus]:
-    """What asks the teachers of a student."""
-    library = SourceLibrary(Path("/"))
-    _, tokenizer = load_model(
-        library.model(work.student.base).folder, torch.float32, torch.device("cpu")
-    )
-    examples = read_examples(Path(work.settings.data.path)).examples
-    made = make_sequences(examples, tokenizer, work.settings.data.max_tokens)
-    corpus = Corpus(examples=examples, sequences=made.sequences, tokenizer=tokenizer)
-    return TeacherOpener(work, library, corpus, quiet), corpus
-
-
-def targets_of(work: Distillation) -> list[Targets]:
-    """The targets of the only teacher, of every text."""
-    opener, corpus = asked(work)
-    teacher = opener.open(work.teachers[0], frozenset(each.index for each in corpus.sequences))
-    return [teacher.targets_of(each.index) for each in corpus.sequences]
 
 
 @pytest.mark.parametrize(("loss", "way"), WAYS)
@@ -265,19 +241,6 @@ def test_each_of_several_teachers_has_a_loss_of_its_own_in_a_sum(
     assert losses[other, own] == pytest.approx(losses[(other,)] + losses[(own,)], rel=1e-5)
 
 
-def test_chats_are_not_aligned(family: Path, tmp_path: Path, other: Teacher) -> None:
-    turns = [{"role": "user", "content": "red"}, {"role": "assistant", "content": "blue"}]
-    chat = tmp_path / "chats.jsonl"
-    chat.write_text(json.dumps({"messages": turns}) + "\n")
-    work = distillation(family, tmp_path / "student", (other,), data={"path": str(chat)})
-    examples = read_examples(chat).examples
-    sequences = asked(distillation(family, tmp_path / "plain"))[1]
-    corpus = replace(sequences, examples=examples, sequences=sequences.sequences[:1])
-    opener = TeacherOpener(work, SourceLibrary(Path("/")), corpus, quiet)
-    with pytest.raises(RecipeError, match=r"chats\.jsonl: line 1: a chat; chats are not aligned"):
-        opener.open(other, frozenset({0}))
-
-
 def test_a_teacher_reads_no_chat_that_it_is_not_asked_of(
     family: Path, tmp_path: Path, other: Teacher
 ) -> None:
@@ -317,15 +280,19 @@ def changed(teacher: Teacher, folder: Path) -> Teacher:
     return teacher.model_copy(update={"model": str(folder)})
 
 
-def test_a_cache_of_a_teacher_with_another_tokenizer_is_refused(
+def test_caches_of_other_settings_and_tokenizers_lie_side_by_side_in_a_folder_of_the_user(
     family: Path, tmp_path: Path, other: Teacher
 ) -> None:
-    kept = {"folder": str(tmp_path / "kept")}
-    work = distillation(family, tmp_path / "one", (other,), alignment=OPEN, cache=kept)
+    again, folder = changed(other, tmp_path / "changed"), tmp_path / "kept"
+    for k, teacher in ((5, other), (7, other), (5, again)):
+        kept = {"folder": str(folder), "k": k}
+        work = distillation(family, tmp_path / "s", (teacher,), alignment=OPEN, cache=kept)
+        assert all(each.rows.ids.shape[1] <= k for each in targets_of(work))
+    before = sorted(folder.rglob("*.npy"))
+    assert len({file.relative_to(folder).parts[0] for file in before}) == 3
     targets_of(work)
-    again = changed(other, tmp_path / "changed")
-    with pytest.raises(OutputError, match=r"is a cache of something else, .*tokenizer"):
-        targets_of(replace(work, teachers=(again,)))
+    assert sorted(folder.rglob("*.npy")) == before
+    assert all(each.name.startswith("other-") for each in folder.iterdir())
 
 
 def test_a_training_whose_teacher_has_another_tokenizer_now_is_refused(

@@ -109,7 +109,7 @@ def test_an_interrupted_build_goes_on_and_ends_in_the_same_bytes(
     with pytest.raises(KeyboardInterrupt):
         it.build(tmp_path / "c", progress=stop)
     with pytest.raises(RunError, match=r"not complete, \d of \d parts are there"):
-        TeacherCache(tmp_path / "c")
+        TeacherCache(tmp_path / "c", it.key)
     it.build(tmp_path / "c")
     assert contents(tmp_path / "c") == contents(tmp_path / "whole")
 
@@ -145,7 +145,7 @@ def test_a_cache_of_something_else_is_refused_by_the_part_that_differs(
     other = replace(it.key, **change)
     with pytest.raises(OutputError, match=message):
         it.build(tmp_path, key=other)
-    assert other.default_folder() != it.key.default_folder()
+    assert other.folder("one") != it.key.folder("one")
 
 
 def test_the_key_follows_teacher_data_tokenizer_and_template(
@@ -184,7 +184,7 @@ def built(
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "empty", "missing"])
 @pytest.mark.parametrize("name", ["lengths.npy", "ids.npy", "log_probs.npy", "nll.npy"])
-def test_a_damaged_part_is_one_line_and_made_again_when_asked(
+def test_a_damaged_part_is_one_line_and_made_again_once_it_is_deleted(
     built: Path,
     it: Recording,
     harm: str,
@@ -199,7 +199,7 @@ def test_a_damaged_part_is_one_line_and_made_again_when_asked(
     else:
         file.write_bytes({"flip": flipped, "cut": content[:-1], "empty": b""}[harm])
     last = it.sequences[-1].index
-    cache = TeacherCache(built)
+    cache = TeacherCache(built, it.key)
     assert len(cache.rows(0).nll)
     assert len(cache.rows(last).nll), "the other parts are fine"
     message = rf"00001/{name}: (is damaged|cannot be read).*; delete the folder .*00001 to have"
@@ -208,15 +208,6 @@ def test_a_damaged_part_is_one_line_and_made_again_when_asked(
         cache.rows(damaged)
     with pytest.raises(RunError, match=message):
         it.build(built)
-    it.build(built, repair=True)
-    assert contents(built) == whole
-
-
-def test_a_part_that_was_deleted_is_made_again(
-    built: Path,
-    it: Recording,
-) -> None:
-    whole = contents(built)
     shutil.rmtree(built / "00001")
     it.build(built)
     assert contents(built) == whole
@@ -234,27 +225,27 @@ def test_a_part_that_was_deleted_is_made_again(
     ],
 )
 def test_a_cache_without_a_sound_manifest_or_index_is_one_line(
-    built: Path, name: str, content: bytes, message: str
+    built: Path, it: Recording, name: str, content: bytes, message: str
 ) -> None:
     (built / name).write_bytes(content)
     with pytest.raises(RunError, match=message):
-        TeacherCache(built)
+        TeacherCache(built, it.key)
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "index.npy"])
-def test_a_file_that_cannot_be_read_is_one_line(built: Path, name: str) -> None:
+def test_a_file_that_cannot_be_read_is_one_line(built: Path, it: Recording, name: str) -> None:
     (built / name).unlink()
     (built / name).mkdir()
     with pytest.raises(RunError, match=rf"{name}: cannot be read: Is a directory"):
-        TeacherCache(built)
+        TeacherCache(built, it.key)
 
 
 def test_a_cache_of_another_form_is_not_in_the_way(
     it: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = it.key.default_folder()
+    before = it.key.folder("one")
     monkeypatch.setattr("evomerge.refinement.cache.key.SCHEMA", 99)
-    assert it.key.default_folder() != before
+    assert it.key.folder("one") != before
 
 
 def test_what_a_dead_process_left_is_removed(built: Path, it: Recording) -> None:
@@ -273,7 +264,7 @@ def test_a_folder_of_something_else_is_left_alone(
     with pytest.raises(OutputError, match=r"holds 'thesis\.txt' and is no teacher cache"):
         it.build(tmp_path)
     with pytest.raises(RunError, match="holds no teacher cache; build it first"):
-        TeacherCache(tmp_path)
+        TeacherCache(tmp_path, it.key)
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="file: cannot be written: File exists"):
         it.build(tmp_path / "file")

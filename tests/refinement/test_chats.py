@@ -17,6 +17,7 @@ from chat_tokenizer import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import processors
 
 from evomerge.errors import RecipeError
 from evomerge.refinement.texts.chats import read_chat
@@ -68,6 +69,13 @@ def test_a_template_may_cut_what_an_assistant_wrote() -> None:
     )  # fmt: skip
     assert learned(THINKING, messages) == ["c<|stop|>", "e</think>f<|stop|>"]
     assert learned(TRIMMING, chat(("user", "a"), ("assistant", "  b\n"))) == ["b<|stop|>"]
+
+
+def test_a_turn_that_ends_with_a_space_ends_behind_it_where_offsets_leave_out_spaces() -> None:
+    tokenizer = chat_tokenizer(CHATML)
+    tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    ids, supervised = read_chat(tokenizer, chat(("user", "a"), ("assistant", "b ")))
+    assert tokenizer.decode(ids[supervised]) == "b <|stop|>"
 
 
 def test_an_empty_turn_teaches_to_stop() -> None:

@@ -27,6 +27,7 @@ from evomerge.refinement.heads import Head
 from evomerge.refinement.losses.chunked import chunked_loss, chunks, row_losses
 from evomerge.refinement.losses.cross_entropy import CrossEntropy
 from evomerge.refinement.losses.divergence import divergence
+from evomerge.refinement.losses.rows import RowLoss, Standardised, standardise
 from evomerge.refinement.losses.top_k import TopKDivergence
 from evomerge.refinement.teachers.live import logits_of
 
@@ -225,7 +226,12 @@ def test_a_student_like_its_teacher_has_no_loss_and_no_gradient(
     beta: float, standardised: bool
 ) -> None:
     hidden, head = student(6, 10)
-    row_loss = divergence(logits_of(head, hidden), beta=beta, standardised=standardised)
+    row_loss: RowLoss
+    if standardised:
+        own = head.logits(hidden).detach()
+        row_loss = Standardised(divergence(lambda rows: standardise(own[rows]), beta=beta))
+    else:
+        row_loss = divergence(logits_of(head, hidden), beta=beta)
     loss = chunked_loss(hidden, head, row_loss, torch.full((6,), 1 / 6), 4)
     assert loss.detach().abs() < 1e-7
     assert all(float(each.abs().max()) < 1e-6 for each in gradients(loss, hidden, head))

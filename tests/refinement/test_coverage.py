@@ -7,14 +7,19 @@ import torch
 
 from evomerge.errors import CompatibilityError
 from evomerge.refinement.alignment.coverage import Coverage, cover, matched
-from evomerge.refinement.alignment.spans import group
+from evomerge.refinement.alignment.pairs import pair
+from evomerge.refinement.alignment.placed import Placed
 
 MAP = torch.tensor([3, -1, 0, 1])
 
 
+def placed(*ends: int) -> Placed:
+    rows = tuple(range(len(ends)))
+    return Placed(supervised=rows, ends=ends, rows=rows)
+
+
 def one() -> Coverage:
-    groups = group([2, 5, 9], [2, 3, 5, 9])
-    return cover(groups, torch.tensor([True, False, True]))
+    return cover(pair(placed(2, 5, 9), placed(2, 3, 5, 9)), fallbacks=1)
 
 
 def test_bytes_and_positions_are_counted() -> None:
@@ -24,7 +29,7 @@ def test_bytes_and_positions_are_counted() -> None:
 
 
 def test_texts_add_up() -> None:
-    total = one() + one() + cover(group([], []), torch.ones(0).bool())
+    total = one() + one() + cover(pair(placed(), placed()), fallbacks=0)
     assert total == Coverage(bytes_alone=12, bytes=18, fallbacks=2, positions=6)
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from readers import AROUND, BYTES, LLAMA, PLAIN, TEXTS, WORDS, placed, reader
 from trained_tokenizers import byte_level
 
-from evomerge.refinement.alignment.pairs import Reader, pair, place
+from evomerge.refinement.alignment.pairs import pair
+from evomerge.refinement.alignment.placed import Reader, place
 from evomerge.sensitivity.calibration import Prompted
 
 

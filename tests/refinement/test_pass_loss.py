@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from dense_losses import standardised_kept
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,17 +14,17 @@ from evomerge.recipe.distillation import DistillationLoss
 from evomerge.refinement.alignment.vocabulary_map import UNMATCHED
 from evomerge.refinement.heads import Head
 from evomerge.refinement.losses.chunked import chunked_loss, row_losses
-from evomerge.refinement.losses.sorted_distance import standardised_targets
+from evomerge.refinement.losses.sorted_distance import Over, standardised_targets
 from evomerge.refinement.predictions.kept import top_k
 from evomerge.refinement.predictions.targets import (
     Targets,
     TargetVocabulary,
     as_tensors,
     from_tensors,
-    fully_covered,
     join,
+    row_by_row,
 )
-from evomerge.refinement.training.pass_loss import loss_of, standardised_rows
+from evomerge.refinement.training.pass_loss import loss_of
 
 VOCABULARY = 11
 ALL = TargetVocabulary(size=VOCABULARY, to_student=torch.arange(VOCABULARY))
@@ -36,7 +37,7 @@ def logits_of(rows: int, seed: int = 0) -> torch.Tensor:
 
 
 def targets_of(logits: torch.Tensor, labels: torch.Tensor, k: int = VOCABULARY) -> Targets:
-    return fully_covered(top_k(logits.clone(), labels, k))
+    return row_by_row(top_k(logits.clone(), labels, k))
 
 
 def losses_of(
@@ -75,9 +76,9 @@ def test_a_student_that_predicts_what_its_teacher_does_has_no_loss(
 @given(seed=st.integers(0, 99), kept=st.integers(4, VOCABULARY), over=st.booleans())
 def test_what_was_written_down_is_enough_to_standardise(seed: int, kept: int, over: bool) -> None:
     logits, labels = logits_of(3, seed), torch.zeros(3, dtype=torch.int64)
-    settings = only("standardised_uld", top=4, standardise="vocabulary" if over else "kept")
-    found = standardised_rows(targets_of(logits, labels, kept).rows, settings)(slice(0, 3))
-    expected = standardised_targets(logits, 4, settings.standardise)
+    of: Over = "vocabulary" if over else "kept"
+    found = standardised_targets(targets_of(logits, labels, kept).rows, 4, of)
+    expected = standardised_kept(logits, 4, of)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
@@ -112,6 +113,26 @@ def test_the_tail_of_a_teacher_with_another_tokenizer_is_learned_from_the_texts(
     assert not torch.equal(by_text, by_ghost)
 
 
+@pytest.mark.parametrize("chunk", [1, 2, 5])
+def test_a_tail_learned_from_texts_teaches_what_is_kept_or_else_the_row_s_own_token(
+    chunk: int,
+) -> None:
+    """Rows 0 and 3 have kept their label, row 1 has not, and rows 2 and 4 have no prediction."""
+    logits, teacher = logits_of(5).requires_grad_(), logits_of(5, seed=1)
+    kept, likeliest = teacher.topk(2).indices, torch.tensor([True, False, True, True, False])
+    labels = torch.where(likeliest, kept[:, 1], teacher.argmin(1))
+    covered = torch.tensor([True, True, False, True, False])
+    targets = replace(targets_of(teacher, labels, 2), covered=covered)
+    settings = DistillationLoss(tail="text", distillation=0.9, cross_entropy=0.1)
+    loss = loss_of(settings, [ALL])({"labels": labels} | as_tensors(targets))
+    chunked_loss(logits, HEAD, loss, torch.ones(5), chunk).backward()
+    own = torch.nn.functional.one_hot(labels, VOCABULARY).float()
+    q = torch.zeros(5, VOCABULARY).scatter(1, kept, teacher.gather(1, kept).softmax(1))
+    learned = torch.where((covered & likeliest)[:, None], q, own)
+    expected = logits.detach().softmax(1) - 0.9 * learned - 0.1 * own
+    torch.testing.assert_close(logits.grad, expected, atol=1e-6, rtol=1e-5)
+
+
 def half_covered(logits: torch.Tensor, labels: torch.Tensor) -> Targets:
     targets = targets_of(logits, labels)
     covered = torch.arange(len(labels)) % 2 == 0
@@ -144,7 +165,7 @@ def test_likelihoods_of_groups_are_matched_with_gradients_of_the_size_of_others(
     """ALM's .058830 of one group, -1 and -2, at temperature 100, of which 100 times is taken."""
     labels = torch.tensor([0])
     rows = targets_of(torch.zeros(1, VOCABULARY), labels).rows.each(lambda own: own)
-    targets = fully_covered(rows)
+    targets = row_by_row(rows)
     targets.rows.nll[:] = 1.0
     p = torch.full((1, VOCABULARY), (1 - torch.tensor(-2.0).exp()) / (VOCABULARY - 1))
     p[0, 0] = torch.tensor(-2.0).exp()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from readers import BYTES, LLAMA, PLAIN, TEXTS, WORDS, placed
 from torch.nn import functional
 
 from evomerge.recipe.distillation import DistillationLoss
-from evomerge.refinement.alignment.pairs import Reader, pair
+from evomerge.refinement.alignment.pairs import pair
 from evomerge.refinement.alignment.prefixes import (
     DEEPEST,
     Steps,
@@ -30,6 +31,9 @@ from evomerge.refinement.predictions.targets import TargetVocabulary, as_tensors
 from evomerge.refinement.predictions.top_k import TopK
 from evomerge.refinement.teachers.prefixes import PrefixTeacher
 from evomerge.refinement.training.pass_loss import loss_of
+
+if TYPE_CHECKING:
+    from evomerge.refinement.alignment.placed import Reader
 
 A, B, C = 0, 1, 2
 # The teacher's tokens "ab", "ac", "b", and one that the student cannot spell.
@@ -95,7 +99,7 @@ def test_where_the_student_can_spell_no_token_that_was_kept_there_is_no_row(dept
 
 
 def test_every_token_is_split_into_what_spells_it() -> None:
-    split = split_tokens(PLAIN.vocabulary, BYTES)
+    split = split_tokens(PLAIN.vocabulary, BYTES, {})
     for spelling, ids in zip(PLAIN.vocabulary.spellings, split.tolist(), strict=True):
         own = [each for each in ids if each != UNMATCHED]
         spelled = b"".join(BYTES.vocabulary.spellings[each] or b"" for each in own)
@@ -104,7 +108,7 @@ def test_every_token_is_split_into_what_spells_it() -> None:
 
 
 SPLITS = {
-    each.vocabulary.digest(): split_tokens(each.vocabulary, BYTES) for each in (PLAIN, LLAMA)
+    each.vocabulary.digest(): split_tokens(each.vocabulary, BYTES, {}) for each in (PLAIN, LLAMA)
 }
 
 

@@ -8,15 +8,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from trained_tokenizers import byte_level, llama
+from readers import LLAMA, PLAIN, placed
 
 from evomerge.errors import CompatibilityError
 from evomerge.refinement.alignment.dtw import lone_partners, warp
-from evomerge.refinement.alignment.rows import align_rows, merge_groups
-from evomerge.refinement.alignment.spans import group, spell
-from evomerge.refinement.alignment.vocabulary import Vocabulary, loaded_vocabulary
+from evomerge.refinement.alignment.pairs import pair
+from evomerge.refinement.alignment.rows import align_rows, in_students_tokens, merge_groups
+from evomerge.refinement.alignment.vocabulary import Vocabulary
 from evomerge.refinement.alignment.vocabulary_map import UNMATCHED, exact_map
+from evomerge.refinement.predictions.targets import row_by_row
 from evomerge.refinement.predictions.top_k import TopK
+from evomerge.sensitivity.calibration import Prompted
 
 NONE = torch.tensor(-math.inf)
 
@@ -106,18 +108,31 @@ def test_warped_tokens_take_rows_or_teach_the_token_that_follows() -> None:
 
 
 def test_a_teacher_that_is_sure_of_its_own_tokens_teaches_the_student_its_own() -> None:
-    text = "the cat sat, 🙂 the dog"
-    ours, theirs = loaded_vocabulary(byte_level()), loaded_vocabulary(llama())
-    student, teacher = spell(byte_level(), ours, text), spell(llama(), theirs, text)
-    partners = group(student.ends, teacher.ends).partners()
-    certain = top_k([[token] for token in teacher.ids], [[1.0]] * len(teacher.ids), len(theirs))
-    tokens, exact = (teacher.ids, student.ids), exact_map(theirs, ours)
-    found = align_rows(certain, partners, tokens, exact, len(ours))
-    assert found.rows.ids[:, 0].tolist() == list(student.ids)
+    text = Prompted("the", " cat sat, 🙂 the dog")
+    read = pair(placed(PLAIN, text), placed(LLAMA, text))
+    student, teacher = read.student.supervised, read.teacher.supervised
+    ours, theirs = PLAIN.vocabulary, LLAMA.vocabulary
+    certain = top_k([[token] for token in teacher], [[1.0]] * len(teacher), len(theirs))
+    exact = exact_map(theirs, ours)
+    found = align_rows(certain, read.lone_partners(), (teacher, student), exact, len(ours))
+    assert found.rows.ids[:, 0].tolist() == list(student)
     assert found.rows.vocabulary == len(ours)
-    # The first token covers the same bytes, but the teacher's begins with a space of its own.
-    assert (partners[0], found.covered[0]) == (0, False)
     assert found.covered.sum() > 3
+
+
+def test_a_partner_of_another_meaning_predicts_nothing() -> None:
+    # Both cover the same bytes, but the teacher's begins with a space of its own.
+    teacher = top_k([[0]], [[1.0]])
+    found = align_rows(teacher, (0,), ((0,), (1,)), torch.tensor([2]), 3)
+    assert found.covered.tolist() == [False]
+    assert found.rows.ids.tolist() == [[1]]
+
+
+def test_a_row_of_nothing_that_the_student_has_covers_nothing() -> None:
+    teacher = top_k([[0, 1], [0, 2]], [[0.5, 0.3], [0.6, 0.4]])
+    rows = in_students_tokens(teacher, torch.tensor([UNMATCHED, 1, UNMATCHED]), 2)
+    assert row_by_row(rows).covered.tolist() == [True, False]
+    assert rows.tail.exp().tolist() == pytest.approx([0.7, 1.0])
 
 
 @given(

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trained_tokenizers import byte_level, llama, unigram, word_piece
+from trained_tokenizers import byte_level, llama, unigram, vocabulary_of, word_piece
 
 from evomerge.errors import ModelError
-from evomerge.refinement.alignment.vocabulary import as_text, loaded_vocabulary, read_vocabulary
+from evomerge.refinement.alignment.vocabulary import as_text, read_vocabulary
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 
 def spelling(tokenizer: Tokenizer, token: str) -> bytes | None:
-    return loaded_vocabulary(tokenizer).spellings[tokenizer.token_to_id(token)]
+    return vocabulary_of(tokenizer).spellings[tokenizer.token_to_id(token)]
 
 
 @given(st.text(max_size=20))
 def test_tokens_of_a_byte_level_tokenizer_spell_the_text(text: str) -> None:
-    vocabulary, ids = loaded_vocabulary(byte_level()), byte_level().encode(text).ids
+    vocabulary, ids = vocabulary_of(byte_level()), byte_level().encode(text).ids
     assert b"".join(vocabulary.spellings[token] or b"" for token in ids) == text.encode()
 
 
 @given(st.text(min_size=1, max_size=20))
 def test_tokens_with_bytes_to_fall_back_to_spell_the_text_after_a_space(text: str) -> None:
-    vocabulary, ids = loaded_vocabulary(llama()), llama().encode(text).ids
+    vocabulary, ids = vocabulary_of(llama()), llama().encode(text).ids
     spelled = b"".join(vocabulary.spellings[token] or b"" for token in ids)
     assert spelled == b" " + text.replace("▁", " ").encode()
 
@@ -63,16 +63,15 @@ def test_incomplete_characters_stay_what_they_are_in_texts() -> None:
 
 
 def test_words_have_no_spaces() -> None:
-    vocabulary = loaded_vocabulary(byte_level())
+    vocabulary = vocabulary_of(byte_level())
     words = vocabulary.words(byte_level().encode("the  cat, the dog").ids)
     assert "".join(words) == "thecat,thedog"
 
 
-def test_a_vocabulary_is_read_from_a_folder_as_from_a_loaded_tokenizer(tmp_path: Path) -> None:
-    for tokenizer in (byte_level(), llama(), unigram(), word_piece()):
-        tokenizer.save(str(tmp_path / "tokenizer.json"))
-        assert read_vocabulary(tmp_path) == loaded_vocabulary(tokenizer)
-        assert len(read_vocabulary(tmp_path)) == tokenizer.get_vocab_size()
+@pytest.mark.parametrize("tokenizer", [byte_level(), llama(), unigram(), word_piece()])
+def test_a_vocabulary_has_the_tokens_that_a_loaded_tokenizer_has(tokenizer: Tokenizer) -> None:
+    tokens = vocabulary_of(tokenizer).tokens
+    assert dict(zip(tokens, range(len(tokens)), strict=True)) == tokenizer.get_vocab()
 
 
 def test_ids_without_a_token_have_none(tmp_path: Path) -> None:
@@ -90,9 +89,9 @@ def test_a_token_that_no_bytes_are_written_as_is_taken_as_it_is(tmp_path: Path) 
 
 
 def test_the_digest_tells_vocabularies_apart() -> None:
-    digests = {loaded_vocabulary(each).digest() for each in (byte_level(), llama(), unigram())}
+    digests = {vocabulary_of(each).digest() for each in (byte_level(), llama(), unigram())}
     assert len(digests) == 3
-    assert loaded_vocabulary(llama()).digest() in digests
+    assert vocabulary_of(llama()).digest() in digests
 
 
 def test_a_folder_without_a_tokenizer_json_is_refused(tmp_path: Path) -> None:

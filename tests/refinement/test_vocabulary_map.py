@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
-from trained_tokenizers import byte_level, llama, unigram, word_piece
+from trained_tokenizers import byte_level, llama, unigram, vocabulary_of, word_piece
 
 from evomerge.errors import OutputError
 from evomerge.refinement.alignment import vocabulary_map
 from evomerge.refinement.alignment.nearest import nearest
-from evomerge.refinement.alignment.vocabulary import Vocabulary, loaded_vocabulary
+from evomerge.refinement.alignment.vocabulary import Vocabulary
 from evomerge.refinement.alignment.vocabulary_map import (
     UNMATCHED,
     exact_map,
@@ -43,7 +43,7 @@ def of(*tokens: str | None) -> Vocabulary:
 
 @pytest.mark.parametrize("tokenizer", [byte_level(), llama(), unigram(), word_piece()])
 def test_a_vocabulary_maps_to_itself_by_identity(tokenizer: Tokenizer) -> None:
-    vocabulary = loaded_vocabulary(tokenizer)
+    vocabulary = vocabulary_of(tokenizer)
     identity = list(range(len(vocabulary)))
     assert exact_map(vocabulary, vocabulary).tolist() == identity
     assert min_edit_map(vocabulary, vocabulary).tolist() == identity
@@ -51,7 +51,7 @@ def test_a_vocabulary_maps_to_itself_by_identity(tokenizer: Tokenizer) -> None:
 
 def test_tokens_match_whatever_sign_their_tokenizers_have_for_a_space() -> None:
     teacher, student = llama(), byte_level()
-    found = exact_map(loaded_vocabulary(teacher), loaded_vocabulary(student))
+    found = exact_map(vocabulary_of(teacher), vocabulary_of(student))
     assert found[teacher.token_to_id("▁the")] == student.token_to_id("Ġthe")
     assert found[teacher.token_to_id("<0x0A>")] == student.token_to_id("Ċ")
     assert found[teacher.token_to_id("</s>")] == UNMATCHED

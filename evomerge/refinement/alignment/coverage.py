@@ -11,7 +11,7 @@ from evomerge.refinement.alignment.vocabulary_map import UNMATCHED
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from evomerge.refinement.alignment.spans import Groups
+    from evomerge.refinement.alignment.pairs import Pair
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,18 +78,18 @@ class Coverage:
             )
 
 
-def cover(groups: Groups, covered: Tensor) -> Coverage:
+def cover(pair: Pair, fallbacks: int) -> Coverage:
     """What is covered of one text.
 
     Args:
-        groups: Its tokens in groups.
-        covered: Which tokens of the student a row of the teacher predicts; shape `(n,)`, bool.
+        pair: The text in both tokenizations.
+        fallbacks: Tokens of the student that no row of the teacher predicts.
     """
     return Coverage(
-        bytes_alone=groups.one_to_one_bytes(),
-        bytes=groups.ends[-1] if groups.ends else 0,
-        fallbacks=len(covered) - int(covered.sum()),
-        positions=len(covered),
+        bytes_alone=sum(group.size for group in pair.groups if group.is_alone),
+        bytes=pair.student.size,
+        fallbacks=fallbacks,
+        positions=len(pair.student.supervised),
     )
 
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from evomerge.refinement.alignment.pairs import Pair, Reader
+    from evomerge.refinement.alignment.pairs import Pair
+    from evomerge.refinement.alignment.placed import Reader
     from evomerge.refinement.alignment.vocabulary import Vocabulary
     from evomerge.refinement.predictions.top_k import TopK
 
@@ -48,9 +49,7 @@ class Steps:
     paths: Tensor
 
 
-def split_tokens(
-    teacher: Vocabulary, student: Reader, pairs: Mapping[int, int] | None = None
-) -> Tensor:
+def split_tokens(teacher: Vocabulary, student: Reader, pairs: Mapping[int, int]) -> Tensor:
     """The student's tokens for each token of the teacher.
 
     Args:
@@ -80,7 +79,7 @@ def split_tokens(
         if spelled == text.encode():
             own = torch.tensor(ids[:DEEPEST])
             found[number, : len(own)] = own
-    for theirs, ours in (pairs or {}).items():
+    for theirs, ours in pairs.items():
         found[theirs] = torch.tensor([ours] + [UNMATCHED] * (DEEPEST - 1))
     return found
 

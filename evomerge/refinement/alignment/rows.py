@@ -49,16 +49,13 @@ def align_rows(
 
     A row is taken from the partner if its token maps to the student's. That it need not do though
     both cover the same bytes: some tokenizers put a space in front of a text, or drop capitals.
-    Of several tokens that become one, the likeliest gives the log-probability. Those left out, and
-    those that the student does not have, count among all others.
 
     Args:
         teacher: Row `j` predicts the teacher's token `j` of the text.
         partners: For each token of the student the teacher's one that may predict it, if any, as
-            `Groups.partners` or `lone_partners` tell it.
+            `Pair.lone_partners` or `dtw.lone_partners` tell it.
         tokens: The teacher's tokens of the text, and the student's.
-        to_student: The student's id for each id of the teacher, or `UNMATCHED`; shape
-            `(teacher vocabulary,)`. Ids from there on are padding.
+        to_student: See `in_students_tokens`.
         vocabulary: The number of tokens that the student knows.
 
     Raises:
@@ -84,13 +81,33 @@ def align_rows(
     )
     covered = mapped[positions] == labels
     taken = positions[covered]
+    own = in_students_tokens(teacher.each(lambda each: each[taken]), to_student, vocabulary)
     rows = certain_rows(labels, teacher.ids.shape[1], vocabulary)
-    rows.ids[covered], rows.log_probs[covered], left_out = _each_once(
-        _mapped(teacher.ids[taken], to_student), teacher.log_probs[taken]
-    )
-    rows.tail[covered] = torch.logaddexp(teacher.tail[taken], left_out)
-    rows.nll[covered] = teacher.nll[taken]
+    rows.ids[covered], rows.log_probs[covered] = own.ids, own.log_probs
+    rows.tail[covered], rows.nll[covered] = own.tail, own.nll
     return AlignedRows(rows=rows, covered=covered)
+
+
+def in_students_tokens(teacher: TopK, to_student: Tensor, vocabulary: int) -> TopK:
+    """A teacher's predictions in the student's tokens, at the same positions.
+
+    Of several tokens that become one, the likeliest gives the log-probability. Those left out, and
+    those that the student does not have, count among all others; a row may be left without any.
+
+    Args:
+        teacher: The predictions.
+        to_student: The student's id for each id of the teacher, or `UNMATCHED`; shape
+            `(teacher vocabulary,)`. Ids from there on are padding.
+        vocabulary: The number of tokens that the student knows.
+    """
+    ids, log_probs, left_out = _each_once(_mapped(teacher.ids, to_student), teacher.log_probs)
+    return TopK(
+        ids=ids,
+        log_probs=log_probs,
+        tail=torch.logaddexp(teacher.tail, left_out),
+        nll=teacher.nll,
+        vocabulary=vocabulary,
+    )
 
 
 def certain_rows(labels: Tensor, width: int, vocabulary: int) -> TopK:

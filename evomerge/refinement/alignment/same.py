@@ -26,11 +26,10 @@ class Relation:
     Attributes:
         kind: `same`: texts become the same ids. `superset`: so do texts without the tokens that
             only one of the two has. `different`: tokens and vocabularies have to be aligned.
-        unshared: Of a `superset`, the ids that are not the same token in both; one of the two
-            gives them no probability. Ids from the larger vocabulary's size on are padding, and
-            not among them.
-        size: The number of ids up to the last that belongs to a token of either; logits from
-            there on are padding in both. 0 if the tokenizers are `different`.
+        unshared: Of a `superset`, the ids that are not the same token in both, up to the last
+            that belongs to a token of either.
+        size: How many tokens the teacher's tokenizer has; its logits from there on are padding. 0
+            if the tokenizers are `different`.
         explanation: A sentence for the user.
     """
 
@@ -40,9 +39,9 @@ class Relation:
     explanation: str
 
     def to_student(self) -> Tensor:
-        """The map of ids: each to itself, those that are unshared to `UNMATCHED`."""
+        """The map of the teacher's ids: each to itself, those that are unshared to `UNMATCHED`."""
         ids = torch.arange(self.size)
-        ids[sorted(self.unshared)] = UNMATCHED
+        ids[[each for each in self.unshared if each < self.size]] = UNMATCHED
         return ids
 
 
@@ -60,7 +59,7 @@ def relate(student: Path, teacher: Path) -> Relation:
     if ours == theirs:
         return Relation(
             kind="same",
-            size=_size(ids),
+            size=len(their_ids),
             explanation=f"the tokenizers are the same, with {len(ids)} tokens",
         )
     first, second = tokenizer_content(student), tokenizer_content(teacher)
@@ -77,29 +76,25 @@ def relate(student: Path, teacher: Path) -> Relation:
 def _alike(ids: Mapping[str, int], their_ids: Mapping[str, int]) -> Relation:
     """The relation of tokenizers that split texts alike, but for added tokens."""
     differing = ids.items() ^ their_ids.items()
-    unshared = frozenset(number for _, number in differing)
-    if not unshared:
+    if not differing:
         explanation = f"the tokenizers split texts alike, with {len(ids)} tokens"
-    else:
-        tokens = sorted({token for token, _ in differing}, key=lambda t: (ids.get(t, -1), t))
-        explanation = (
+        return Relation(kind="same", size=len(their_ids), explanation=explanation)
+    tokens = sorted({token for token, _ in differing}, key=lambda t: (ids.get(t, -1), t))
+    shared = {number for _, number in ids.items() & their_ids.items()}
+    last = max(number for each in (ids, their_ids) for number in each.values())
+    return Relation(
+        kind="superset",
+        unshared=frozenset(range(last + 1)) - shared,
+        size=len(their_ids),
+        explanation=(
             f"the tokenizers split texts alike, but for {_tokens(tokens)} that are not in both "
             "under one id"
-        )
-    return Relation(
-        kind="superset" if unshared else "same",
-        unshared=unshared,
-        size=max(_size(ids), _size(their_ids)),
-        explanation=explanation,
+        ),
     )
 
 
 def _different(why: str) -> Relation:
     return Relation(kind="different", explanation=f"{why}, so tokens have to be aligned")
-
-
-def _size(ids: Mapping[str, int]) -> int:
-    return max(ids.values(), default=-1) + 1
 
 
 def _splitting(content: Mapping[str, Any]) -> dict[str, object]:

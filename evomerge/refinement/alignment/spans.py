@@ -17,25 +17,8 @@ from evomerge.errors import CompatibilityError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tokenizers import Tokenizer
-
-    from evomerge.refinement.alignment.vocabulary import Vocabulary
-
 Span = tuple[int, int]
 """The first item and the one after the last."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Spelled:
-    """A text as tokens.
-
-    Attributes:
-        ids: The tokens; no special ones are put in front of the text.
-        ends: For each token the number of bytes of the text, in UTF-8, up to its end.
-    """
-
-    ids: tuple[int, ...]
-    ends: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,48 +34,6 @@ class Groups:
     student: tuple[Span, ...]
     teacher: tuple[Span, ...]
     ends: tuple[int, ...]
-
-    def one_to_one(self) -> tuple[bool, ...]:
-        """Whether each group is one token of the student and one of the teacher."""
-        pairs = zip(self.student, self.teacher, strict=True)
-        return tuple(a[1] - a[0] == b[1] - b[0] == 1 for a, b in pairs)
-
-    def partners(self) -> tuple[int | None, ...]:
-        """For each token of the student the teacher's one that covers the same bytes, if any."""
-        found: list[int | None] = []
-        for alone, (start, stop), (teacher, _) in zip(
-            self.one_to_one(), self.student, self.teacher, strict=True
-        ):
-            found += [teacher] if alone else [None] * (stop - start)
-        return tuple(found)
-
-    def one_to_one_bytes(self) -> int:
-        """How many bytes of the text are in groups of one token each."""
-        sizes = (end - start for start, end in pairwise((0, *self.ends)))
-        return sum(size for size, alone in zip(sizes, self.one_to_one(), strict=True) if alone)
-
-
-def spell(
-    tokenizer: Tokenizer, vocabulary: Vocabulary, text: str, end: int | None = None
-) -> Spelled:
-    """Split a text into tokens and say where each ends.
-
-    Args:
-        tokenizer: A tokenizer of the library `tokenizers`, which transformers' fast ones have as
-            `backend_tokenizer`. It stops cutting off and padding.
-        vocabulary: Its vocabulary.
-        text: The content of a message, without a chat template.
-        end: A token that is put after the text, such as the one that ends an answer; it counts as
-            one byte more.
-    """
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    encoding = tokenizer.encode(text, add_special_tokens=False)
-    spellings = [vocabulary.spellings[number] or b"" for number in encoding.ids]
-    ids, ends = tuple(encoding.ids), token_ends(text, spellings, encoding.offsets)
-    if end is not None:
-        ids, ends = (*ids, end), (*ends, len(text.encode()) + 1)
-    return Spelled(ids=ids, ends=ends)
 
 
 def token_ends(text: str, spellings: Sequence[bytes], offsets: Sequence[Span]) -> tuple[int, ...]:

@@ -6,7 +6,6 @@ of SentencePiece are both ` world`. Format: https://github.com/huggingface/token
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,13 +14,11 @@ from blake3 import blake3
 
 from evomerge.checkpoints.tokenizer import tokenizer_content, vocabulary
 from evomerge.errors import ModelError
-from evomerge.merging.vocabulary.tokenizer_json import vocabulary_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from tokenizers import Tokenizer
 
 _WORD_BOUNDARY = "▁"
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
@@ -82,19 +79,6 @@ def read_vocabulary(folder: Path) -> Vocabulary:
             f"{folder}: has no tokenizer.json, which tells what its tokens stand for; load its "
             "tokenizer with transformers and save it there"
         )
-    return _vocabulary(content, ids)
-
-
-def loaded_vocabulary(tokenizer: Tokenizer) -> Vocabulary:
-    """The vocabulary of a tokenizer of the library `tokenizers`.
-
-    transformers' fast ones have it as `backend_tokenizer`; it may differ from the file.
-    """
-    content = json.loads(tokenizer.to_str())
-    return _vocabulary(content, vocabulary_of(content))
-
-
-def _vocabulary(content: Mapping[str, Any], ids: Mapping[str, int]) -> Vocabulary:
     tokens: list[str | None] = [None] * (max(ids.values(), default=-1) + 1)
     spellings: list[bytes | None] = [None] * len(tokens)
     for token, spelling in _spell(content, ids).items():

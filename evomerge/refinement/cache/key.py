@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from evomerge.cache import cache_folder
+from evomerge.cache import as_file_name, cache_folder
 from evomerge.checkpoints import tokenizer_digest
 from evomerge.checkpoints.tokenizer import chat_template
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
     from evomerge.checkpoints import Checkpoint
     from evomerge.refinement.predictions.kept import Kept
@@ -54,14 +54,17 @@ class CacheKey:
         kept: dict[str, Any] = parts.pop("kept")
         return parts | kept
 
-    def digest(self) -> str:
-        """A fingerprint of all parts."""
-        return _digest(self.parts())
+    def folder(self, label: str, parent: str | None = None) -> Path:
+        """Where the cache is kept; caches of other keys, or of another form, lie beside it.
 
-    def default_folder(self) -> Path:
-        """Where the cache is kept if the user names no folder."""
-        # A cache of another form is no concern of users who named no folder.
-        return cache_folder("teachers") / _digest({"schema": SCHEMA} | self.parts())
+        Args:
+            label: The teacher's name, by which users know its caches.
+            parent: A folder that the user names; the cache of evomerge if there is none.
+        """
+        name = _digest({"schema": SCHEMA} | self.parts())
+        if parent is None:
+            return cache_folder("teachers") / name
+        return Path(parent) / f"{as_file_name(label)}-{name[:12]}"
 
     def differences(self, found: Mapping[str, object]) -> list[str]:
         """Which parts another cache has different, in words."""
@@ -92,8 +95,7 @@ def cache_key(
         template=_digest(chat_template(teacher.folder)),
         data=_digest(sorted((each.index, each.digest()) for each in sequences)),
         precision=precision,
-        # Only draws need a seed.
-        kept=kept if kept.kind == "sampled" else replace(kept, seed=0),
+        kept=kept,
         reference=teacher.reference,
     )
 

@@ -85,17 +85,23 @@ def write_shard(folder: Path, rows: TopK) -> dict[str, str]:
     return digests
 
 
-def damage(folder: Path, digests: Mapping[str, str]) -> str | None:
-    """What is wrong with a shard's files; `None` if they are as they were written."""
+def check_shard(folder: Path, digests: Mapping[str, str]) -> None:
+    """Check that a shard's files are as they were written.
+
+    Raises:
+        RunError: One is not.
+    """
     for name, digest in digests.items():
         file = folder / name
         try:
             found = blake3().update_mmap(file).hexdigest()
         except OSError as error:
-            return f"{file}: cannot be read: {error.strerror}"
-        if found != digest:
-            return f"{file}: is damaged, it is not what was written"
-    return None
+            wrong = f"cannot be read: {error.strerror}"
+        else:
+            if found == digest:
+                continue
+            wrong = "is damaged, it is not what was written"
+        raise RunError(f"{file}: {wrong}; delete the folder {folder} to have it made again")
 
 
 class Shard:
@@ -111,8 +117,7 @@ class Shard:
     """
 
     def __init__(self, folder: Path, digests: Mapping[str, str], vocabulary: int) -> None:
-        if (wrong := damage(folder, digests)) is not None:
-            raise RunError(f"{wrong}; delete the folder {folder} to have it made again")
+        check_shard(folder, digests)
         arrays = {
             name.removesuffix(".npy"): np.load(folder / name, mmap_mode="r") for name in digests
         }

@@ -116,28 +116,24 @@ class TeacherCache:
 
     Args:
         folder: The cache, which must be complete.
-        key: What is wanted of it; not checked if left out.
-
-    Attributes:
-        key: The parts of its key, by name.
+        key: What is wanted of it.
 
     Raises:
         RunError: There is no cache, or it is not complete.
         OutputError: It is a cache of something else.
     """
 
-    def __init__(self, folder: Path, key: CacheKey | None = None) -> None:
+    def __init__(self, folder: Path, key: CacheKey) -> None:
         manifest = read_manifest(folder)
         if manifest is None:
             raise RunError(f"{folder}: holds no teacher cache; build it first")
-        if key is not None:
-            check_key(folder, manifest, key)
+        check_key(folder, manifest, key)
         if len(manifest.shards) < manifest.shard_count:
             raise RunError(
                 f"{folder}: the teacher cache is not complete, {len(manifest.shards)} of "
                 f"{manifest.shard_count} parts are there; build it to the end"
             )
-        self.key = manifest.key
+        self._vocabulary = key.kept.vocabulary
         self._folder = folder
         self._entries = manifest.shards
         self._begins = [entry.first for entry in self._entries]
@@ -158,7 +154,7 @@ class TeacherCache:
         if number not in self._open:
             entry = self._entries[number]
             folder = self._folder / entry.name
-            self._open[number] = Shard(folder, entry.blake3, self.key["vocabulary"])
+            self._open[number] = Shard(folder, entry.blake3, self._vocabulary)
         before = self._offsets[self._begins[number]]
         # The index ends with the last example that has rows.
         end = len(self._offsets) - 1

@@ -17,13 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from evomerge.errors import CompatibilityError
-from evomerge.refinement.losses.rows import (
-    IMPOSSIBLE,
-    RowLoss,
-    Standardised,
-    Tempered,
-    standardise,
-)
+from evomerge.refinement.losses.rows import IMPOSSIBLE, RowLoss, Tempered
 
 if TYPE_CHECKING:
     from evomerge.refinement.losses.rows import Student
@@ -32,9 +26,7 @@ LogitsOf = Callable[[slice], Tensor]
 """A teacher's logits at some rows, shape `(n, V)`, float32; a new tensor at each call."""
 
 
-def divergence(
-    teacher: LogitsOf, *, beta: float = 0.0, temperature: float = 1.0, standardised: bool = False
-) -> RowLoss:
+def divergence(teacher: LogitsOf, *, beta: float = 0.0, temperature: float = 1.0) -> RowLoss:
     """A divergence from a teacher of the student's vocabulary.
 
     Args:
@@ -42,19 +34,16 @@ def divergence(
         beta: 0 for the forward KL, 1 for the reverse one, between them the generalised
             Jensen-Shannon divergence.
         temperature: What both logits are divided by; the loss is multiplied by its square.
-        standardised: Whether both logits are standardised first, see `Standardised`.
     """
 
     def log_probs(rows: slice) -> Tensor:
-        logits = standardise(teacher(rows)) if standardised else teacher(rows)
+        logits = teacher(rows)
         if temperature != 1:
             logits = logits.div_(temperature)
         return torch.log_softmax(logits, dim=-1)
 
-    loss: RowLoss = _Divergence(log_probs, beta)
-    if temperature != 1:
-        loss = Tempered(loss, temperature)
-    return Standardised(loss) if standardised else loss
+    loss = _Divergence(log_probs, beta)
+    return loss if temperature == 1 else Tempered(loss, temperature)
 
 
 class _Divergence(RowLoss):

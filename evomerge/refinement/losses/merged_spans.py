@@ -52,13 +52,13 @@ class MergedSpans(RowLoss):
         labels: The token that follows each row; shape `(N,)`, int64.
         spans: The rows of each group; see `RowLoss`.
         teacher: Its merged rows.
-        matched: Tokens that are compared one by one; None compares sorted probabilities alone.
+        matched: Tokens that are compared one by one.
     """
 
     copies = 9
 
     def __init__(
-        self, labels: Tensor, spans: Tensor, teacher: LogProbsOf, matched: Matched | None = None
+        self, labels: Tensor, spans: Tensor, teacher: LogProbsOf, matched: Matched
     ) -> None:
         self._labels = labels
         self.spans: Tensor = spans
@@ -86,11 +86,9 @@ class MergedSpans(RowLoss):
         return distances.new_zeros(len(labels)).index_copy_(0, groups.last, distances)
 
 
-def _distance(log_p: Tensor, log_q: Tensor, matched: Matched | None) -> tuple[Tensor, Tensor]:
+def _distance(log_p: Tensor, log_q: Tensor, matched: Matched) -> tuple[Tensor, Tensor]:
     """Distances of merged rows and their derivatives by the student's merged probabilities."""
     p, q = log_p.exp(), log_q.exp()
-    if matched is None:
-        return sorted_distance(p, q)
     # A probability of 0 changes no sorted distance.
     distances, slopes = sorted_distance(
         p.index_fill_(1, matched.student, 0.0), q.index_fill_(1, matched.teacher, 0.0)

@@ -16,6 +16,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_SMALL = 1e-7
+
 IMPOSSIBLE = -1e4
 """A log-probability that stands for minus infinity where 0 times it has to be 0."""
 
@@ -166,7 +168,7 @@ class Standardised(RowLoss):
         """See `RowLoss`."""
         # The log-probabilities are the logits but for a shift of each row.
         shifted, deviation = centred(student.log_probs)
-        standardised = Student(shifted / (deviation + _SMALL))
+        standardised = Student(scaled(shifted, deviation))
         inner = None if gradient is None else torch.zeros_like(gradient)
         losses = self._loss(standardised, rows, inner, weight)
         if gradient is not None and inner is not None:
@@ -181,14 +183,15 @@ class Standardised(RowLoss):
 
 def standardise(logits: Tensor) -> Tensor:
     """Logits with mean 0 and standard deviation 1 in each row; shapes `(n, V)`."""
-    shifted, deviation = centred(logits)
-    return shifted / (deviation + _SMALL)
-
-
-_SMALL = 1e-7
+    return scaled(*centred(logits))
 
 
 def centred(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Logits with mean 0 in each row, and their sample's standard deviation, shape `(n, 1)`."""
     shifted = logits - logits.mean(-1, keepdim=True)
     return shifted, shifted.square().sum(-1, keepdim=True).div(logits.shape[-1] - 1).sqrt()
+
+
+def scaled(shifted: Tensor, deviation: Tensor) -> Tensor:
+    """Logits with mean 0, by their standard deviation, shape `(n, 1)`, which may be 0."""
+    return shifted / (deviation + _SMALL)

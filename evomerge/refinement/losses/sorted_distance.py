@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from evomerge.errors import RecipeError
-from evomerge.refinement.losses.rows import RowLoss, Standardised, standardise
+from evomerge.refinement.losses.rows import RowLoss, Standardised, scaled, standardise
 
 if TYPE_CHECKING:
     from evomerge.refinement.losses.rows import Student
+    from evomerge.refinement.predictions.top_k import TopK
 
 ProbsOf = Callable[[slice], Tensor]
 """A teacher's probabilities at some rows, in any order; shape `(n, any)`, float32."""
@@ -68,7 +68,7 @@ def sorted_distance(probs: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     return ordered.abs_().sum(-1) + beyond, signs
 
 
-def standardised_uld(teacher: ProbsOf, k: int = 10, over: Over = "vocabulary") -> RowLoss:
+def standardised_uld(teacher: ProbsOf, k: int, over: Over) -> RowLoss:
     """The distance between the k largest, standardised logits, after a softmax over them.
 
     This is a reconstruction of the loss of InfiFusion, 2025 (https://arxiv.org/abs/2501.02795,
@@ -80,36 +80,31 @@ def standardised_uld(teacher: ProbsOf, k: int = 10, over: Over = "vocabulary") -
         k: How many logits are kept.
         over: What mean and deviation are of: the whole vocabulary, or the kept logits. Two kept
             logits always become the same two numbers; it takes at least three.
-
-    Raises:
-        RecipeError: `k` is too small.
     """
     if over == "vocabulary":
-        return Standardised(_Kept(teacher, _at_least(k, 1), itself=False))
-    return _Kept(teacher, _at_least(k, 3), itself=True)
+        return Standardised(_Kept(teacher, k, itself=False))
+    return _Kept(teacher, k, itself=True)
 
 
-def standardised_targets(logits: Tensor, k: int = 10, over: Over = "vocabulary") -> Tensor:
-    """What a student learns from a teacher's logits by `standardised_uld`.
+def standardised_targets(rows: TopK, k: int, over: Over) -> Tensor:
+    """What a student learns from what is kept of a teacher by `standardised_uld`.
+
+    Log-probabilities are logits but for a shift of each row.
 
     Args:
-        logits: Shape `(n, V)`; for kept logits alone any `k` or more that contain the largest.
-        k: How many are kept.
+        rows: At least `k` tokens, with mean and deviation of the whole vocabulary.
+        k: How many are compared.
         over: What mean and deviation are of.
 
     Returns:
         Probabilities, likeliest first; shape `(n, k)`.
     """
-    if over == "vocabulary":
-        logits = standardise(logits)
-    kept = logits.topk(k, dim=-1).values
-    return torch.softmax(standardise(kept) if over == "kept" else kept, dim=-1)
-
-
-def _at_least(k: int, least: int) -> int:
-    if k < least:
-        raise RecipeError(f"k: {k} is too small; keep at least {least} logits")
-    return k
+    kept = rows.log_probs[:, :k]
+    if over == "kept":
+        return torch.softmax(standardise(kept), dim=-1)
+    if rows.mean is None or rows.deviation is None:
+        raise RuntimeError("rows without mean and deviation cannot be standardised")
+    return torch.softmax(scaled(kept - rows.mean[:, None], rows.deviation[:, None]), dim=-1)
 
 
 class _Kept(RowLoss):

@@ -25,13 +25,11 @@ class Kept:
             out as if they had no probability.
         kind: The likeliest tokens, or random draws.
         k: How many of them.
-        seed: Names the draws, together with the tokens of a sequence.
     """
 
     vocabulary: int
     kind: Literal["topk", "sampled"] = "topk"
     k: int = 64
-    seed: int = 0
 
 
 def top_k(logits: Tensor, labels: Tensor, k: int) -> TopK:

@@ -43,7 +43,8 @@ class TargetVocabulary:
     Attributes:
         size: How many tokens it has.
         to_student: The student's id for each of them, or `UNMATCHED`; shape `(size,)`.
-        aligned: Whether the teacher, or one of several, has another tokenizer than the student.
+        aligned: Whether the rows of the teacher, or of one of several, are of another tokenizer
+            than the student's, or were.
     """
 
     size: int
@@ -51,11 +52,14 @@ class TargetVocabulary:
     aligned: bool = False
 
 
-def fully_covered(rows: TopK) -> Targets:
-    """The targets of a teacher that has a row for each token of the student."""
+def row_by_row(rows: TopK) -> Targets:
+    """The targets of a teacher that has a row for each token of the student.
+
+    A row is not covered where the student has none of the tokens that are kept.
+    """
     return Targets(
         rows=rows,
-        covered=torch.ones_like(rows.nll, dtype=torch.bool),
+        covered=rows.log_probs.isfinite().any(dim=1),
         before=torch.zeros_like(rows.nll, dtype=torch.int64),
     )
 

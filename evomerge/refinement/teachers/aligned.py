@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from evomerge.refinement.alignment.coverage import Coverage
+from evomerge.recipe.distillation import ALIGNED_BY
+from evomerge.refinement.alignment.coverage import Coverage, cover
 from evomerge.refinement.alignment.dtw import lone_partners, warp
 from evomerge.refinement.alignment.mapping_statistics import count_pairs, statistics_map
 from evomerge.refinement.alignment.rows import align_rows, merge_groups
@@ -32,10 +33,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from evomerge.recipe.distillation import AlignmentKind, LossName
-    from evomerge.refinement.alignment.pairs import Pair, Reader
+    from evomerge.refinement.alignment.pairs import Pair
+    from evomerge.refinement.alignment.placed import Reader
     from evomerge.refinement.predictions.top_k import TopK
 
-IN_OWN_TOKENS = frozenset({"uld", "standardised_uld", "alm", "span_hybrid"})
+IN_OWN_TOKENS = frozenset(ALIGNED_BY)
 """Losses that a teacher is compared by in its own vocabulary."""
 
 BY_GROUPS = frozenset({"alm", "span_hybrid"})
@@ -223,9 +225,4 @@ def _covered(pair: Pair, partners: Partners, mode: AlignmentMode) -> Coverage:
         fallbacks = len(partners) - sum(
             group.student[1] - group.student[0] for group in pair.groups
         )
-    return Coverage(
-        bytes_alone=sum(group.size for group in pair.groups if group.is_alone),
-        bytes=pair.student.size,
-        fallbacks=fallbacks,
-        positions=len(partners),
-    )
+    return cover(pair, fallbacks)

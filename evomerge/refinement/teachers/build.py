@@ -14,9 +14,9 @@ from blake3 import blake3
 from filelock import FileLock, Timeout
 
 from evomerge.checkpoints import named_errors, write_atomically
-from evomerge.errors import OutputError, RunError, RunInUseError
+from evomerge.errors import OutputError, RunInUseError
 from evomerge.evaluation.batches import token_batches
-from evomerge.refinement.cache.shards import TEMPORARY, damage, write_shard
+from evomerge.refinement.cache.shards import TEMPORARY, check_shard, write_shard
 from evomerge.refinement.cache.teacher_cache import (
     INDEX,
     MANIFEST,
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 SHARD_ROWS = 32_768
 """A folder of rows is complete when it has so many; what is interrupted loses less than that."""
+
+BATCH_TOKENS = 8192
+"""Most tokens of a forward pass, padding included."""
 
 LOCK = "lock"
 
@@ -74,27 +77,22 @@ def build(
     key: CacheKey,
     sequences: Iterable[Sequence],
     load: Callable[[], Any],
-    *,
-    batch_tokens: int = 8192,
     progress: Progress = lambda *_: None,
-    repair: bool = False,
 ) -> TeacherCache:
     """Build a teacher cache, or go on with one that was interrupted.
 
     Args:
-        folder: Where it is or shall be; `key.default_folder()` if the user names none.
+        folder: Where it is or shall be, as `key.folder` says.
         key: What it depends on, made of the same sequences.
         sequences: What the teacher is asked.
         load: Loads the teacher, a causal language model of transformers; not called if the cache
             is complete.
-        batch_tokens: Most tokens of a forward pass, padding included.
         progress: Called with the numbers of rows that are done, and of all.
-        repair: Make damaged folders of rows again.
 
     Raises:
         OutputError: The folder holds something else, or cannot be written; DiskFullError if the
             disk is full.
-        RunError: A folder of rows is damaged, and `repair` is not set.
+        RunError: A folder of rows is damaged.
         RunInUseError: Another process is building the cache.
         EvaluationError: The teacher predicts NaN.
         CompatibilityError: The teacher does not know a token, or cannot read a sequence whole.
@@ -113,9 +111,9 @@ def build(
         manifest = _begin(folder, key, parts)
         for number, part in enumerate(parts):
             known = manifest.shards[number : number + 1]
-            if not any(_is_sound(folder, entry, repair=repair) for entry in known):
+            if not any(_is_there(folder, entry) for entry in known):
                 count = _counting(progress, done, total)
-                rows = _predict(awake(), part, key.kept, batch_tokens, count)
+                rows = _predict(awake(), part, key.kept, count)
                 manifest = _commit(folder, manifest, number, _write(folder, part, rows))
             done += part.rows
             progress(done, total)
@@ -212,30 +210,22 @@ def _index(parts: list[Part]) -> bytes:
     return stream.getvalue()
 
 
-def _is_sound(folder: Path, entry: ShardEntry, *, repair: bool) -> bool:
+def _is_there(folder: Path, entry: ShardEntry) -> bool:
     if not (folder / entry.name).exists():
         return False
-    wrong = damage(folder / entry.name, entry.blake3)
-    if wrong is not None and not repair:
-        raise RunError(f"{wrong}; delete the folder {folder / entry.name} to have it made again")
-    return wrong is None
+    check_shard(folder / entry.name, entry.blake3)
+    return True
 
 
 def _counting(progress: Progress, done: int, total: int) -> Callable[[int], None]:
     return lambda rows: progress(done + rows, total)
 
 
-def _predict(
-    teacher: Teacher,
-    part: Part,
-    kept: Kept,
-    batch_tokens: int,
-    count: Callable[[int], None],
-) -> TopK:
+def _predict(teacher: Teacher, part: Part, kept: Kept, count: Callable[[int], None]) -> TopK:
     predicted: dict[int, TopK] = {}
     rows = 0
     # Batches are made within a part, so that an interruption does not change what is in one.
-    for batch in token_batches(part.sequences, batch_tokens):
+    for batch in token_batches(part.sequences, BATCH_TOKENS):
         found = teacher.predict(batch, kept)
         predicted |= zip((sequence.index for sequence in batch), found, strict=True)
         rows += sum(map(_rows, batch))
@@ -245,7 +235,7 @@ def _predict(
 
 def _write(folder: Path, part: Part, rows: TopK) -> ShardEntry:
     with named_errors(folder):
-        # A folder that the manifest does not name, or that is damaged.
+        # A folder that the manifest does not name.
         shutil.rmtree(folder / part.name, ignore_errors=True)
         digests = write_shard(folder / part.name, rows)
     return ShardEntry(

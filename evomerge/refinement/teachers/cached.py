@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from blake3 import blake3
 
-from evomerge.cache import as_file_name
 from evomerge.errors import CompatibilityError, EvaluationError, RecipeError
 from evomerge.live_model import choose_device, choose_dtype, load_checkpoint
-from evomerge.refinement.alignment.pairs import Reader, open_reader, pair, place, plain_text
+from evomerge.refinement.alignment.pairs import pair
+from evomerge.refinement.alignment.placed import Reader, open_reader, place
+from evomerge.refinement.alignment.rows import in_students_tokens
 from evomerge.refinement.alignment.same import relate
 from evomerge.refinement.alignment.vocabulary import read_vocabulary
 from evomerge.refinement.cache.key import CacheKey, cache_key
 from evomerge.refinement.predictions.kept import Kept
-from evomerge.refinement.predictions.targets import TargetVocabulary, fully_covered
+from evomerge.refinement.predictions.targets import TargetVocabulary, row_by_row
 from evomerge.refinement.teachers.aligned import (
     BY_GROUPS,
     IN_OWN_TOKENS,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from evomerge.refinement.cache.teacher_cache import TeacherCache
     from evomerge.refinement.distillation import Distillation, Report
     from evomerge.refinement.predictions.targets import TargetsOf
+    from evomerge.refinement.predictions.top_k import TopK
     from evomerge.refinement.texts.examples import Example
     from evomerge.refinement.texts.sequences import Sequence
 
@@ -105,12 +106,15 @@ class TeacherOpener:
         # A token that only one of the two has cannot be read by both.
         if relation.kind == "different" or _has(read, relation.unshared):
             return self._aligned(teacher, checkpoint, relation, asked)
-        vocabulary = len(self._corpus.tokenizer)
-        key = self._key(checkpoint, read, vocabulary)
+        own = theirs = self._own_vocabulary()
+        if relation.kind == "superset":
+            theirs = TargetVocabulary(size=relation.size, to_student=relation.to_student())
+        key = self._key(checkpoint, read, theirs.size)
         cache = self._cache(teacher.label, key, read, lambda: self._load(checkpoint))
+        wanted = theirs if self._work.settings.loss.kind in IN_OWN_TOKENS else own
         return CachedTeacher(
-            targets_of=lambda index: fully_covered(cache.rows(index)),
-            vocabulary=self._own_vocabulary(),
+            targets_of=lambda index: row_by_row(_in_tokens_of(wanted, theirs, cache.rows(index))),
+            vocabulary=replace(wanted, aligned=wanted is not own),
             note=relation.explanation,
         )
 
@@ -122,7 +126,7 @@ class TeacherOpener:
         )
         cache = self._cache("the student", key, read, lambda: model)
         return CachedTeacher(
-            targets_of=lambda index: fully_covered(cache.rows(index)),
+            targets_of=lambda index: row_by_row(cache.rows(index)),
             vocabulary=self._own_vocabulary(),
             note="",
         )
@@ -132,15 +136,15 @@ class TeacherOpener:
     ) -> CachedTeacher:
         settings = self._work.settings
         examples = {index: self._corpus.examples[index] for index in sorted(asked)}
-        texts = {index: plain_text(each) for index, each in examples.items()}
         folder, tokenizer = self._base.folder, self._corpus.tokenizer
         ours = Reader(tokenizer=tokenizer, vocabulary=read_vocabulary(folder))
         theirs = open_reader(checkpoint.folder)
         read = _read_by(teacher.label, theirs.tokenizer, examples, settings.data.max_tokens)
         pairs = {}
         for each in self._corpus.of(asked):
-            other = place(theirs, texts[each.index], read.get(each.index))
-            pairs[each.index] = pair(place(ours, texts[each.index], each), other)
+            content = examples[each.index].content
+            other = place(theirs, content, read.get(each.index))
+            pairs[each.index] = pair(place(ours, content, each), other)
         mode = AlignmentMode(loss=settings.loss.kind, alignment=settings.alignment_kind)
         aligned: AlignedTeacher | PrefixTeacher
         if mode.alignment == "prefixes":
@@ -185,10 +189,9 @@ class TeacherOpener:
     def _cache(
         self, name: str, key: CacheKey, read: abc.Sequence[Sequence], load: Callable[[], Any]
     ) -> TeacherCache:
-        parent = self._kept.folder
         try:
             return build(
-                Path(parent) / as_file_name(name) if parent else key.default_folder(),
+                key.folder(name, self._kept.folder),
                 key,
                 read,
                 load,
@@ -217,6 +220,11 @@ def _read_by(
     return {
         numbers[each.index]: replace(each, index=numbers[each.index]) for each in made.sequences
     }
+
+
+def _in_tokens_of(wanted: TargetVocabulary, theirs: TargetVocabulary, rows: TopK) -> TopK:
+    """A teacher's rows as they are, or in the student's tokens, whichever are wanted."""
+    return rows if wanted is theirs else in_students_tokens(rows, theirs.to_student, wanted.size)
 
 
 def _has(read: abc.Sequence[Sequence], tokens: frozenset[int]) -> bool:

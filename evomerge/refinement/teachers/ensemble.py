@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from evomerge.errors import RecipeError
-from evomerge.refinement.predictions.targets import fully_covered
+from evomerge.refinement.predictions.targets import row_by_row
 from evomerge.refinement.teachers.cached import TeacherOpener
 from evomerge.refinement.teachers.fusion import fuse
 from evomerge.refinement.teachers.weights import of_domain
@@ -61,8 +61,7 @@ def open_ensemble(
         student: The merge as a model of transformers, before it is trained, and its weights.
 
     Raises:
-        RecipeError: A sequence has no teacher, a chat is to be aligned, or teachers cannot become
-            one.
+        RecipeError: A sequence has no teacher, or teachers cannot become one.
         CompatibilityError: A teacher's tokenizer has too little in common with the student's.
         EvomergeError: A cache cannot be built or read.
     """
@@ -185,6 +184,6 @@ def _fused(work: Distillation, rule: Rule, members: abc.Sequence[CachedTeacher])
             f"fuse: {rule} by {work.settings.fuse_by} with a teacher that has another tokenizer; "
             "take sum, or min_ce or by_domain by sequence, or mode: pairwise"
         )
-    return lambda index: fully_covered(
+    return lambda index: row_by_row(
         fuse([each.targets_of(index).rows for each in members], rule, per_token=per_token)
     )

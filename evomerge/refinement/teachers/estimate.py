@@ -10,6 +10,7 @@ import torch
 from evomerge.evaluation.batches import token_batches
 from evomerge.refinement.cache.shards import bytes_per_row
 from evomerge.refinement.predictions.kept import Kept, concatenate
+from evomerge.refinement.teachers.build import BATCH_TOKENS
 
 if TYPE_CHECKING:
     from collections import abc
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 SIZES = (8, 16, 32, 64, 128)
 SAMPLES = 64
-DRAWS = 50
 MAX_TAIL = 0.005
 """The mean probability of what is left out, up to which the likeliest tokens are enough."""
 
@@ -50,8 +50,6 @@ class Estimate:
         sizes: By k, smallest first.
         enough: The smallest k that leaves out at most 0.5 % on average; none if even the largest
             leaves out more: then drawn tokens are the better choice.
-        drawn_bytes: About the size of a cache of 50 draws at a position, of which most are often
-            the same token.
     """
 
     sequences: int
@@ -59,39 +57,26 @@ class Estimate:
     nll: float
     sizes: tuple[KeptMass, ...]
     enough: int | None
-    drawn_bytes: int
 
 
-def estimate(
-    teacher: Teacher,
-    sequences: abc.Sequence[Sequence],
-    vocabulary: int,
-    *,
-    samples: int = SAMPLES,
-    batch_tokens: int = 8192,
-) -> Estimate:
+def estimate(teacher: Teacher, sequences: abc.Sequence[Sequence], vocabulary: int) -> Estimate:
     """Try a teacher on a few sequences, chosen by their content.
 
     Args:
         teacher: The teacher.
         sequences: All that it would be asked; at least one.
         vocabulary: How many tokens its tokenizer knows.
-        samples: How many sequences are tried.
-        batch_tokens: Most tokens of a forward pass, padding included.
     """
-    tried = sorted(sequences, key=lambda sequence: sequence.digest())[:samples]
+    tried = sorted(sequences, key=lambda sequence: sequence.digest())[:SAMPLES]
     kept = Kept(vocabulary=vocabulary, k=max(SIZES))
     rows = concatenate(
         [
             rows
-            for batch in token_batches(tried, batch_tokens)
+            for batch in token_batches(tried, BATCH_TOKENS)
             for rows in teacher.predict(batch, kept)
         ]
     )
-    probs = rows.log_probs.double().exp()
-    mass = probs.cumsum(dim=1).mean(dim=0)
-    # How many tokens are drawn at least once; those of the tail hardly ever twice.
-    drawn = (1 - (1 - probs) ** DRAWS).sum(dim=1) + DRAWS * rows.tail.double().exp()
+    mass = rows.log_probs.double().exp().cumsum(dim=1).mean(dim=0)
     count = int(sum(sequence.supervised.sum() for sequence in sequences))
     sizes = []
     for k in SIZES:
@@ -103,6 +88,5 @@ def estimate(
         rows=count,
         nll=float(rows.nll.mean(dtype=torch.float64)),
         sizes=tuple(sizes),
-        drawn_bytes=count * bytes_per_row(round(float(drawn.mean())), vocabulary),
         enough=next((each.k for each in sizes if 1 - each.mass <= MAX_TAIL), None),
     )

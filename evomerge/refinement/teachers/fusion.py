@@ -24,25 +24,16 @@ if TYPE_CHECKING:
     from evomerge.refinement.teachers.weights import Rule
 
 
-def fuse(
-    teachers: Sequence[TopK],
-    rule: Rule,
-    *,
-    k: int | None = None,
-    per_token: bool = False,
-    temperature: float = 1.0,
-) -> TopK:
+def fuse(teachers: Sequence[TopK], rule: Rule, *, per_token: bool = False) -> TopK:
     """Make one teacher of several, at the positions of one sequence.
 
     A token that a teacher did not keep has an equal share of its tail. `min_ce` is exact, the
-    others are as exact as that.
+    others are as exact as that. As many tokens are kept as the widest teacher has.
 
     Args:
         teachers: At least one, each with the same positions. The student may be among them.
         rule: How; see `teacher_weights`.
-        k: How many tokens are kept, those of the widest teacher by default.
         per_token: Whether weights are chosen for each token or for the whole sequence.
-        temperature: Of `ce_weighted`.
 
     Raises:
         CompatibilityError: The teachers have different vocabularies, or `avg_logits` finds no
@@ -58,11 +49,10 @@ def fuse(
     if len(teachers) == 1 or len(teachers[0].nll) == 0:
         return teachers[0]
     nll = torch.stack([teacher.nll for teacher in teachers])
-    weights = teacher_weights(nll, rule, per_token=per_token, temperature=temperature)
+    weights = teacher_weights(nll, rule, per_token=per_token)
     if rule == "min_ce":
         return _select(teachers, weights.argmax(dim=0).expand(nll.shape[1]))
-    k = k or max(teacher.ids.shape[1] for teacher in teachers)
-    return _mix(teachers, weights, k, geometric=rule == "avg_logits")
+    return _mix(teachers, weights, geometric=rule == "avg_logits")
 
 
 def _select(teachers: Sequence[TopK], chosen: Tensor) -> TopK:
@@ -72,8 +62,8 @@ def _select(teachers: Sequence[TopK], chosen: Tensor) -> TopK:
     return concatenate(teachers).each(lambda own: own[places])
 
 
-def _mix(teachers: Sequence[TopK], weights: Tensor, k: int, *, geometric: bool) -> TopK:
-    vocabulary = teachers[0].vocabulary
+def _mix(teachers: Sequence[TopK], weights: Tensor, *, geometric: bool) -> TopK:
+    vocabulary, k = teachers[0].vocabulary, max(each.ids.shape[1] for each in teachers)
     ids, is_kept = _union(teachers)
     # One more column: any token that no teacher kept.
     given = torch.stack([_log_probs(teacher, ids) for teacher in teachers])

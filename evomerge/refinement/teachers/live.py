@@ -139,7 +139,7 @@ def _fuse_of(settings: Refinement, teachers: int) -> Fuse | None:
     settings.check_live_fusion(teachers)
     if settings.fuse == "dynamic":
         # The merge as it was, the base, and the experts.
-        return lambda logits, _: live_fusion.dynamic(logits[0], logits[1], logits[2:]).log_probs
+        return lambda logits, _: live_fusion.dynamic(logits[0], logits[1], logits[2:])
     if teachers == 1:
         return None
     rule: Any = settings.fuse or "min_ce"

@@ -6,7 +6,7 @@ large model what small ones learned.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -21,14 +21,7 @@ STEP, STEPS = 0.1, 20
 """Strengths that are tried: multiples of the step from 0 to 2."""
 
 
-def fuse(
-    logits: Tensor,
-    labels: Tensor,
-    rule: Rule,
-    *,
-    per_token: bool = False,
-    temperature: float = 1.0,
-) -> Tensor:
+def fuse(logits: Tensor, labels: Tensor, rule: Rule, *, per_token: bool = False) -> Tensor:
     """Make one teacher of several, at some positions of a pass.
 
     Args:
@@ -37,35 +30,19 @@ def fuse(
         rule: How; see `teacher_weights`. `avg_logits` averages log-probabilities, which is the
             same as averaging logits.
         per_token: Whether weights are chosen for each token or once for all of these.
-        temperature: Of `ce_weighted`.
 
     Returns:
         Log-probabilities, shape `(n, vocabulary)`, float32.
     """
     log_probs = logits.float().log_softmax(dim=-1)
     nll = -log_probs.gather(2, labels.expand(len(logits), -1)[..., None])[..., 0]
-    weights = teacher_weights(nll, rule, per_token=per_token, temperature=temperature)[..., None]
+    weights = teacher_weights(nll, rule, per_token=per_token)[..., None]
     if rule == "avg_logits":
         return (weights * log_probs).sum(dim=0).log_softmax(dim=-1)
     return (weights.log() + log_probs).logsumexp(dim=0)
 
 
-class DynamicFusion(NamedTuple):
-    """A large model that moved as far from itself as small experts moved from their base.
-
-    Attributes:
-        log_probs: Its predictions, shape `(n, vocabulary)`, float32.
-        strengths: How strongly each expert counts, at most one at a position, shape
-            `(experts, n)`.
-        objective: How far the distances are apart, squared; shape `(n,)`.
-    """
-
-    log_probs: Tensor
-    strengths: Tensor
-    objective: Tensor
-
-
-def dynamic(large: Tensor, base: Tensor, experts: Tensor) -> DynamicFusion:
+def dynamic(large: Tensor, base: Tensor, experts: Tensor) -> Tensor:
     """Dynamic Logits Fusion, Fan et al. 2024, https://arxiv.org/abs/2406.15480.
 
     Adds to the logits of a large model what an expert added to its small base, at each position
@@ -77,6 +54,9 @@ def dynamic(large: Tensor, base: Tensor, experts: Tensor) -> DynamicFusion:
         large: Logits of the large model, shape `(n, vocabulary)`, floating point.
         base: Logits of the experts' small base, of the same shape.
         experts: Logits of the small experts, shape `(experts, n, vocabulary)`.
+
+    Returns:
+        What the large model predicts then: log-probabilities, shape `(n, vocabulary)`, float32.
     """
     large, base, experts = large.float(), base.float(), experts.float()
     start, small, moved = (each.log_softmax(dim=-1) for each in (large, base, experts))
@@ -86,19 +66,13 @@ def dynamic(large: Tensor, base: Tensor, experts: Tensor) -> DynamicFusion:
         forth = _divergence(candidate, start) - there
         return (forth**2 + (_divergence(start, candidate) - back) ** 2).sum(dim=0)
 
-    best = DynamicFusion(start, start.new_zeros(experts.shape[:2]), objective(start))
-    for number, expert in enumerate(experts):
+    best, least = start, objective(start)
+    for expert in experts:
         for step in range(1, STEPS + 1):
             candidate = (large + step * STEP * (expert - base)).log_softmax(dim=-1)
             found = objective(candidate)
-            better = found < best.objective
-            strengths = torch.zeros_like(best.strengths)
-            strengths[number] = step * STEP
-            best = DynamicFusion(
-                torch.where(better[:, None], candidate, best.log_probs),
-                torch.where(better, strengths, best.strengths),
-                torch.where(better, found, best.objective),
-            )
+            best = torch.where((found < least)[:, None], candidate, best)
+            least = torch.minimum(found, least)
     return best
 
 

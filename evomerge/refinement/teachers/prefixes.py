@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from evomerge.refinement.alignment.coverage import Coverage
+from evomerge.refinement.alignment.coverage import Coverage, cover
 from evomerge.refinement.alignment.prefixes import follow, rows_by_prefix, split_tokens
 from evomerge.refinement.predictions.targets import Targets
 from evomerge.refinement.teachers.aligned import ends_of, group_likelihoods
@@ -15,7 +15,8 @@ from evomerge.refinement.teachers.aligned import ends_of, group_likelihoods
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from evomerge.refinement.alignment.pairs import Pair, Reader
+    from evomerge.refinement.alignment.pairs import Pair
+    from evomerge.refinement.alignment.placed import Reader
     from evomerge.refinement.predictions.top_k import TopK
 
 
@@ -40,12 +41,7 @@ class PrefixTeacher:
         self.to_student = self._split[:, 0]
         self.coverage = Coverage()
         for index, pair in pairs.items():
-            self.coverage += Coverage(
-                bytes_alone=sum(group.size for group in pair.groups if group.is_alone),
-                bytes=pair.student.size,
-                fallbacks=int((self._steps[index].rows < 0).sum()),
-                positions=len(pair.student.supervised),
-            )
+            self.coverage += cover(pair, int((self._steps[index].rows < 0).sum()))
 
     def targets(self, index: int, rows: TopK) -> Targets:
         """The targets of an example.

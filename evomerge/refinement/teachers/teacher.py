@@ -97,7 +97,7 @@ def _draws(sequences: abc.Sequence[Sequence], kept: Kept) -> Tensor:
     if kept.kind == "topk":
         return torch.empty(sum(counts), 0)
     names = (sequence.digest() for sequence in sequences)
-    sources = (generator(kept.seed, "draws of a teacher", name) for name in names)
+    sources = (generator(0, "draws of a teacher", name) for name in names)
     parts = zip(counts, sources, strict=True)
     return torch.cat([torch.rand((n, kept.k), generator=source) for n, source in parts])
 

@@ -7,7 +7,7 @@ https://arxiv.org/abs/2401.10491.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 Rule = Literal["min_ce", "avg_logits", "avg_probs", "ce_weighted", "avg_ce"]
 """How teachers become one: `avg_logits` takes the geometric mean, the others the arithmetic."""
-
-RULES: tuple[Rule, ...] = get_args(Rule)
 
 
 def of_domain(domains: Sequence[str | None], domain: str | None) -> int:
@@ -45,9 +43,7 @@ def of_domain(domains: Sequence[str | None], domain: str | None) -> int:
     return domains.index(domain)
 
 
-def teacher_weights(
-    nll: Tensor, rule: Rule, *, per_token: bool = False, temperature: float = 1.0
-) -> Tensor:
+def teacher_weights(nll: Tensor, rule: Rule, *, per_token: bool = False) -> Tensor:
     """How much each teacher counts, by how well it predicts the tokens that follow.
 
     Args:
@@ -56,7 +52,6 @@ def teacher_weights(
             `ce_weighted` the softmax of minus the cross entropies, `avg_ce` that of their
             exponentials as FuseLLM does, which is nearly uniform; the others take all alike.
         per_token: Whether each token has weights of its own; else a sequence has, by the mean.
-        temperature: Divides the cross entropies of `ce_weighted`; near 0 it is `min_ce`.
 
     Returns:
         Weights that add up to 1 over teachers, shape `(teachers, n)`, or `(teachers, 1)` for a
@@ -68,7 +63,7 @@ def teacher_weights(
             best = cross_entropy.argmin(dim=0, keepdim=True)
             return torch.zeros_like(cross_entropy).scatter_(0, best, 1.0)
         case "ce_weighted":
-            return (-cross_entropy / temperature).softmax(dim=0)
+            return (-cross_entropy).softmax(dim=0)
         case "avg_ce":
             return (-cross_entropy).exp().softmax(dim=0)
         case _:

@@ -7,7 +7,7 @@ once with other words in one turn. Where the two differ is what the template mad
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -24,6 +24,34 @@ _OTHER_WORDS = "\ue000other words\ue000"
 """A text that no content begins or ends like."""
 
 Span = tuple[int, int]
+
+
+class Turn(NamedTuple):
+    """What a template made of a message of the assistant.
+
+    Attributes:
+        characters: Where it is in the whole text: the first, and the one after the last.
+        tokens: The tokens that have a part of it, and behind them those that end it.
+    """
+
+    characters: Span
+    tokens: tuple[int, ...]
+
+
+class WrittenChat(NamedTuple):
+    """A chat as a template writes it.
+
+    Attributes:
+        text: The whole chat.
+        ids: Its tokens.
+        offsets: For each token the first character that it comes from, and the one after the last.
+        turns: Those of the assistant.
+    """
+
+    text: str
+    ids: Sequence[int]
+    offsets: Sequence[Span]
+    turns: tuple[Turn, ...]
 
 
 def read_chat(
@@ -44,6 +72,14 @@ def read_chat(
         RecipeError: The template cannot write the chat, or the tokenizer does not say which
             characters its tokens stand for.
     """
+    chat = write_chat(tokenizer, messages, where)
+    supervised = torch.zeros(len(chat.ids), dtype=torch.bool)
+    supervised[[token for turn in chat.turns for token in turn.tokens]] = True
+    return torch.tensor(chat.ids, dtype=torch.long), supervised
+
+
+def write_chat(tokenizer: Any, messages: Sequence[Message], where: str = "a chat") -> WrittenChat:
+    """Write a chat with the tokenizer's chat template; arguments and errors as above."""
     if not tokenizer.is_fast:
         raise RecipeError(
             f"{where}: the model's tokenizer does not say where its tokens are in a text, so the "
@@ -60,13 +96,13 @@ def read_chat(
     ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
     ends = {*tokenizer.added_tokens_decoder, tokenizer.eos_token_id}
     is_end = [token in ends for token in ids]
-    supervised = torch.zeros(len(ids), dtype=torch.bool)
+    turns = []
     for start, stop in spans:
         # A token may hold the template's last words and the turn's first: it counts.
         inside = [n for n, (a, b) in enumerate(offsets) if a < stop and b > start]
-        supervised[inside] = True
-        supervised[_ending(text, stop, offsets, is_end)] = True
-    return torch.tensor(ids, dtype=torch.long), supervised
+        ending = _ending(text, stop, offsets, is_end)
+        turns.append(Turn(characters=(start, stop), tokens=(*inside, *ending)))
+    return WrittenChat(text=text, ids=ids, offsets=offsets, turns=tuple(turns))
 
 
 def _write(tokenizer: Any, messages: Sequence[Message], where: str) -> str:
@@ -108,6 +144,7 @@ def _ending(text: str, stop: int, offsets: Sequence[Span], is_end: Sequence[bool
             found.append(number)
             if is_end[number]:
                 return found
-            if not text[first:last].isspace():
+            # Some tokenizers say that a space comes from no character.
+            if text[first:last].strip():
                 break
     return []

@@ -49,21 +49,12 @@ class Batch:
         supervised: Which tokens are to be predicted, of the same shape, bool: never the first of
             a sequence, which the one before must not predict, and no padding.
         indices: The examples, in the order in which their supervised tokens come, row by row.
-        tokens: How many tokens are no padding.
     """
 
     ids: Tensor
     positions: Tensor
     supervised: Tensor
     indices: tuple[int, ...]
-    tokens: int
-
-    def inputs(self) -> dict[str, Any]:
-        """What a model of transformers takes.
-
-        With a cache or a mask it would let the sequences of a pack see each other.
-        """
-        return {"input_ids": self.ids, "position_ids": self.positions, "use_cache": False}
 
     def predicting(self) -> Tensor:
         """The places whose hidden states predict the supervised tokens, in the same order.
@@ -147,7 +138,6 @@ def lay_out(packs: abc.Sequence[Pack]) -> Batch:
         positions=positions,
         supervised=supervised,
         indices=indices,
-        tokens=sum(map(len, packs)),
     )
 
 

@@ -13,8 +13,8 @@ from evomerge.refinement.losses.cross_entropy import CrossEntropy
 from evomerge.refinement.losses.divergence import divergence
 from evomerge.refinement.losses.likelihoods import LikelihoodMatching
 from evomerge.refinement.losses.merged_spans import Matched, MergedSpans
-from evomerge.refinement.losses.rows import Masked, Tempered, Weighted, standardise
-from evomerge.refinement.losses.sorted_distance import ULD, standardised_uld
+from evomerge.refinement.losses.rows import Masked, Tempered, Weighted
+from evomerge.refinement.losses.sorted_distance import ULD, standardised_targets, standardised_uld
 from evomerge.refinement.losses.top_k import TopKDivergence
 from evomerge.refinement.predictions.targets import from_tensors
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from evomerge.recipe.distillation import DistillationLoss, TailName
     from evomerge.refinement.losses.divergence import LogitsOf
     from evomerge.refinement.losses.rows import RowLoss
-    from evomerge.refinement.losses.sorted_distance import ProbsOf
     from evomerge.refinement.losses.top_k import Tail
     from evomerge.refinement.predictions.targets import Targets, TargetVocabulary
     from evomerge.refinement.predictions.top_k import TopK
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 BETAS = {"kl": 0.0, "reverse_kl": 1.0}
 ALM_TEMPERATURE = 100.0
-_SMALL = 1e-7
 
 
 def loss_of(
@@ -119,8 +117,9 @@ def _of_rows(settings: DistillationLoss, rows: TopK, tail: TailName) -> RowLoss:
     if settings.kind == "uld":
         return ULD(lambda which: rows.log_probs[which].exp())
     if settings.kind == "standardised_uld":
-        targets = standardised_rows(rows, settings)
-        return standardised_uld(targets, settings.top, settings.standardise)
+        k, over = settings.top, settings.standardise
+        targets = standardised_targets(rows, k, over)
+        return standardised_uld(lambda which: targets[which], k, over)
     if settings.kind == "sampled_kl":
         return TopKDivergence(rows, "zero")
     kept: Tail = "renormalised" if tail == "text" else tail
@@ -129,22 +128,6 @@ def _of_rows(settings: DistillationLoss, rows: TopK, tail: TailName) -> RowLoss:
         cooler = replace(rows, log_probs=rows.log_probs / temperature)
         return Tempered(TopKDivergence(cooler, kept), temperature)
     return TopKDivergence(rows, kept)
-
-
-def standardised_rows(rows: TopK, settings: DistillationLoss) -> ProbsOf:
-    """What a student learns from kept log-probabilities by `standardised_uld`.
-
-    Mean and deviation of the whole vocabulary are those that were written down: log-probabilities
-    are logits but for a shift.
-    """
-    if settings.standardise == "kept":
-        kept = rows.log_probs[:, : settings.top]
-        return lambda which: torch.softmax(standardise(kept[which]), dim=-1)
-    mean, deviation = rows.mean, rows.deviation
-    if mean is None or deviation is None:
-        raise RuntimeError("rows without mean and deviation cannot be standardised")
-    kept = (rows.log_probs[:, : settings.top] - mean[:, None]) / (deviation[:, None] + _SMALL)
-    return lambda which: torch.softmax(kept[which], dim=-1)
 
 
 def _groups(targets: Targets) -> tuple[Tensor, Tensor]:
