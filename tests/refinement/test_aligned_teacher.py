@@ -193,6 +193,22 @@ def test_the_student_itself_is_heard_where_it_knows_a_text_better(
     assert chosen == {0, 1}
 
 
+@pytest.mark.parametrize("way", ["prefixes", "spans"])
+def test_it_is_told_how_many_positions_have_no_prediction_in_fact(
+    family: Path, tmp_path: Path, other: Teacher, way: str
+) -> None:
+    """With few tokens kept much is lost where tokens are split."""
+    work = distillation(
+        family, tmp_path / "student", (other,), alignment=OPEN | {"kind": way}, cache={"k": 2}
+    )
+    opener, corpus = asked(work)
+    teacher = opener.open(other, frozenset(each.index for each in corpus.sequences))
+    covered = torch.cat([teacher.targets_of(each.index).covered for each in corpus.sequences])
+    alone = 1 - float(covered.float().mean())
+    assert 0 < alone < 1
+    assert teacher.note.endswith(f"and {alone:.1%} of the positions learn their own token alone")
+
+
 def test_several_teachers_are_aligned_if_one_of_them_is(
     family: Path, tmp_path: Path, other: Teacher
 ) -> None:

@@ -10,6 +10,7 @@ from blake3 import blake3
 
 from evomerge.errors import CompatibilityError, EvaluationError, RecipeError
 from evomerge.live_model import choose_device, choose_dtype, load_checkpoint
+from evomerge.refinement.alignment.coverage import Coverage, cover
 from evomerge.refinement.alignment.pairs import pair
 from evomerge.refinement.alignment.placed import Reader, open_reader, place
 from evomerge.refinement.alignment.rows import in_students_tokens
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from evomerge.refinement.alignment.same import Relation
     from evomerge.refinement.cache.teacher_cache import TeacherCache
     from evomerge.refinement.distillation import Distillation, Report
-    from evomerge.refinement.predictions.targets import TargetsOf
+    from evomerge.refinement.predictions.targets import Targets, TargetsOf
     from evomerge.refinement.predictions.top_k import TopK
     from evomerge.refinement.texts.examples import Example
     from evomerge.refinement.texts.sequences import Sequence
@@ -161,14 +162,21 @@ class TeacherOpener:
         # A text may be too long for the teacher alone.
         nothing = cache.rows(min(read)).each(lambda own: own[:0])
         in_own_tokens = settings.loss.kind in IN_OWN_TOKENS
+
+        def targets_of(index: int) -> Targets:
+            return aligned.targets(index, cache.rows(index) if index in read else nothing)
+
+        coverage = aligned.coverage
+        if mode.alignment == "prefixes":
+            # Only the rows themselves tell where too much is lost with the tokens not kept.
+            lost = {index: int((~targets_of(index).covered).sum()) for index in pairs}
+            coverage = sum((cover(pairs[index], n) for index, n in lost.items()), Coverage())
         return CachedTeacher(
-            targets_of=lambda index: aligned.targets(
-                index, cache.rows(index) if index in read else nothing
-            ),
+            targets_of=targets_of,
             vocabulary=replace(
                 vocabulary if in_own_tokens else self._own_vocabulary(), aligned=True
             ),
-            note=f"{relation.explanation}: {aligned.coverage.sentence(aligned.to_student)}",
+            note=f"{relation.explanation}: {coverage.sentence(aligned.to_student)}",
         )
 
     def _key(
