@@ -10,9 +10,9 @@ import argparse
 import time
 from pathlib import Path
 
-from evomerge.evaluation.items import TaskItems
-from evomerge.evaluation.outcome import Evaluated
-from evomerge.evaluation.tasks import TaskSpec
+from evomerge.evaluation.scores.outcome import Evaluated
+from evomerge.evaluation.tasks.items import TaskItems
+from evomerge.evaluation.tasks.lm_eval_tasks import TaskSpec
 from evomerge.executors.contract import Job
 from evomerge.executors.worker import Worker, WorkerSettings
 from evomerge.recipe.merge import MergeRecipe

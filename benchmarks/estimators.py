@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evomerge.evaluation.item_response import (
+from evomerge.evaluation.scores.item_response import (
     Items,
     fit_ability,
     fit_items,
@@ -29,7 +29,7 @@ from evomerge.evaluation.item_response import (
     mp_irt,
     mp_irt_difference,
 )
-from evomerge.evaluation.racing import estimate
+from evomerge.evaluation.scores.racing import estimate
 from evomerge.recipe.search import Racing
 from evomerge.reporting.leaderboard import read_objective
 from evomerge.run.loop.course import Course
@@ -38,8 +38,8 @@ from evomerge.store.database import RunStore
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from evomerge.evaluation.objective import Objective
-    from evomerge.evaluation.statistics import Array
+    from evomerge.evaluation.scores.objective import Objective
+    from evomerge.evaluation.scores.statistics import Array
     from evomerge.store.records import Entry
 
 

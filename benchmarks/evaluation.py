@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from evomerge.evaluation.answers import AnswerPlan
+    from evomerge.evaluation.passes.answers import AnswerPlan
 
 QUICKSTART = Path("runs/quickstart-family")
 RANDOM = Path("runs/evaluation-family")
@@ -137,10 +137,10 @@ class Ours:
     def __init__(self, setting: dict[str, Any]) -> None:
         import torch
 
+        from evomerge.evaluation.backends.hf import HfBackend
         from evomerge.evaluation.evaluator import ResidentEvaluator
-        from evomerge.evaluation.hf import HfBackend
-        from evomerge.evaluation.items import TaskItems
-        from evomerge.evaluation.tasks import TaskSpec
+        from evomerge.evaluation.tasks.items import TaskItems
+        from evomerge.evaluation.tasks.lm_eval_tasks import TaskSpec
         from evomerge.live_model import load_model
         from evomerge.merging.resident import ResidentWeights
         from evomerge.merging.sources import SourceLibrary

@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
-from evomerge.evaluation.boundaries import LayerBoundaries
+from evomerge.evaluation.backends.hf import HfBackend
 from evomerge.evaluation.evaluator import ResidentEvaluator
-from evomerge.evaluation.hf import HfBackend
-from evomerge.evaluation.items import TaskItems
-from evomerge.evaluation.tasks import TaskSpec
+from evomerge.evaluation.passes.boundaries import LayerBoundaries
+from evomerge.evaluation.tasks.items import TaskItems
+from evomerge.evaluation.tasks.lm_eval_tasks import TaskSpec
 from evomerge.live_model import load_model, named_weights
 from evomerge.merging.resident import ResidentWeights
 from evomerge.merging.sources import SourceLibrary

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evomerge.evaluation.outcome import Evaluated, TaskScore
+from evomerge.evaluation.scores.outcome import Evaluated, TaskScore
 from evomerge.recipe.search import Racing
 from evomerge.reporting.leaderboard import read_objective
 from evomerge.run.loop.course import Course
@@ -29,8 +29,8 @@ from evomerge.store.database import RunStore
 from evomerge.store.records import Entry
 
 if TYPE_CHECKING:
-    from evomerge.evaluation.objective import Objective
-    from evomerge.evaluation.racing import Race
+    from evomerge.evaluation.scores.objective import Objective
+    from evomerge.evaluation.scores.racing import Race
 
 
 def main() -> None:

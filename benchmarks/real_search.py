@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from silence import Silence
 
-from evomerge.evaluation.outcome import Evaluated, TaskScore
+from evomerge.evaluation.scores.outcome import Evaluated, TaskScore
 from evomerge.executors.contract import Job
 from evomerge.recipe.digest import digest
 from evomerge.recipe.merge import MergeRecipe
@@ -49,7 +49,7 @@ from evomerge.store.database import RunStore
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from evomerge.evaluation.outcome import Split
+    from evomerge.evaluation.scores.outcome import Split
     from evomerge.executors.contract import Executor
     from evomerge.run.preparation.prepare import PreparedSearch
     from evomerge.search.contract import Point, Result, Strategy, StrategySettings

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from landscape import SEARCH_ITEMS, Array, Landscape
 
-from evomerge.evaluation.objective import Objective
-from evomerge.evaluation.outcome import TaskScore
-from evomerge.evaluation.racing import TRUSTED, Race
+from evomerge.evaluation.scores.objective import Objective
+from evomerge.evaluation.scores.outcome import TaskScore
+from evomerge.evaluation.scores.racing import TRUSTED, Race
 from evomerge.recipe.search import Racing
 from evomerge.recipe.search import Strategy as StrategyRecipe
 from evomerge.run.finish.finalists import FINALISTS

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from silence import Silence
 
-from evomerge.evaluation.objective import Objective
-from evomerge.evaluation.outcome import Evaluated, TaskScore, Timing
+from evomerge.evaluation.scores.objective import Objective
+from evomerge.evaluation.scores.outcome import Evaluated, TaskScore, Timing
 from evomerge.genome.build import build_genome
 from evomerge.recipe.merge import Source
 from evomerge.recipe.search import GenomeSpace
@@ -38,7 +38,7 @@ from evomerge.search.strategies import BREEDERS, STRATEGIES
 from evomerge.store.database import RunStore
 
 if TYPE_CHECKING:
-    from evomerge.evaluation.outcome import Outcome
+    from evomerge.evaluation.scores.outcome import Outcome
     from evomerge.executors.contract import Job
     from evomerge.genome.genome import Genome
 

@@ -6,8 +6,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from evomerge.evaluation.objective import Objective
-from evomerge.evaluation.outcome import Evaluated, Failed, Outcome, TaskScore, Timing
+from evomerge.evaluation.scores.objective import Objective
+from evomerge.evaluation.scores.outcome import Evaluated, Failed, Outcome, TaskScore, Timing
 from evomerge.genome.build import build_genome
 from evomerge.layout import Place
 from evomerge.recipe.merge import MergeRecipe, Source
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from evomerge.evaluation.items import TaskItems
+    from evomerge.evaluation.tasks.items import TaskItems
     from evomerge.executors.contract import Job
     from evomerge.genome.genome import Genome
     from evomerge.recipe.search import StrategyName

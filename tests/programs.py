@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from evomerge.evaluation.tasks import TaskSpec
+from evomerge.evaluation.tasks.lm_eval_tasks import TaskSpec
 
 if TYPE_CHECKING:
     from pathlib import Path

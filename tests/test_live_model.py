@@ -11,7 +11,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from evomerge.checkpoints import open_checkpoint
 from evomerge.errors import ModelError
-from evomerge.evaluation.tokens import Tokenizer
+from evomerge.evaluation.passes.tokens import Tokenizer
 from evomerge.live_model import load_checkpoint, load_model, load_outline, stored_names
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from evomerge.cli.console import log
-from evomerge.evaluation.outcome import Failed
+from evomerge.evaluation.scores.outcome import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,15 +9,15 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from evomerge.evaluation.tasks import HarnessTask, TaskSpec
+from evomerge.evaluation.tasks.lm_eval_tasks import HarnessTask, TaskSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from evomerge.evaluation.backend import Backend, Plan
-    from evomerge.evaluation.items import TaskItems
-    from evomerge.evaluation.outcome import Split, TaskScore
-    from evomerge.evaluation.racing import Race
+    from evomerge.evaluation.backends.contract import Backend, Plan
+    from evomerge.evaluation.scores.outcome import Split, TaskScore
+    from evomerge.evaluation.scores.racing import Race
+    from evomerge.evaluation.tasks.items import TaskItems
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from evomerge.evaluation.outcome import Outcome, Split
-    from evomerge.evaluation.racing import Race
+    from evomerge.evaluation.scores.outcome import Outcome, Split
+    from evomerge.evaluation.scores.racing import Race
     from evomerge.recipe.merge import MergeRecipe
 
 

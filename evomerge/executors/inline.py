@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from evomerge.executors.worker import Worker, WorkerSettings
 
 if TYPE_CHECKING:
-    from evomerge.evaluation.outcome import Outcome
+    from evomerge.evaluation.scores.outcome import Outcome
     from evomerge.executors.contract import Job
 
 

@@ -14,7 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import RunError, VersionError
-from evomerge.evaluation.outcome import Failed, Outcome
+from evomerge.evaluation.scores.outcome import Failed, Outcome
 from evomerge.executors.worker import Worker, WorkerSettings, one_line
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import torch
 
 from evomerge.cache import cache_folder
 from evomerge.errors import EvomergeError
+from evomerge.evaluation.backends.hf import HfBackend
 from evomerge.evaluation.evaluator import ResidentEvaluator
-from evomerge.evaluation.hf import HfBackend
-from evomerge.evaluation.outcome import Evaluated, Failed, Outcome, Timing
+from evomerge.evaluation.scores.outcome import Evaluated, Failed, Outcome, Timing
 from evomerge.live_model import choose_device, choose_dtype, load_model
 from evomerge.merging.ancestors import Ancestors
 from evomerge.merging.derived import DerivedTensors
@@ -24,9 +24,9 @@ from evomerge.sensitivity.provider import Calibrator
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evomerge.evaluation.backend import Backend
-    from evomerge.evaluation.items import TaskItems
-    from evomerge.evaluation.tasks import TaskSpec
+    from evomerge.evaluation.backends.contract import Backend
+    from evomerge.evaluation.tasks.items import TaskItems
+    from evomerge.evaluation.tasks.lm_eval_tasks import TaskSpec
     from evomerge.executors.contract import Job
     from evomerge.recipe.search import BackendName
 
@@ -112,7 +112,7 @@ def load_backend(settings: WorkerSettings, folder: Path, device: torch.device) -
     """
     dtype = choose_dtype(settings.dtype, device)
     if settings.backend == "vllm":
-        from evomerge.evaluation.vllm import VllmBackend
+        from evomerge.evaluation.backends.vllm import VllmBackend
 
         return VllmBackend(folder, dtype, device, settings.batch_tokens)
     return HfBackend(*load_model(folder, dtype, device), settings.batch_tokens)

@@ -11,12 +11,12 @@ import math
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from evomerge.evaluation.outcome import Evaluated
+from evomerge.evaluation.scores.outcome import Evaluated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evomerge.evaluation.objective import Objective
+    from evomerge.evaluation.scores.objective import Objective
     from evomerge.store.records import Entry
 
 LEAST = 40

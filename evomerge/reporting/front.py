@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evomerge.errors import NoCandidateError
-from evomerge.evaluation.outcome import Evaluated
+from evomerge.evaluation.scores.outcome import Evaluated
 from evomerge.reporting.leaderboard import read_objective, short_id
 from evomerge.search.pareto import hypervolume, pareto_front
 

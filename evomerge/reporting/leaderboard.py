@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import RunError
-from evomerge.evaluation.objective import Objective
-from evomerge.evaluation.outcome import Evaluated, Failed
+from evomerge.evaluation.scores.objective import Objective
+from evomerge.evaluation.scores.outcome import Evaluated, Failed
 from evomerge.genome.genes import OPERATOR, POST, PRESENCE
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.reporting.forecast import forecast

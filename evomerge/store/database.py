@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from evomerge.errors import DiskFullError, RunError, VersionError
-from evomerge.evaluation.items import TaskItems
-from evomerge.evaluation.outcome import Evaluated, Failed, Outcome, TaskScore, Timing
+from evomerge.evaluation.scores.outcome import Evaluated, Failed, Outcome, TaskScore, Timing
+from evomerge.evaluation.tasks.items import TaskItems
 from evomerge.store.records import Candidate, Entry
 from evomerge.store.schema import APPLICATION_ID, STEPS
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evomerge.evaluation.outcome import Evaluated
+from evomerge.evaluation.scores.outcome import Evaluated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from evomerge.evaluation.objective import Objective
-    from evomerge.evaluation.outcome import Outcome, TaskScore
+    from evomerge.evaluation.scores.objective import Objective
+    from evomerge.evaluation.scores.outcome import Outcome, TaskScore
     from evomerge.genome.baselines import Kind
 
 

@@ -9,7 +9,7 @@ import pytest
 from command_line import write_recipe
 
 from evomerge.errors import VersionError
-from evomerge.evaluation.backend import check_backend
+from evomerge.evaluation.backends.contract import check_backend
 from evomerge.recipe.load import load
 from evomerge.recipe.search import SearchRecipe
 from evomerge.run.preparation.prepare import check_search

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.evaluation.batches import ENOUGH, PADDING, token_batches
+from evomerge.evaluation.passes.batches import ENOUGH, PADDING, token_batches
 
 lengths = st.lists(st.integers(1, 60).map(range), max_size=80)
 

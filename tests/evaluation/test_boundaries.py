@@ -8,11 +8,11 @@ import pytest
 import torch
 from evaluated_models import MODELS, VOCABULARY, llama
 
-from evomerge.evaluation.boundaries import LayerBoundaries
-from evomerge.evaluation.forward import Forward
-from evomerge.evaluation.generation import Generation
-from evomerge.evaluation.likelihood import LikelihoodPlan, LogLikelihood
-from evomerge.evaluation.tokens import Continuation, Prompt
+from evomerge.evaluation.passes.boundaries import LayerBoundaries
+from evomerge.evaluation.passes.forward import Forward
+from evomerge.evaluation.passes.generation import Generation
+from evomerge.evaluation.passes.likelihood import LikelihoodPlan, LogLikelihood
+from evomerge.evaluation.passes.tokens import Continuation, Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

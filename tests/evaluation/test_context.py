@@ -10,10 +10,10 @@ from evaluated_models import MODELS, VOCABULARY, llama
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.evaluation.context import can_share, rows_of
-from evomerge.evaluation.forward import Forward
-from evomerge.evaluation.likelihood import LikelihoodPlan
-from evomerge.evaluation.tokens import Continuation
+from evomerge.evaluation.passes.context import can_share, rows_of
+from evomerge.evaluation.passes.forward import Forward
+from evomerge.evaluation.passes.likelihood import LikelihoodPlan
+from evomerge.evaluation.passes.tokens import Continuation
 
 if TYPE_CHECKING:
     from collections.abc import Callable

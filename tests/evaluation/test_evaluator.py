@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from evomerge.errors import EvaluationError
+from evomerge.evaluation.backends.hf import HfBackend
 from evomerge.evaluation.evaluator import ResidentEvaluator
-from evomerge.evaluation.hf import HfBackend
-from evomerge.evaluation.items import TaskItems
-from evomerge.evaluation.objective import Aim
-from evomerge.evaluation.racing import Race
-from evomerge.evaluation.tasks import HarnessTask, TaskSpec
+from evomerge.evaluation.scores.objective import Aim
+from evomerge.evaluation.scores.racing import Race
+from evomerge.evaluation.tasks.items import TaskItems
+from evomerge.evaluation.tasks.lm_eval_tasks import HarnessTask, TaskSpec
 from evomerge.live_model import load_model
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from evaluated_models import MODELS, llama
 
-from evomerge.evaluation.forward import Forward
+from evomerge.evaluation.passes.forward import Forward
 
 if TYPE_CHECKING:
     from collections.abc import Callable

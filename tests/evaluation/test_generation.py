@@ -10,10 +10,10 @@ from evaluated_models import MODELS, VOCABULARY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evomerge.evaluation.forward import Forward
-from evomerge.evaluation.generation import Generation
-from evomerge.evaluation.library_generation import generate
-from evomerge.evaluation.tokens import Prompt
+from evomerge.evaluation.passes.forward import Forward
+from evomerge.evaluation.passes.generation import Generation
+from evomerge.evaluation.passes.library_generation import generate
+from evomerge.evaluation.passes.tokens import Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation.item_response import (
+from evomerge.evaluation.scores.item_response import (
     Items,
     fit_ability,
     fit_items,
@@ -24,7 +24,7 @@ from evomerge.evaluation.item_response import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from evomerge.evaluation.statistics import Array
+    from evomerge.evaluation.scores.statistics import Array
 
     Estimator = Callable[..., list[float]]
 

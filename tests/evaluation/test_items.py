@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge.errors import TaskError
-from evomerge.evaluation.items import draw_items
+from evomerge.evaluation.tasks.items import draw_items
 
 documents = st.lists(st.sampled_from("abcdefghijklmnop"), min_size=8).filter(
     lambda found: len(set(found)) >= 8

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from evomerge.evaluation.answers import AnswerPlan
-from evomerge.evaluation.forward import Forward
-from evomerge.evaluation.task_files import tasks_of
-from evomerge.evaluation.tasks import HarnessTask, TaskSpec
-from evomerge.evaluation.tokens import Tokenizer
+from evomerge.evaluation.passes.answers import AnswerPlan
+from evomerge.evaluation.passes.forward import Forward
+from evomerge.evaluation.passes.tokens import Tokenizer
+from evomerge.evaluation.tasks.lm_eval_tasks import HarnessTask, TaskSpec
+from evomerge.evaluation.tasks.task_files import tasks_of
 from evomerge.live_model import load_model
 
 if TYPE_CHECKING:

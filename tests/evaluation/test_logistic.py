@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from evomerge.evaluation.logistic import logistic_modes, sigmoid
+from evomerge.evaluation.scores.logistic import logistic_modes, sigmoid
 
 
 def test_chances_are_exact_and_never_overflow() -> None:

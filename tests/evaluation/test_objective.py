@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from evomerge.errors import RunError
-from evomerge.evaluation.objective import Objective, ObjectiveName
-from evomerge.evaluation.outcome import TaskScore
+from evomerge.evaluation.scores.objective import Objective, ObjectiveName
+from evomerge.evaluation.scores.outcome import TaskScore
 
 HIGHER = {"acc": True, "loss": False}
 

@@ -7,8 +7,8 @@ import torch
 from evaluated_models import VOCABULARY, llama
 from torch import nn
 
-from evomerge.evaluation import packed
-from evomerge.evaluation.packed import packed_linears
+from evomerge.evaluation.passes import packed
+from evomerge.evaluation.passes.packed import packed_linears
 
 TOKENS = torch.arange(VOCABULARY)[None]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.evaluation.prefixes import WORTH_SHARING, shared_prefixes
+from evomerge.evaluation.passes.prefixes import WORTH_SHARING, shared_prefixes
 
 Tokens = tuple[int, ...]
 

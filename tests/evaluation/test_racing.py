@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.evaluation.objective import Aim
-from evomerge.evaluation.outcome import TaskScore
-from evomerge.evaluation.racing import FEWEST, Race, _quantile, estimate
+from evomerge.evaluation.scores.objective import Aim
+from evomerge.evaluation.scores.outcome import TaskScore
+from evomerge.evaluation.scores.racing import FEWEST, Race, _quantile, estimate
 
 RUNGS = (0.25, 0.5)
 

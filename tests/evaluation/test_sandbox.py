@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation import namespaces
-from evomerge.evaluation.sandbox import Limits, sandboxed
+from evomerge.evaluation.generated_code import namespaces
+from evomerge.evaluation.generated_code.sandbox import Limits, sandboxed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,7 +163,7 @@ def test_the_processes_end_when_the_worker_is_killed() -> None:
     mark = f"97{os.getpid()}"
     code = (
         "import subprocess\n"
-        "from evomerge.evaluation.sandbox import Limits, sandboxed\n"
+        "from evomerge.evaluation.generated_code.sandbox import Limits, sandboxed\n"
         f"sandboxed(lambda: subprocess.run(['/bin/sleep', '{mark}']) and 1, Limits(seconds=60))"
     )
     worker = subprocess.Popen([sys.executable, "-c", code])
@@ -419,8 +419,8 @@ def test_a_worker_with_threads_can_use_it_over_and_over() -> None:
 def test_it_is_the_same_for_a_user_who_is_not_root() -> None:
     code = """
 import ctypes, json, os, signal
-from evomerge.evaluation import namespaces
-from evomerge.evaluation.sandbox import Limits, sandboxed
+from evomerge.evaluation.generated_code import namespaces
+from evomerge.evaluation.generated_code.sandbox import Limits, sandboxed
 
 os.setgroups([]), os.setresgid(4242, 4242, 4242), os.setresuid(4242, 4242, 4242)
 ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # as of a process that was 4242 from the start

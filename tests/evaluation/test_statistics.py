@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evomerge.evaluation import statistics
-from evomerge.evaluation.statistics import Array, PairedComparison, compare
+from evomerge.evaluation.scores import statistics
+from evomerge.evaluation.scores.statistics import Array, PairedComparison, compare
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

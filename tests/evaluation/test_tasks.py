@@ -13,16 +13,16 @@ import pytest
 from programs import program_task, write_program_task
 
 from evomerge.errors import EvaluationError, TaskError
-from evomerge.evaluation import generated_code
-from evomerge.evaluation.outcome import TaskScore
-from evomerge.evaluation.task_files import tasks_of
-from evomerge.evaluation.tasks import HarnessTask, TaskSpec
+from evomerge.evaluation.generated_code import code_tasks
+from evomerge.evaluation.scores.outcome import TaskScore
+from evomerge.evaluation.tasks.lm_eval_tasks import HarnessTask, TaskSpec
+from evomerge.evaluation.tasks.task_files import tasks_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 needs_sandbox = pytest.mark.skipif(
-    generated_code._no_sandbox() is not None, reason="the kernel has no sandbox for us"
+    code_tasks._no_sandbox() is not None, reason="the kernel has no sandbox for us"
 )
 
 
@@ -150,7 +150,7 @@ def test_a_mark_of_generated_code_in_an_included_file_counts(
 def test_a_task_that_runs_generated_code_is_refused_where_there_is_no_sandbox(
     programs: TaskSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generated_code, "_no_sandbox", lambda: "unshare: not permitted")
+    monkeypatch.setattr(code_tasks, "_no_sandbox", lambda: "unshare: not permitted")
     with pytest.raises(
         TaskError, match=r"no sandbox for it \(unshare: not permitted\); allow user"
     ):
@@ -178,8 +178,8 @@ def test_generated_code_is_scored_in_a_process_of_its_own(
 def test_generated_code_that_never_ends_fails_its_candidate_only(
     programs: TaskSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generated_code, "START_S", 1)
-    monkeypatch.setattr(generated_code, "ITEM_S", 0)
+    monkeypatch.setattr(code_tasks, "START_S", 1)
+    monkeypatch.setattr(code_tasks, "ITEM_S", 0)
     with pytest.raises(
         EvaluationError, match=r"^task programs: generated code was stopped after 1 s$"
     ):
@@ -202,7 +202,7 @@ def test_scores_of_generated_code_that_are_none_fail_its_candidate(scores: Any) 
     with pytest.raises(
         EvaluationError, match=r"task programs: .* did not give the scores of 2 items"
     ):
-        generated_code.score_in_sandbox("programs", lambda: scores, 2, 2)
+        code_tasks.score_in_sandbox("programs", lambda: scores, 2, 2)
 
 
 def test_a_metric_that_asks_for_consent_is_told_only_while_it_is_loaded(
@@ -210,7 +210,7 @@ def test_a_metric_that_asks_for_consent_is_told_only_while_it_is_loaded(
 ) -> None:
     monkeypatch.delenv("HF_ALLOW_CODE_EVAL", raising=False)
     for allowed, seen in ((True, "1"), (False, None)):
-        with generated_code.accepted_by_metrics(allowed=allowed):
+        with code_tasks.accepted_by_metrics(allowed=allowed):
             assert os.environ.get("HF_ALLOW_CODE_EVAL") == seen
         assert "HF_ALLOW_CODE_EVAL" not in os.environ
 
@@ -220,7 +220,7 @@ def test_a_metric_that_asks_for_consent_is_told_only_while_it_is_loaded(
 def test_a_real_task_that_lacks_its_metric_offline_says_so_in_one_line(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generated_code, "_no_sandbox", lambda: None)
+    monkeypatch.setattr(code_tasks, "_no_sandbox", lambda: None)
     with pytest.raises(TaskError, match=f"^task {name}: runs the code that models generate"):
         HarnessTask(TaskSpec(name=name))
     with pytest.raises(

@@ -10,11 +10,11 @@ import torch
 from tiny_family import build_family, build_tasks
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation.hf import HfBackend
-from evomerge.evaluation.items import TaskItems
-from evomerge.evaluation.outcome import Evaluated, Failed
-from evomerge.evaluation.tasks import TaskSpec
-from evomerge.evaluation.tokens import Continuation, PreparedRequest, Prompt, Truncated
+from evomerge.evaluation.backends.hf import HfBackend
+from evomerge.evaluation.passes.tokens import Continuation, PreparedRequest, Prompt, Truncated
+from evomerge.evaluation.scores.outcome import Evaluated, Failed
+from evomerge.evaluation.tasks.items import TaskItems
+from evomerge.evaluation.tasks.lm_eval_tasks import TaskSpec
 from evomerge.executors.contract import Job
 from evomerge.executors.worker import Worker, WorkerSettings
 from evomerge.recipe.merge import MergeRecipe, Rule, Source
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from evomerge.evaluation.backend import Backend
+    from evomerge.evaluation.backends.contract import Backend
 
 pytestmark = [
     pytest.mark.slow,

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from evomerge.errors import ModelError
-from evomerge.evaluation.vllm_weights import check_use, stored_views
+from evomerge.evaluation.backends.vllm_weights import check_use, stored_views
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -12,10 +12,10 @@ import ray
 from programs import program_task, write_program_task
 
 from evomerge.errors import MergeError, RunError
-from evomerge.evaluation import generated_code
-from evomerge.evaluation.items import TaskItems
-from evomerge.evaluation.outcome import Evaluated, Failed
-from evomerge.evaluation.tasks import TaskSpec
+from evomerge.evaluation.generated_code import code_tasks
+from evomerge.evaluation.scores.outcome import Evaluated, Failed
+from evomerge.evaluation.tasks.items import TaskItems
+from evomerge.evaluation.tasks.lm_eval_tasks import TaskSpec
 from evomerge.executors.contract import Job, evaluate
 from evomerge.executors.inline import InlineExecutor
 from evomerge.executors.ray import RayExecutor
@@ -237,7 +237,7 @@ def test_an_error_becomes_one_line() -> None:
 
 @pytest.mark.xdist_group("ray")
 @pytest.mark.skipif(
-    generated_code._no_sandbox() is not None, reason="the kernel has no sandbox for us"
+    code_tasks._no_sandbox() is not None, reason="the kernel has no sandbox for us"
 )
 def test_a_worker_of_ray_runs_generated_code_in_the_sandbox(family: Path, tmp_path: Path) -> None:
     write_program_task(tmp_path / "tasks", items=4)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from planted import OBJECTIVE
 
-from evomerge.evaluation.outcome import Evaluated, Failed, Outcome, TaskScore, Timing
+from evomerge.evaluation.scores.outcome import Evaluated, Failed, Outcome, TaskScore, Timing
 from evomerge.reporting.forecast import FARTHEST, LEAST, forecast, greatest_rise
 from evomerge.search.contract import Result, StrategySettings
 from evomerge.search.strategies import build_strategy

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from evomerge.errors import NoCandidateError
-from evomerge.evaluation.outcome import Evaluated, Failed, TaskScore, Timing
+from evomerge.evaluation.scores.outcome import Evaluated, Failed, TaskScore, Timing
 from evomerge.reporting.front import front
 from evomerge.store.database import RunStore
 from evomerge.store.records import Candidate
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from evomerge.evaluation.outcome import Outcome
+    from evomerge.evaluation.scores.outcome import Outcome
 
 TIMING = Timing(merge_s=0.0, forward_s=0.0, total_s=0.0)
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from evomerge.evaluation.outcome import Outcome
+    from evomerge.evaluation.scores.outcome import Outcome
     from evomerge.executors.contract import Job
 
 GENOME = build_genome(

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 from planted import OBJECTIVE, Crash, PlantedExecutor, evaluated, planted_search
 
-from evomerge.evaluation.items import TaskItems
-from evomerge.evaluation.objective import Objective
-from evomerge.evaluation.outcome import Evaluated, TaskScore, Timing
+from evomerge.evaluation.scores.objective import Objective
+from evomerge.evaluation.scores.outcome import Evaluated, TaskScore, Timing
+from evomerge.evaluation.tasks.items import TaskItems
 from evomerge.run.finish.finalists import FINALISTS
 from evomerge.run.loop.incumbents import ranked
 from evomerge.store.database import RunStore
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from evomerge.evaluation.outcome import Outcome
+    from evomerge.evaluation.scores.outcome import Outcome
     from evomerge.executors.contract import Job
     from evomerge.store.records import Entry
 

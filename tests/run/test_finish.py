@@ -9,7 +9,7 @@ import pytest
 from planted import OBJECTIVE, Crash, PlantedExecutor, Silent, evaluated, planted_genome
 
 from evomerge.errors import NoCandidateError, RunError
-from evomerge.evaluation.outcome import Failed
+from evomerge.evaluation.scores.outcome import Failed
 from evomerge.run.finish.finalists import best
 from evomerge.run.finish.finish import finish_search
 from evomerge.run.loop.incumbents import ranked
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from evomerge.evaluation.outcome import Outcome
+    from evomerge.evaluation.scores.outcome import Outcome
     from evomerge.executors.contract import Job
 
 

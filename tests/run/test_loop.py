@@ -9,7 +9,7 @@ import pytest
 from planted import OBJECTIVE, Crash, PlantedExecutor, Silent, planted_genome
 
 from evomerge.errors import NoCandidateError, RunError
-from evomerge.evaluation.outcome import Failed
+from evomerge.evaluation.scores.outcome import Failed
 from evomerge.run.finish.finalists import best
 from evomerge.run.finish.finish import finish_search
 from evomerge.run.loop.incumbents import ranked

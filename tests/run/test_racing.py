@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from planted import OBJECTIVE, Crash, PlantedExecutor, Silent, planted_genome, planted_score
 
-from evomerge.evaluation.items import TaskItems
-from evomerge.evaluation.outcome import Evaluated, Failed, Outcome, TaskScore, Timing
+from evomerge.evaluation.scores.outcome import Evaluated, Failed, Outcome, TaskScore, Timing
+from evomerge.evaluation.tasks.items import TaskItems
 from evomerge.recipe.digest import digest
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.recipe.search import Racing

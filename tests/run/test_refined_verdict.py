@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from evomerge.evaluation.items import TaskItems
-from evomerge.evaluation.outcome import Evaluated, TaskScore, Timing
+from evomerge.evaluation.scores.outcome import Evaluated, TaskScore, Timing
+from evomerge.evaluation.tasks.items import TaskItems
 from evomerge.run.refinement.verdict import judging
 from evomerge.store.records import Candidate, Entry
 

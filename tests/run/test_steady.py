@@ -14,7 +14,7 @@ from evomerge.errors import NoCandidateError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from evomerge.evaluation.outcome import Outcome
+    from evomerge.evaluation.scores.outcome import Outcome
     from evomerge.executors.contract import Job
     from evomerge.recipe.search import StrategyName
     from evomerge.store.records import Entry

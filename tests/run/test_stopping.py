@@ -8,7 +8,7 @@ import pytest
 from planted import Crash, PlantedExecutor, planted_search
 
 from evomerge.errors import RunError
-from evomerge.evaluation.outcome import Evaluated
+from evomerge.evaluation.scores.outcome import Evaluated
 from evomerge.recipe.search import Stop
 from evomerge.search.contract import Finished
 

@@ -11,7 +11,7 @@ import pytest
 from command_line import run_cli, write_recipe
 
 from evomerge.errors import RecipeError, RunError
-from evomerge.evaluation.outcome import Evaluated, TaskScore, Timing
+from evomerge.evaluation.scores.outcome import Evaluated, TaskScore, Timing
 from evomerge.run.beginning.creation import Beginning, begin, create, notes
 from evomerge.run.loop.candidates import offspring, starting
 from evomerge.run.preparation.prepare import PreparedSearch, prepare_search

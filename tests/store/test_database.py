@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge.errors import DiskFullError, RunError, VersionError
-from evomerge.evaluation.items import TaskItems
-from evomerge.evaluation.outcome import Evaluated, Failed, TaskScore, Timing
+from evomerge.evaluation.scores.outcome import Evaluated, Failed, TaskScore, Timing
+from evomerge.evaluation.tasks.items import TaskItems
 from evomerge.store.database import RunStore
 from evomerge.store.records import Candidate
 from evomerge.store.schema import APPLICATION_ID, STEPS

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from evomerge.checkpoints import named_errors, write_atomically
 from evomerge.errors import OutputError, RunInUseError
-from evomerge.evaluation.batches import token_batches
+from evomerge.evaluation.passes.batches import token_batches
 from evomerge.refinement.cache.shards import TEMPORARY, check_shard, write_shard
 from evomerge.refinement.cache.teacher_cache import (
     INDEX,

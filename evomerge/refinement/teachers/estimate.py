@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from evomerge.evaluation.batches import token_batches
+from evomerge.evaluation.passes.batches import token_batches
 from evomerge.refinement.cache.shards import bytes_per_row
 from evomerge.refinement.predictions.kept import Kept, concatenate
 from evomerge.refinement.teachers.build import BATCH_TOKENS

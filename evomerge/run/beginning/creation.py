@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evomerge.checkpoints import Finding
-    from evomerge.evaluation.outcome import Evaluated
+    from evomerge.evaluation.scores.outcome import Evaluated
     from evomerge.run.preparation.prepare import PreparedSearch
 
 RECORDED = (

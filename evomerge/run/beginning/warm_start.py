@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from evomerge.checkpoints import Finding
 from evomerge.errors import RecipeError, RunError
-from evomerge.evaluation.outcome import Evaluated, Timing
+from evomerge.evaluation.scores.outcome import Evaluated, Timing
 from evomerge.recipe.digest import digest
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.reporting.leaderboard import read_objective

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evomerge.errors import NoCandidateError, RunError
-from evomerge.evaluation.outcome import Failed
+from evomerge.evaluation.scores.outcome import Failed
 from evomerge.executors.contract import evaluate
 from evomerge.recipe.digest import digest
 from evomerge.run.loop.candidates import fitness_of, job_of, offspring
@@ -14,8 +14,8 @@ from evomerge.run.loop.incumbents import ranked
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evomerge.evaluation.objective import Objective
-    from evomerge.evaluation.outcome import Split, TaskScore
+    from evomerge.evaluation.scores.objective import Objective
+    from evomerge.evaluation.scores.outcome import Split, TaskScore
     from evomerge.executors.contract import Executor
     from evomerge.genome.genome import Genome
     from evomerge.run.loop.loop import Progress

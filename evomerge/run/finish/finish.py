@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import RunError
-from evomerge.evaluation.outcome import Failed
-from evomerge.evaluation.statistics import PairedComparison, compare
+from evomerge.evaluation.scores.outcome import Failed
+from evomerge.evaluation.scores.statistics import PairedComparison, compare
 from evomerge.executors.contract import evaluate
 from evomerge.genome.baselines import UNIFORM_AVERAGE
 from evomerge.reporting.leaderboard import short_id
@@ -17,8 +17,8 @@ from evomerge.store.records import scores_of_sources
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evomerge.evaluation.objective import Objective
-    from evomerge.evaluation.outcome import TaskScore
+    from evomerge.evaluation.scores.objective import Objective
+    from evomerge.evaluation.scores.outcome import TaskScore
     from evomerge.executors.contract import Executor
     from evomerge.genome.genome import Genome
     from evomerge.run.loop.loop import Progress

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evomerge.evaluation.outcome import Evaluated
+from evomerge.evaluation.scores.outcome import Evaluated
 from evomerge.executors.contract import Job
 from evomerge.genome.baselines import starting_candidates
 from evomerge.recipe.digest import canonical_json, digest
@@ -13,9 +13,9 @@ from evomerge.recipe.merge import MergeRecipe
 from evomerge.store.records import Candidate
 
 if TYPE_CHECKING:
-    from evomerge.evaluation.objective import Objective
-    from evomerge.evaluation.outcome import Outcome, Split
-    from evomerge.evaluation.racing import Race
+    from evomerge.evaluation.scores.objective import Objective
+    from evomerge.evaluation.scores.outcome import Outcome, Split
+    from evomerge.evaluation.scores.racing import Race
     from evomerge.genome.genome import Genome
     from evomerge.search.contract import Point
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evomerge.errors import NoCandidateError
-from evomerge.evaluation.outcome import Evaluated, Failed
-from evomerge.evaluation.racing import TRUSTED, Race
+from evomerge.evaluation.scores.outcome import Evaluated, Failed
+from evomerge.evaluation.scores.racing import TRUSTED, Race
 from evomerge.store.records import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evomerge.evaluation.objective import Objective
-    from evomerge.evaluation.outcome import TaskScore
+    from evomerge.evaluation.scores.objective import Objective
+    from evomerge.evaluation.scores.outcome import TaskScore
     from evomerge.recipe.search import Racing, Stop
 
 FRUITLESS_GENERATIONS, FEWEST = 2, 16

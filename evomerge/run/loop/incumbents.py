@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from evomerge.evaluation.objective import Objective
+    from evomerge.evaluation.scores.objective import Objective
     from evomerge.store.records import Entry
 
 

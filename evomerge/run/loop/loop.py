@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from evomerge.errors import RunError
-from evomerge.evaluation.outcome import Evaluated, Outcome
+from evomerge.evaluation.scores.outcome import Evaluated, Outcome
 from evomerge.run.loop.breeding import Individuals
 from evomerge.run.loop.candidates import fitness_of, job_of, offspring, starting
 from evomerge.run.loop.course import Course
@@ -20,8 +20,8 @@ from evomerge.store.records import Entry, scores_of_sources
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from evomerge.evaluation.objective import Objective
-    from evomerge.evaluation.racing import Race
+    from evomerge.evaluation.scores.objective import Objective
+    from evomerge.evaluation.scores.racing import Race
     from evomerge.executors.contract import Executor
     from evomerge.genome.genome import Genome
     from evomerge.recipe.search import Racing, Stop

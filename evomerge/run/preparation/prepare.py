@@ -16,7 +16,7 @@ from evomerge.checkpoints import (
 )
 from evomerge.checkpoints.tokenizer import chat_template
 from evomerge.errors import EvomergeError, RecipeError
-from evomerge.evaluation.backend import check_backend
+from evomerge.evaluation.backends.contract import check_backend
 from evomerge.genome.baselines import starting_candidates
 from evomerge.genome.build import build_genome
 from evomerge.live_model import choose_device
@@ -39,8 +39,8 @@ from evomerge.sensitivity.calibration import Calibration, read_texts
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from evomerge.evaluation.items import TaskItems
-    from evomerge.evaluation.objective import Objective
+    from evomerge.evaluation.scores.objective import Objective
+    from evomerge.evaluation.tasks.items import TaskItems
     from evomerge.genome.genome import Genome
     from evomerge.recipe.search import SearchRecipe
     from evomerge.sensitivity.calibration import Prompted

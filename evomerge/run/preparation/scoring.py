@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 from evomerge.checkpoints.tokenizer import chat_template
 from evomerge.errors import TaskError
-from evomerge.evaluation.items import TaskItems, draw_items
-from evomerge.evaluation.objective import Objective
-from evomerge.evaluation.task_files import tasks_of
-from evomerge.evaluation.tasks import HarnessTask, TaskSpec
+from evomerge.evaluation.scores.objective import Objective
+from evomerge.evaluation.tasks.items import TaskItems, draw_items
+from evomerge.evaluation.tasks.lm_eval_tasks import HarnessTask, TaskSpec
+from evomerge.evaluation.tasks.task_files import tasks_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from evomerge.checkpoints import Checkpoint
-    from evomerge.evaluation.outcome import Split
+    from evomerge.evaluation.scores.outcome import Split
     from evomerge.recipe.search import SearchRecipe, Task
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import EvaluationError, RunError
-from evomerge.evaluation.outcome import Failed
+from evomerge.evaluation.scores.outcome import Failed
 from evomerge.executors.contract import evaluate
 from evomerge.executors.placed import run_here, run_on_ray
 from evomerge.recipe.digest import digest
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from evomerge.evaluation.objective import Objective
-    from evomerge.evaluation.outcome import Split, TaskScore
+    from evomerge.evaluation.scores.objective import Objective
+    from evomerge.evaluation.scores.outcome import Split, TaskScore
     from evomerge.executors.contract import Executor
     from evomerge.genome.baselines import Kind
     from evomerge.recipe.refine import Refinement

@@ -11,10 +11,10 @@ from evomerge.store.records import scores_of_sources
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evomerge.evaluation.items import TaskItems
-    from evomerge.evaluation.objective import Objective
-    from evomerge.evaluation.outcome import TaskScore
-    from evomerge.evaluation.statistics import PairedComparison
+    from evomerge.evaluation.scores.objective import Objective
+    from evomerge.evaluation.scores.outcome import TaskScore
+    from evomerge.evaluation.scores.statistics import PairedComparison
+    from evomerge.evaluation.tasks.items import TaskItems
     from evomerge.store.database import RunStore
     from evomerge.store.records import Candidate, Entry
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from evomerge.checkpoints import Checkpoint
-    from evomerge.evaluation.tokens import PreparedRequest, Tokenizer
+    from evomerge.evaluation.passes.tokens import PreparedRequest, Tokenizer
 
 
 class Plan(Protocol):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from evomerge.evaluation.statistics import Array
+    from evomerge.evaluation.scores.statistics import Array
 
 STEPS, HALVINGS, TOLERANCE = 50, 30, 1e-6
 

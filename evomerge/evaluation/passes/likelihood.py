@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation.batches import token_batches
-from evomerge.evaluation.context import lay_out, rows_of
-from evomerge.evaluation.prefixes import shared_prefixes
+from evomerge.evaluation.passes.batches import token_batches
+from evomerge.evaluation.passes.context import lay_out, rows_of
+from evomerge.evaluation.passes.prefixes import shared_prefixes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evomerge.evaluation.context import ContextRow
-    from evomerge.evaluation.forward import Forward, Place
-    from evomerge.evaluation.keys import Keys
-    from evomerge.evaluation.tokens import Continuation, Tokens
+    from evomerge.evaluation.passes.context import ContextRow
+    from evomerge.evaluation.passes.forward import Forward, Place
+    from evomerge.evaluation.passes.keys import Keys
+    from evomerge.evaluation.passes.tokens import Continuation, Tokens
 
 LogLikelihood = tuple[float, bool]
 """Log-likelihood of a continuation, and whether greedy decoding would have given it."""

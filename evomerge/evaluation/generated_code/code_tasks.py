@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evomerge.errors import EvaluationError, TaskError
-from evomerge.evaluation.sandbox import Limits, sandboxed
+from evomerge.evaluation.generated_code.sandbox import Limits, sandboxed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from evomerge.evaluation.generation import Generation
-from evomerge.evaluation.library_generation import generate
-from evomerge.evaluation.likelihood import LikelihoodPlan
-from evomerge.evaluation.packed import packed_linears
+from evomerge.evaluation.passes.generation import Generation
+from evomerge.evaluation.passes.library_generation import generate
+from evomerge.evaluation.passes.likelihood import LikelihoodPlan
+from evomerge.evaluation.passes.packed import packed_linears
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from evomerge.evaluation.forward import Forward
-    from evomerge.evaluation.likelihood import LogLikelihood
-    from evomerge.evaluation.tokens import PreparedRequest, Tokenizer
+    from evomerge.evaluation.passes.forward import Forward
+    from evomerge.evaluation.passes.likelihood import LogLikelihood
+    from evomerge.evaluation.passes.tokens import PreparedRequest, Tokenizer
 
 
 class AnswerPlan:

@@ -13,7 +13,7 @@ from evomerge.errors import TaskError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evomerge.evaluation.outcome import Split
+    from evomerge.evaluation.scores.outcome import Split
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import TaskError, did_you_mean
-from evomerge.evaluation.generated_code import (
+from evomerge.evaluation.generated_code.code_tasks import (
     ACCEPTED,
     accepted_by_metrics,
     refuse_generated_code,

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from evomerge.evaluation.batches import token_batches
+from evomerge.evaluation.passes.batches import token_batches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evomerge.evaluation.tokens import Prompt, Tokenizer
+    from evomerge.evaluation.passes.tokens import Prompt, Tokenizer
 
 
 @torch.inference_mode()

@@ -12,8 +12,8 @@ from evomerge.errors import RunError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from evomerge.evaluation.outcome import TaskScore
-    from evomerge.evaluation.statistics import Array
+    from evomerge.evaluation.scores.outcome import TaskScore
+    from evomerge.evaluation.scores.statistics import Array
 
 Number = TypeVar("Number", float, "Array")
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
 
-    from evomerge.evaluation.keys import Keys
+    from evomerge.evaluation.passes.keys import Keys
 
 MOST_BYTES = 1 << 30
 """Room for hidden states; those that were not used for longest make room for others."""

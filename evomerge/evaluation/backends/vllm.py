@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge.checkpoints import AdaptedModel
 from evomerge.errors import EvaluationError, ModelError
-from evomerge.evaluation.answers import in_order
-from evomerge.evaluation.tokens import Continuation, Tokenizer
-from evomerge.evaluation.vllm_engine import VllmEngine
-from evomerge.evaluation.vllm_weights import check_use, stored_views
+from evomerge.evaluation.backends.vllm_engine import VllmEngine
+from evomerge.evaluation.backends.vllm_weights import check_use, stored_views
+from evomerge.evaluation.passes.answers import in_order
+from evomerge.evaluation.passes.tokens import Continuation, Tokenizer
 from evomerge.live_model import load_outline
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from evomerge.checkpoints import Checkpoint
-    from evomerge.evaluation.likelihood import LogLikelihood
-    from evomerge.evaluation.tokens import PreparedRequest, Prompt, Tokens
+    from evomerge.evaluation.passes.likelihood import LogLikelihood
+    from evomerge.evaluation.passes.tokens import PreparedRequest, Prompt, Tokens
 
 MOST_LASTS = 128
 """Most tokens that vLLM tells the likelihoods of behind one text."""

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from evomerge.errors import EvaluationError, ModelError
-from evomerge.evaluation.backend import check_backend
+from evomerge.evaluation.backends.contract import check_backend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from evomerge.evaluation.tokens import Tokens
+    from evomerge.evaluation.passes.tokens import Tokens
 
 MOST_ROWS = 256
 """Most texts that are under way together."""

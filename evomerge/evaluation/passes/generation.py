@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation.keys import Keys
+from evomerge.evaluation.passes.keys import Keys
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evomerge.evaluation.forward import Forward
-    from evomerge.evaluation.tokens import Prompt, Tokenizer
+    from evomerge.evaluation.passes.forward import Forward
+    from evomerge.evaluation.passes.tokens import Prompt, Tokenizer
 
 KEPT_PER_READ = 8
 """How many times the tokens of one forward pass may be kept for those to come to attend to."""

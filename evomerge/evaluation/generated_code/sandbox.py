@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation import namespaces
+from evomerge.evaluation.generated_code import namespaces
 
 if TYPE_CHECKING:
     from collections.abc import Callable

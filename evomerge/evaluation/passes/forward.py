@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from evomerge.evaluation.boundaries import LayerBoundaries
-from evomerge.evaluation.context import can_share
-from evomerge.evaluation.keys import Keys
+from evomerge.evaluation.passes.boundaries import LayerBoundaries
+from evomerge.evaluation.passes.context import can_share
+from evomerge.evaluation.passes.keys import Keys
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping, Sequence

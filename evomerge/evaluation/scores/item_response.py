@@ -23,12 +23,12 @@ import numpy as np
 import numpy.typing as npt
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation.logistic import logistic_modes, sigmoid
+from evomerge.evaluation.scores.logistic import logistic_modes, sigmoid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evomerge.evaluation.statistics import Array
+    from evomerge.evaluation.scores.statistics import Array
 
     Scores = Sequence[Sequence[float]]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evomerge.evaluation.tokens import Tokens
+    from evomerge.evaluation.passes.tokens import Tokens
 
 WORTH_SHARING = 32
 """Tokens that must be saved for each row: a shared beginning costs a pass of its own."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from evomerge.evaluation.answers import AnswerPlan
-from evomerge.evaluation.forward import Forward
-from evomerge.evaluation.tokens import Tokenizer
+from evomerge.evaluation.passes.answers import AnswerPlan
+from evomerge.evaluation.passes.forward import Forward
+from evomerge.evaluation.passes.tokens import Tokenizer
 from evomerge.live_model import named_weights
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from evomerge.checkpoints import Checkpoint
-    from evomerge.evaluation.tokens import PreparedRequest
+    from evomerge.evaluation.passes.tokens import PreparedRequest
 
 
 class HfBackend:

@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from evomerge.errors import TaskError, did_you_mean
-from evomerge.evaluation.choices import RightChoice, right_choice
-from evomerge.evaluation.generated_code import score_in_sandbox
-from evomerge.evaluation.outcome import TaskScore
-from evomerge.evaluation.task_files import (
+from evomerge.evaluation.generated_code.code_tasks import score_in_sandbox
+from evomerge.evaluation.passes.tokens import Truncated
+from evomerge.evaluation.scores.outcome import TaskScore
+from evomerge.evaluation.tasks.choices import RightChoice, right_choice
+from evomerge.evaluation.tasks.task_files import (
     load_task,
     load_text,
     quietly,
     runs_generated_code,
 )
-from evomerge.evaluation.tokens import Truncated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from evomerge.evaluation.tokens import Tokenizer
+    from evomerge.evaluation.passes.tokens import Tokenizer
 
 GREEDY = {
     *("until", "max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens"),

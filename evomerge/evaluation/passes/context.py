@@ -18,7 +18,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evomerge.evaluation.tokens import Continuation, Tokens
+    from evomerge.evaluation.passes.tokens import Continuation, Tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

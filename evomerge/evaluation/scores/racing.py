@@ -19,8 +19,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from evomerge.evaluation.objective import Aim
-    from evomerge.evaluation.outcome import TaskScore
+    from evomerge.evaluation.scores.objective import Aim
+    from evomerge.evaluation.scores.outcome import TaskScore
 
 FEWEST = 20
 """Items that must have been seen before a race may be lost."""

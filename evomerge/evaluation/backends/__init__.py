@@ -1,0 +1,1 @@
+"""What runs a model: transformers, or an engine of vLLM."""

@@ -1,0 +1,1 @@
+"""Tasks that run the code that models write, in a sandbox."""

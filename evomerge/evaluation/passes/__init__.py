@@ -1,0 +1,1 @@
+"""Forward passes: each token is read once, whoever needs it."""

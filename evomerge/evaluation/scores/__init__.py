@@ -1,0 +1,1 @@
+"""Scores: what became of candidates, and what tells them apart."""
