@@ -51,6 +51,7 @@ WAYS: dict[str, dict[str, Any] | None] = {
     },
     "fusellm": {"preset": "fusellm"},
     "infifusion": {"preset": "infifusion"},
+    "infifusion, spans": {"preset": "infifusion", "alignment": {"kind": "spans"}},
     "alm": {"loss": {"kind": "alm"}},
 }
 DRAWS = 10_000

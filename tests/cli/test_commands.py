@@ -60,7 +60,7 @@ def test_the_leaderboard_is_one_json_document_that_keeps_its_contract(
     assert (result.code, result.err) == (0, "")
     assert document.keys() == {
         *("version", "run", "state", "strategy", "stopped", "candidates"),
-        *("verdict", "refinement", "forecast"),
+        *("verdict", "refinement", "refining", "forecast"),
     }
     assert (document["version"], document["run"], document["state"]) == (1, "run", "finished")
     assert document["verdict"].keys() == {
