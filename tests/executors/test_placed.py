@@ -58,6 +58,17 @@ def test_what_the_work_raises_or_returns_reaches_the_caller() -> None:
     assert run_here(lambda _, stop: stop(), print) is False
 
 
+def ran(script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        timeout=120,
+        check=False,
+    )
+
+
 RAY_SCRIPT = """
 import os, signal
 from evomerge.cli.stopping import Stopping
@@ -74,14 +85,7 @@ except KeyboardInterrupt:
 
 
 def test_a_polite_end_is_as_polite_while_ray_runs() -> None:
-    process = subprocess.run(
-        [sys.executable, "-c", RAY_SCRIPT],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        timeout=120,
-        check=False,
-    )
+    process = ran(RAY_SCRIPT)
     assert process.stdout == "143\n"
     assert process.stderr == "\nstopping; what is done is saved first\n"
 
@@ -106,14 +110,7 @@ for device in ("cuda", "cuda:1"):
 @pytest.mark.xdist_group("ray")
 def test_each_worker_has_a_share_of_one_gpu_so_that_all_fit() -> None:
     """Ray gives out GPUs by their numbers, whether or not they are there."""
-    process = subprocess.run(
-        [sys.executable, "-c", GPU_SCRIPT],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        timeout=120,
-        check=False,
-    )
+    process = ran(GPU_SCRIPT)
     shares, one, own = process.stdout.splitlines()
     assert shares == f"{[1.0, 1.0, 1 / 2, 1 / 3]} 0.0"
     assert one in {"0", "1", "2"}
