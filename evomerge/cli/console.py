@@ -87,12 +87,14 @@ def leaderboard_table(document: dict[str, Any], top: int | None) -> Table:
         table.add_column(escape(heading), justify="right", no_wrap=True)
     verdict = document["verdict"] or {}
     for row in rows[:top]:
-        style = "bold green" if row["candidate"] == verdict.get("winner") else None
+        is_winner = row["candidate"] == verdict.get("winner")
+        style = "bold green" if is_winner else None
         style = {"failed": "red", "stopped": "dim"}.get(row["status"], style)
         table.add_row(
             str(row["rank"] or "-"),
             row["candidate"],
-            row["kind"],
+            # Also where no colour is seen, or another has the highest score.
+            row["kind"] + ", winner" * is_winner,
             escape(row["name"] or f"gen {row['generation']}"),
             *([escape(choices_in_words(row["choices"]))] if chosen else []),
             _search_score(row),

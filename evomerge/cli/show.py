@@ -57,7 +57,9 @@ def _training(course: dict[str, Any] | None) -> list[str]:
 
 def _describe(row: dict[str, Any]) -> list[str]:
     name = f" ({row['name']})" if row["name"] else ""
-    lines = [f"candidate   {row['candidate']}, {row['kind']}{name}, number {row['number']}"]
+    # What a refinement became was not asked for by the search, and has no number in it.
+    number = f", number {row['number']}" if row["number"] >= 0 else ""
+    lines = [f"candidate   {row['candidate']}, {row['kind']}{name}{number}"]
     from evomerge.cli.console import choices_in_words
 
     status = row["status"]

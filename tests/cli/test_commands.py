@@ -52,6 +52,12 @@ def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
     assert done.stdout.endswith("[]\n")
 
 
+def test_the_winner_is_named_where_no_colour_is_seen(finished: Path) -> None:
+    winner = json.loads(run_cli("leaderboard", finished, "--json").out)["verdict"]["winner"]
+    lines = run_cli("leaderboard", finished).out.splitlines()
+    assert [line.split()[1] for line in lines if ", winner " in line] == [winner]
+
+
 def test_the_leaderboard_is_one_json_document_that_keeps_its_contract(
     finished: Path,
 ) -> None:
