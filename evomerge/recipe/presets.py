@@ -24,8 +24,9 @@ FUSELLM: dict[str, Any] = {
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     # Yan et al. 2025, https://arxiv.org/abs/2501.02795: top-10 standardised ULD of all teachers at
-    # once, aligned by position. The weights of the two terms are not published; these are ULD's
-    # (Boizard et al. 2024, https://arxiv.org/abs/2402.12030: cross entropy plus 1.5 of it).
+    # once. The weights of the two terms are not published; these are ULD's (Boizard et al. 2024,
+    # https://arxiv.org/abs/2402.12030: cross entropy plus 1.5 of it). Nor is it known how rows of
+    # other tokenizers are aligned; by position, as by ULD, nothing was gained where spans gained.
     "infifusion": {
         "fuse": "sum",
         "loss": {
@@ -34,7 +35,6 @@ PRESETS: dict[str, dict[str, Any]] = {
             "cross_entropy": 1.0,
             "top": 10,
         },
-        "alignment": {"kind": "position"},
     },
     "fusellm": FUSELLM | {"alignment": {"kind": "edit_distance"}},
     # Wan et al. 2024, https://arxiv.org/abs/2408.07990: as FuseLLM, a student for each teacher,
@@ -57,7 +57,17 @@ def with_preset(data: Any) -> Any:
     if not isinstance(name, str) or name not in PRESETS:
         return data
     given = {key: value for key, value in data.items() if key != "preset"}
-    return _filled(given, PRESETS[name])
+    return _filled(given, _for_loss(given.get("loss"), PRESETS[name]))
+
+
+def _for_loss(given: Any, preset: dict[str, Any]) -> dict[str, Any]:
+    """A preset without what belongs to its loss alone, where another is given."""
+    loss = preset.get("loss", {})
+    kind = given.get("kind") if isinstance(given, dict) else None
+    if kind in {None, loss.get("kind")}:
+        return preset
+    own = {"loss": {key: value for key, value in loss.items() if key not in {"kind", "tail"}}}
+    return {key: value for key, value in preset.items() if key != "alignment"} | own
 
 
 def _filled(given: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:

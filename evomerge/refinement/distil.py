@@ -16,7 +16,7 @@ from blake3 import blake3
 from evomerge.checkpoints import named_errors, tokenizer_digest
 from evomerge.checkpoints.durability import write_atomically
 from evomerge.checkpoints.tokenizer import chat_template
-from evomerge.errors import RecipeError, RunError
+from evomerge.errors import EvomergeError, RecipeError, RunError
 from evomerge.memory import freed_memory_kept
 from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.lineage import ancestry, as_document
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from evomerge.refinement.distillation import Distillation, Report
+
+CONTENTS = "contents.json"
+"""What a training follows from, in its folder."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,12 +68,17 @@ def distil(work: Distillation, report: Report, stop: Callable[[], bool]) -> Dist
 
 def _train(work: Distillation, report: Report, stop: Callable[[], bool]) -> Distilled:
     folder, library = Path(work.folder), SourceLibrary(Path("/"), calibrate=Calibrator())
-    _claim(folder, _contents(work, library))
+    is_new = _claim(folder, _contents(work, library))
     file = folder / "course.json"
     if not file.exists():
         started = time.monotonic()
         with freed_memory_kept():
-            setup = set_up(work, library, report, stop)
+            try:
+                setup = set_up(work, library, report, stop)
+            except EvomergeError:
+                if is_new:  # Nothing follows from it yet: a mistake may be mended.
+                    (folder / CONTENTS).unlink()
+                raise
             recipe, course = METHODS[work.settings.train.what](setup)
         course |= setup.about() | {"seconds": round(time.monotonic() - started, 1)}
         found = {"recipe": as_document(recipe), **course}
@@ -92,13 +100,18 @@ def _contents(work: Distillation, library: SourceLibrary) -> dict[str, str]:
     found |= {
         f"{texts}, the texts": _digest_of(texts),
         "the tokenizer": str(tokenizer_digest(base.folder)),
-        "the chat template": blake3(str(chat_template(base.folder)).encode()).hexdigest(),
+        "the chat template": _template_of(base.folder),
     }
     for teacher in work.teachers:
         checkpoint = library.model(teacher.model)
         found[f"{teacher.model}, a teacher"] = checkpoint.identity()
         found[f"{teacher.model}, its tokenizer"] = str(tokenizer_digest(checkpoint.folder))
+        found[f"{teacher.model}, its chat template"] = _template_of(checkpoint.folder)
     return found | {name: version(name) for name in ("torch", "transformers", "peft")}
+
+
+def _template_of(folder: Path) -> str:
+    return blake3(str(chat_template(folder)).encode()).hexdigest()
 
 
 def _digest_of(texts: Path) -> str:
@@ -108,17 +121,20 @@ def _digest_of(texts: Path) -> str:
         raise RecipeError(f"{texts}: cannot be read: {error.strerror}") from error
 
 
-def _claim(folder: Path, contents: dict[str, str]) -> None:
+def _claim(folder: Path, contents: dict[str, str]) -> bool:
     """Note what a training follows from, or check that it is what it was.
+
+    Returns:
+        Whether it was noted now.
 
     Raises:
         RunError: Something has changed; the message says what.
     """
-    file = folder / "contents.json"
+    file = folder / CONTENTS
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(file, (json.dumps(contents, indent=2) + "\n").encode())
-        return
+        return True
     before = _read(file)
     for what in sorted(before.keys() | contents.keys()):
         was, now = (str(each.get(what, "none"))[:12] for each in (before, contents))
@@ -127,6 +143,7 @@ def _claim(folder: Path, contents: dict[str, str]) -> None:
                 f"{what}: has changed since the training in {folder} began, from {was} to {now}; "
                 "restore it, or remove that folder to train again"
             )
+    return False
 
 
 def _read(file: Path) -> dict[str, Any]:

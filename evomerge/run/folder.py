@@ -8,11 +8,12 @@ import socket
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from evomerge.errors import RunError, RunInUseError
+from evomerge.recipe.refine import UNUSED
 from evomerge.recipe.search import SearchRecipe
 
 if TYPE_CHECKING:
@@ -86,7 +87,17 @@ def recipe_of(store: RunStore) -> SearchRecipe:
     """The recipe of a run, also of a run of an older version, which knew fewer settings."""
     document = store.fact("recipe")
     document["evaluation"].setdefault("racing", None)
+    if document.get("refine"):
+        _forget_unused(document["refine"])
     return SearchRecipe.model_validate(document)
+
+
+def _forget_unused(refine: dict[str, Any]) -> None:
+    """Leave out what an older version wrote of settings that change nothing, and none may give."""
+    if refine["loss"]["kind"] != "top_k_kl":
+        refine["loss"]["tail"] = None
+    for name in UNUSED[refine["train"]["what"]]:
+        refine["train"].pop(name, None)
 
 
 def _holder() -> dict[str, object]:

@@ -112,7 +112,7 @@ def estimate_run(run: Path, file: Path | None, overrides: Sequence[str]) -> list
         found = next(each for each in store.entries() if each.candidate.digest == winner)
     student = MergeRecipe.model_validate_json(found.candidate.recipe)
     teachers, evaluation = teachers_of(recipe, recipe.refine), recipe.evaluation
-    check_refinement(recipe.refine, student, teachers)
+    check_refinement(recipe.refine, student, teachers, evaluation.device)
     return estimate_teachers(recipe.refine, teachers, evaluation.device, evaluation.dtype)
 
 
@@ -137,12 +137,12 @@ def estimate_teachers(
     examples = read_examples(Path(settings.data.path)).examples
     lines = []
     for teacher, asked in zip(teachers, asked_of(settings, teachers, examples), strict=True):
+        if not asked:
+            lines.append(f"{teacher.label}: is asked of no text")
+            continue
         own = [examples[number] for number in asked]
         model, tokenizer = load_checkpoint(library.model(teacher.model), precision, chosen)
         read = make_sequences(own, tokenizer, settings.data.max_tokens).sequences
-        if not read:
-            lines.append(f"{teacher.label}: is asked of no text")
-            continue
         found = estimate(LoadedTeacher(model), read, len(tokenizer))
         lines += _in_words(teacher.label, found)
     return lines

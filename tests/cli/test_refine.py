@@ -286,6 +286,17 @@ def test_the_merge_of_a_file_learns_from_its_sources(family: Path, tmp_path: Pat
     assert any(line.startswith("one: ") for line in lines)
 
 
+def test_a_teacher_of_no_text_is_told_in_an_estimate(family: Path, tmp_path: Path) -> None:
+    file = write_refinement(
+        tmp_path,
+        "fuse: by_domain\n"
+        f"teachers: [{{model: {family}/one, domains: [one, two]}}, {family}/two]\n",
+    )
+    result = run_cli("refine", family / "base", "--recipe", file, "--estimate")
+    assert result.code == 0, result.err
+    assert result.out.splitlines()[-1] == "two: is asked of no text"
+
+
 def test_of_a_search_recipe_its_refine_block_counts(family: Path, tmp_path: Path) -> None:
     write_texts(tmp_path / "texts.jsonl")
     file = tmp_path / "search.yaml"

@@ -64,6 +64,17 @@ def test_what_a_recipe_says_comes_before_its_preset() -> None:
     assert (found.loss.cross_entropy, found.loss.distillation) == (0.5, 0.1)
 
 
+@pytest.mark.parametrize("preset", ["fusellm", "fusechat", "infifusion"])
+@pytest.mark.parametrize("kind", ["alm", "uld", "top_k_kl"])
+def test_another_loss_than_the_preset_s_is_without_what_belongs_to_that(
+    preset: str, kind: str
+) -> None:
+    found = read(f"preset: {preset}\nloss: {{kind: {kind}}}")
+    is_own = found.loss.kind == PRESETS[preset]["loss"]["kind"]
+    assert (found.loss.tail is not None) == (is_own and preset != "infifusion")
+    assert found.loss.distillation == PRESETS[preset]["loss"]["distillation"]
+
+
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 @given(seed=st.integers(0, 100))
 def test_settings_are_the_same_after_a_round_trip_with_or_without_defaults(
@@ -123,7 +134,7 @@ def test_settings_are_the_same_after_a_round_trip_with_or_without_defaults(
             "tokens: 5 changes nothing with what: layerwise; leave it out, or take lora or full",
         ),
         (
-            "preset: fusellm\nloss: {kind: uld}",
+            "loss: {kind: uld, tail: renormalised}",
             "loss: tail: renormalised changes nothing with kind: uld; write tail: null, or take",
         ),
         (

@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 from chat_tokenizer import CHATML, PLAIN, SYSTEM_LAST, THINKING, TRIMMING, chat_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 from students import distillation, never, quiet
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 from trained_tokenizers import byte_level, vocabulary_of
 from transformers import PreTrainedTokenizerFast
 from vocabulary_family import build_model
@@ -23,6 +24,9 @@ from evomerge.recipe.distillation import Teacher
 from evomerge.refinement.alignment.pairs import Pair, pair
 from evomerge.refinement.alignment.placed import Placed, Reader, place
 from evomerge.refinement.distil import distil
+from evomerge.refinement.predictions.top_k import TopK
+from evomerge.refinement.teachers.aligned import AlignedTeacher, AlignmentMode
+from evomerge.refinement.teachers.prefixes import PrefixTeacher
 from evomerge.refinement.texts.examples import Example, Message
 from evomerge.refinement.texts.sequences import make_sequences
 
@@ -92,6 +96,39 @@ def test_all_that_the_assistant_said_is_aligned_and_the_ends_of_its_turns(
     assert len(ends) == (0 if end is None else 2)
     assert all(ours == theirs for ours, theirs in said)
     assert b"".join(ours for ours, _ in said).decode() == "the catoui é, the mat"
+
+
+def test_the_token_that_ends_a_turn_need_not_be_the_one_that_ends_texts() -> None:
+    """As Gemma's `<end_of_turn>` beside its `<eos>`: neither stands for letters."""
+    core = byte_level(300)
+    core.add_special_tokens([AddedToken("<eos>", special=True)])
+    theirs = reader(
+        PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", chat_template=THEIRS)
+    )
+    ours = student(CHATML)
+    both = pair(placed(ours, ["zqz"]), placed(theirs, ["zqz"]))
+    labels = torch.tensor(both.teacher.supervised)
+    kept = torch.tensor([0.6, 0.4]).log().expand(len(labels), -1)
+    rows = TopK(
+        ids=torch.stack([labels, torch.where(labels == END, 0, END)], dim=1),
+        log_probs=kept,
+        tail=torch.full((len(labels),), -torch.inf),
+        nll=-kept[:, 0],
+        vocabulary=len(theirs.tokenizer),
+    )
+    stop = ours.tokenizer.convert_tokens_to_ids("<|stop|>")
+    for aligned_teacher in (
+        PrefixTeacher({0: both}, (ours, theirs)),
+        AlignedTeacher(
+            {0: both}, (ours, theirs), AlignmentMode(loss="top_k_kl", alignment="spans")
+        ),
+    ):
+        targets = aligned_teacher.targets(0, rows)
+        assert targets.covered.all()
+        assert targets.rows.ids[:-1].tolist() == [
+            [own, stop] for own in both.student.supervised[:-1]
+        ]
+        assert targets.rows.ids[-1, 0] == stop
 
 
 def test_a_token_that_begins_in_the_template_has_no_partner() -> None:

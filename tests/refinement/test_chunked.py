@@ -292,6 +292,26 @@ def test_half_precision_is_exact_to_two_percent(
         assert float((found - wanted).norm() / wanted.norm()) < 2e-2
 
 
+@pytest.mark.parametrize("run", [chunked_loss, row_losses])
+def test_the_head_s_products_have_the_precision_of_autocast(
+    run: Callable[..., torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden, head = student(4, 10)
+    seen: list[torch.dtype] = []
+    cast = Head.cast
+
+    def watched(own: Head, dtype: torch.dtype) -> Head:
+        seen.append(dtype)
+        return cast(own, dtype)
+
+    monkeypatch.setattr(Head, "cast", watched)
+    row_loss, _ = cross_entropy(Targets(4, 10, 4, 2.0, 0.6))
+    more = (torch.ones(4),) if run is chunked_loss else ()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        run(hidden, head, row_loss, *more)
+    assert seen == [torch.bfloat16]
+
+
 def test_a_loss_can_be_scaled_and_used_twice() -> None:
     row_loss, _ = cross_entropy(Targets(4, 10, 4, 2.0, 0.6))
     hidden, head = student(4, 10)

@@ -45,6 +45,14 @@ def test_nothing_is_covered_in_full() -> None:
     Coverage().check(1.0, "teacher")
 
 
+def test_a_text_of_which_no_byte_has_a_place_is_not_covered() -> None:
+    """As where a template changes what was said."""
+    changed = Coverage(positions=3, fallbacks=3)
+    assert changed.share == 0.0
+    with pytest.raises(CompatibilityError):
+        changed.check(0.1, "teacher")
+
+
 def test_too_little_is_refused() -> None:
     one().check(0.66, "models/teacher")
     with pytest.raises(CompatibilityError, match=r"models/teacher: only 66\.7% .*: 70\.0%"):

@@ -99,7 +99,7 @@ def test_where_the_student_can_spell_no_token_that_was_kept_there_is_no_row(dept
 
 
 def test_every_token_is_split_into_what_spells_it() -> None:
-    split = split_tokens(PLAIN.vocabulary, BYTES, {})
+    split = split_tokens(PLAIN, BYTES, {})
     for spelling, ids in zip(PLAIN.vocabulary.spellings, split.tolist(), strict=True):
         own = [each for each in ids if each != UNMATCHED]
         spelled = b"".join(BYTES.vocabulary.spellings[each] or b"" for each in own)
@@ -107,9 +107,7 @@ def test_every_token_is_split_into_what_spells_it() -> None:
         assert spelled == spelling or len(own) in {0, DEEPEST}
 
 
-SPLITS = {
-    each.vocabulary.digest(): split_tokens(each.vocabulary, BYTES, {}) for each in (PLAIN, LLAMA)
-}
+SPLITS = {each.vocabulary.digest(): split_tokens(each, BYTES, {}) for each in (PLAIN, LLAMA)}
 
 
 @pytest.mark.parametrize("teacher", [PLAIN, LLAMA], ids=["plain", "llama"])

@@ -223,7 +223,7 @@ def test_a_student_that_overflows_before_it_is_trained_is_told_from_one_that_was
 
     monkeypatch.setattr(Student, "forward", overflowing)
     work = distillation(family, tmp_path / "student", train={"what": what})
-    with pytest.raises(EvaluationError, match=r"^the validation loss is inf before the first st"):
+    with pytest.raises(EvaluationError, match=r"^the validation loss is inf before anything wa"):
         distil(work, quiet, never)
 
 
@@ -321,3 +321,12 @@ def test_a_full_disk_is_one_line_and_the_training_goes_on_from_the_checkpoint_be
     assert reported == [*range(saved[0] + 1, found.course["steps"] + 1)]
     assert found.course["losses"] == trained.course["losses"]
     assert adapter(found) == adapter(trained)
+
+
+@pytest.mark.parametrize("what", ["lora", "coefficients"])
+def test_tokens_are_those_that_were_read(family: Path, tmp_path: Path, what: str) -> None:
+    """A rate that ruins the student ends the training at its first comparison."""
+    train = {"what": what, "rate": 5.0, "epochs": 8, "checkpoints": 100, "patience": 1}
+    course = distil(distillation(family, tmp_path / "student", train=train), quiet, never).course
+    assert 0 < course["tokens"] <= 256 * course["steps"] < 256 * 20
+    assert 0 < course["supervised"] < course["tokens"]

@@ -63,3 +63,14 @@ def test_students_settings_and_names_that_differ_have_folders_that_differ() -> N
     }
     assert len(folders) == 12
     assert {str(Path(each).resolve().parent) for each in folders} == {"/run/refined"}
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:1"])
+@pytest.mark.parametrize("what", ["lora", "full"])
+def test_what_transformers_trains_is_on_the_first_gpu_it_sees(what: str, device: str) -> None:
+    settings = refinement(train={"what": what})
+    if device != "cuda:1":
+        check_refinement(settings, STUDENT, TEACHERS, device)
+        return
+    with pytest.raises(RecipeError, match=r"^device: cuda:1 .* run with CUDA_VISIBLE_DEVICES=1$"):
+        check_refinement(settings, STUDENT, TEACHERS, device)

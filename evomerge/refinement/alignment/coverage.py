@@ -40,8 +40,11 @@ class Coverage:
 
     @property
     def share(self) -> float:
-        """The fraction of bytes in groups of one token each; 1 without any text."""
-        return self.bytes_alone / self.bytes if self.bytes else 1.0
+        """The fraction of bytes in groups of one token each; 1 without any text.
+
+        Where a template changes what was said, no token has a place in it.
+        """
+        return self.bytes_alone / self.bytes if self.bytes else float(not self.positions)
 
     @property
     def fallback_share(self) -> float:

@@ -37,6 +37,12 @@ class Reader:
     tokenizer: Any
     vocabulary: Vocabulary
 
+    @property
+    def special(self) -> frozenset[int]:
+        """The tokens that stand for no text, such as those that end a turn."""
+        added = self.tokenizer.added_tokens_decoder
+        return frozenset(number for number, token in added.items() if token.special)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Placed:

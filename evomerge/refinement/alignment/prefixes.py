@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from evomerge.refinement.alignment.pairs import Pair
     from evomerge.refinement.alignment.placed import Reader
-    from evomerge.refinement.alignment.vocabulary import Vocabulary
     from evomerge.refinement.predictions.top_k import TopK
 
 DEEPEST = 8
@@ -49,23 +48,25 @@ class Steps:
     paths: Tensor
 
 
-def split_tokens(teacher: Vocabulary, student: Reader, pairs: Mapping[int, int]) -> Tensor:
+def split_tokens(teacher: Reader, student: Reader, pairs: Mapping[int, int]) -> Tensor:
     """The student's tokens for each token of the teacher.
 
     Args:
-        teacher: The teacher's vocabulary.
-        student: The student's tokenizer.
+        teacher: The teacher's tokenizer. Its special tokens are not split: they mean something
+            that no text does.
+        student: The student's.
         pairs: The student's id for some ids of the teacher, such as those that end a text.
 
     Returns:
         Filled up with `UNMATCHED`, which is all that a token has that the student cannot spell;
         shape `(len(teacher), DEEPEST)`, int64.
     """
-    found = torch.full((len(teacher), DEEPEST), UNMATCHED)
-    found[:, 0] = exact_map(teacher, student.vocabulary)
+    vocabulary, special = teacher.vocabulary, teacher.special
+    found = torch.full((len(vocabulary), DEEPEST), UNMATCHED)
+    found[:, 0] = exact_map(vocabulary, student.vocabulary)
     texts = {}
-    for number, spelling in enumerate(teacher.spellings):
-        if spelling and found[number, 0] == UNMATCHED:
+    for number, spelling in enumerate(vocabulary.spellings):
+        if spelling and number not in special and found[number, 0] == UNMATCHED:
             try:
                 texts[number] = spelling.decode()
             except UnicodeDecodeError:

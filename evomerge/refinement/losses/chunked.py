@@ -62,8 +62,8 @@ def row_losses(hidden: Tensor, head: Head, row_loss: RowLoss, chunk: int | None 
     Returns:
         Shape `(N,)`, float32. A group of rows has its loss at its last row.
     """
+    head = head.cast(_precision(hidden, head))
     with torch.autocast(hidden.device.type, enabled=False):
-        head = head.cast(_precision(hidden, head))
         size = chunk or _rows_at_once(head, row_loss, with_head=False)
         losses = [
             row_loss(Student(head.logits(hidden[rows])), rows, None)
@@ -179,8 +179,8 @@ class _ChunkedLoss(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, plan: _Plan
     ) -> Tensor:
         sums = _Sums.zeros((hidden, weight, bias), ctx.needs_input_grad)
+        head = plan.head.cast(_precision(hidden, plan.head))
         with torch.autocast(hidden.device.type, enabled=False):
-            head = plan.head.cast(_precision(hidden, plan.head))
             loss = plan.weights.new_zeros(())
             for rows in chunks(len(hidden), plan.size, plan.row_loss.spans):
                 loss += _add_chunk(sums, plan, head, hidden, rows)

@@ -37,6 +37,10 @@ class TopK:
     mean: Tensor | None = None
     deviation: Tensor | None = None
 
+    def has(self, labels: Tensor) -> Tensor:
+        """Which rows have kept a token, one for each row; shape `(n,)`, bool."""
+        return ((self.ids == labels[:, None]) & self.log_probs.isfinite()).any(dim=1)
+
     def each(self, change: Callable[[Tensor], Tensor]) -> TopK:
         """The same with all tensors changed alike: moved, or some rows taken."""
         return TopK(

@@ -132,10 +132,25 @@ def group_likelihoods(pair: Pair, rows: TopK) -> Tensor:
     return found
 
 
-def ends_of(readers: tuple[Reader, Reader]) -> dict[int, int]:
-    """The student's token that ends an answer, by the teacher's; empty if one has none."""
-    ours, theirs = (each.tokenizer.eos_token_id for each in readers)
-    return {} if ours is None or theirs is None else {theirs: ours}
+def ends_of(pairs: Mapping[int, Pair], readers: tuple[Reader, Reader]) -> dict[int, int]:
+    """The student's tokens that end a turn or a text, by those of the teacher that do.
+
+    They are those that stand at the same places, the more frequent first: the token that ends a
+    turn need not be the one that is said to end texts.
+    """
+    ours, theirs = readers
+    of_texts = theirs.tokenizer.eos_token_id, ours.tokenizer.eos_token_id
+    of_student, of_teacher = ours.special, theirs.special
+    met: Counter[tuple[int, int]] = Counter()
+    for pair in pairs.values():
+        for group in pair.groups:
+            if group.is_alone:
+                their = pair.teacher.supervised[group.teacher[0]]
+                our = pair.student.supervised[group.student[0]]
+                if their in of_teacher and our in of_student:
+                    met[their, our] += 1
+    found = {} if None in of_texts else dict([of_texts])
+    return found | dict(each for each, _ in reversed(met.most_common()))
 
 
 def _align(
@@ -143,7 +158,7 @@ def _align(
 ) -> tuple[Tensor, dict[int, Partners]]:
     """The map of vocabularies, and which row of the teacher is for which of the student."""
     student, teacher = readers
-    ends = ends_of(readers)
+    ends = ends_of(pairs, readers)
     if mode.loss in BY_GROUPS:
         to_student = exact_map(teacher.vocabulary, student.vocabulary)
         partners = {index: pair.last_partners() for index, pair in pairs.items()}

@@ -10,7 +10,7 @@ from blake3 import blake3
 
 from evomerge.errors import CompatibilityError, EvaluationError, RecipeError
 from evomerge.live_model import choose_device, choose_dtype, load_checkpoint
-from evomerge.refinement.alignment.coverage import Coverage, cover
+from evomerge.recipe.distillation import IN_STUDENTS_TOKENS
 from evomerge.refinement.alignment.pairs import pair
 from evomerge.refinement.alignment.placed import Reader, open_reader, place
 from evomerge.refinement.alignment.rows import in_students_tokens
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from evomerge.checkpoints import Checkpoint
     from evomerge.merging.sources import SourceLibrary
     from evomerge.recipe.distillation import Teacher, TeacherCacheSettings
+    from evomerge.refinement.alignment.pairs import Pair
     from evomerge.refinement.alignment.same import Relation
     from evomerge.refinement.cache.teacher_cache import TeacherCache
     from evomerge.refinement.distillation import Distillation, Report
@@ -167,10 +168,12 @@ class TeacherOpener:
             return aligned.targets(index, cache.rows(index) if index in read else nothing)
 
         coverage = aligned.coverage
-        if mode.alignment == "prefixes":
-            # Only the rows themselves tell where too much is lost with the tokens not kept.
-            lost = {index: int((~targets_of(index).covered).sum()) for index in pairs}
-            coverage = sum((cover(pairs[index], n) for index, n in lost.items()), Coverage())
+        if settings.loss.kind in IN_STUDENTS_TOKENS:
+            # Only the rows tell where too much is lost with the tokens that were not kept.
+            alone = sum(self._alone(pair, targets_of(index)) for index, pair in pairs.items())
+            if mode.alignment not in {"prefixes", "spans"}:
+                alone += coverage.fallbacks  # rows that are certain of the text's own token
+            coverage = replace(coverage, fallbacks=alone)
         return CachedTeacher(
             targets_of=targets_of,
             vocabulary=replace(
@@ -178,6 +181,14 @@ class TeacherOpener:
             ),
             note=f"{relation.explanation}: {coverage.sentence(aligned.to_student)}",
         )
+
+    def _alone(self, pair: Pair, targets: Targets) -> int:
+        """How many tokens are learned from the text alone."""
+        loss, labels = self._work.settings.loss, torch.tensor(pair.student.supervised)
+        taught = targets.covered
+        if loss.kind == "top_k_kl" and loss.tail_of(aligned=True) == "text":
+            taught = taught & targets.rows.has(labels)
+        return int((~taught).sum())
 
     def _key(
         self, checkpoint: Checkpoint, read: abc.Sequence[Sequence], vocabulary: int

@@ -36,7 +36,7 @@ class PrefixTeacher:
         student, teacher = readers
         self._pairs = pairs
         self._vocabulary = len(student.tokenizer)
-        self._split = split_tokens(teacher.vocabulary, student, ends_of(readers))
+        self._split = split_tokens(teacher, student, ends_of(pairs, readers))
         self._steps = {index: follow(pair, self._split) for index, pair in pairs.items()}
         self.to_student = self._split[:, 0]
         self.coverage = Coverage()

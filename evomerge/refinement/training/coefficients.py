@@ -105,9 +105,11 @@ class CoefficientTraining:
                 torch.autograd.backward(loss)
                 total += float(loss.detach())
         model.requires_grad_(requires_grad=False)
-        check_finite("loss", total, len(self.losses) + 1)
+        updates = len(self.losses)
+        check_finite("loss", total, step=updates + 1, updates=updates)
         self._free.grad = self._mixture.project(len(self._free))
-        check_finite("gradient", float(self._free.grad.norm()), len(self.losses) + 1)
+        gradient = float(self._free.grad.norm())
+        check_finite("gradient", gradient, step=updates + 1, updates=updates)
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
         self._optimizer.step()
@@ -126,7 +128,8 @@ class CoefficientTraining:
         read = (self._read(validation, index) for index in range(len(validation)))
         found = [self._student(**each)["loss"] for each in read]
         self.validation_losses.append(float(torch.stack(found).mean()))
-        check_finite("validation loss", self.validation_losses[-1], len(self.losses))
+        updates = len(self.losses)
+        check_finite("validation loss", self.validation_losses[-1], step=updates, updates=updates)
         if is_best(self.validation_losses):
             self.best = self._free.detach().clone()
 

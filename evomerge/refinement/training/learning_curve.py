@@ -21,22 +21,23 @@ def has_settled(losses: Sequence[float], patience: int) -> bool:
     return bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= patience
 
 
-def check_finite(what: str, found: float, step: int) -> None:
+def check_finite(what: str, found: float, *, step: int, updates: int) -> None:
     """Refuse to go on with a loss or a gradient that says nothing.
 
     Args:
         what: What is checked.
         found: How large it is.
-        step: The steps that were begun; 0 before the first.
+        step: The step that it was found at; 0 before the first.
+        updates: How often the student was changed before.
 
     Raises:
         EvaluationError: It is NaN or infinite.
     """
     if math.isfinite(found):
         return
-    if step == 0:
+    if updates == 0:
         raise EvaluationError(
-            f"the {what} is {found} before the first step; the student overflows on these texts, "
-            "so refine another merge, or in float32"
+            f"the {what} is {found} before anything was learned; the student overflows on these "
+            "texts, so refine another merge, or in float32"
         )
     raise EvaluationError(f"the {what} is {found} at step {step}; train with a lower train.rate")

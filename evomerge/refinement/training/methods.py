@@ -22,6 +22,7 @@ from evomerge.refinement.texts.examples import as_record
 from evomerge.refinement.training.coefficients import CoefficientTraining
 from evomerge.refinement.training.layers import layers_to_train
 from evomerge.refinement.training.low_rank import adapter_files, attach
+from evomerge.refinement.training.schedule import read_in
 from evomerge.refinement.training.setup import CHECKPOINTS
 from evomerge.sensitivity.provider import Calibrator
 
@@ -80,10 +81,11 @@ def train_coefficients(setup: TrainingSetup) -> tuple[MergeRecipe, Course]:
     done = training.run(passes, watched, lambda *done: setup.report("training", *done), setup.stop)
     if not done:
         raise RunError(f"{setup.folder}: the training was stopped; it can be continued")
+    read = read_in(passes, setup.train, len(training.losses))
     return mixture.recipe(training.best, setup.library.root), {
         "steps": len(training.losses),
-        "tokens": passes.tokens(),
-        "supervised": passes.supervised(),
+        "tokens": read.tokens(),
+        "supervised": read.supervised(),
         "validation_losses": training.validation_losses,
         "losses": training.losses,
     }
@@ -156,10 +158,11 @@ def _fit(setup: TrainingSetup, student: Student) -> Course:
     history = trainer.state.log_history
     if watched is not None:
         training.load_trained(student, checkpoints / training.BEST)
+    read = read_in(passes, train, trainer.state.global_step)
     return {
         "steps": trainer.state.global_step,
-        "tokens": passes.tokens(),
-        "supervised": passes.supervised(),
+        "tokens": read.tokens(),
+        "supervised": read.supervised(),
         "validation_losses": training.validation_losses(history),
         "losses": training.training_losses(history),
     }

@@ -91,7 +91,10 @@ def _distilled(
         return weight, _merged_spans(targets, labels, matched)
     loss, covered = _of_rows(settings, targets.rows, tail), targets.covered
     if settings.kind == "top_k_kl" and tail == "text":
-        covered = covered & _has_label(targets.rows, labels)
+        # Where these learn from what is kept as if it were all, and the others learn the text's
+        # own token, the gradient is that of the full divergence in the mean over texts that are
+        # as the teacher predicts them: a token of the tail comes up as often as it expects.
+        covered = covered & targets.rows.has(labels)
     if covered.all():
         return weight, loss
     known = Masked(loss, covered)
@@ -101,16 +104,6 @@ def _distilled(
     # of the cross entropy alone it would hardly be learned.
     certain = Masked(CrossEntropy(labels), ~covered)
     return weight, Weighted([(1.0, known), (1.0, certain)])
-
-
-def _has_label(rows: TopK, labels: Tensor) -> Tensor:
-    """Which rows have kept the text's own token; shape `(n,)`.
-
-    Where the others learn that token, and these learn from what is kept as if it were all, the
-    gradient is that of the full divergence in the mean over texts that are as the teacher predicts
-    them: a token of the tail comes up as often as the teacher expects it.
-    """
-    return ((rows.ids == labels[:, None]) & rows.log_probs.isfinite()).any(dim=1)
 
 
 def _of_rows(settings: DistillationLoss, rows: TopK, tail: TailName) -> RowLoss:

@@ -48,6 +48,10 @@ class Passes(Dataset[dict[str, Any]]):
             found |= as_tensors(join([of(index) for index in batch.indices]), number)
         return found
 
+    def first(self, count: int) -> Passes:
+        """The first so many passes, or all."""
+        return Passes(self._passes[:count], self._targets)
+
     def tokens(self) -> int:
         """How many tokens are read."""
         return sum(len(each) for packs in self._passes for each in packs)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from evomerge.recipe.refine import Training
+    from evomerge.refinement.training.passes import Passes
 
 
 class Schedule(NamedTuple):
@@ -20,6 +21,11 @@ class Schedule(NamedTuple):
     passes_per_step: int
     steps: int
     every: int
+
+
+def read_in(passes: Passes, settings: Training, steps: int) -> Passes:
+    """What the first steps of a training have read."""
+    return passes.first(steps * schedule_of(settings, len(passes)).passes_per_step)
 
 
 def schedule_of(settings: Training, passes: int) -> Schedule:

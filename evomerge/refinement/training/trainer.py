@@ -166,8 +166,13 @@ class EarlyStopping(TrainerCallback):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
         """Refuse to go on with what is NaN or infinite, before its weights are kept."""
-        for name, what in (("loss", "loss"), ("grad_norm", "gradient"), (LOSS, "validation loss")):
-            check_finite(what, given["logs"].get(name, 0.0), state.global_step)
+        step = state.global_step
+        for name, what, updates in (
+            ("loss", "loss", step - 1),
+            ("grad_norm", "gradient", step - 1),
+            (LOSS, "validation loss", step),
+        ):
+            check_finite(what, given["logs"].get(name, 0.0), step=step, updates=updates)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
         """Save and leave when asked to."""

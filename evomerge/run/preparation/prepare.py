@@ -163,7 +163,8 @@ def _check_refinement(recipe: SearchRecipe, contents: Contents, library: SourceL
     first = operators if isinstance(operators, str) else operators[0]
     sources = tuple(Source(model=_model(each), name=each.label) for each in recipe.sources)
     student = MergeRecipe(base=recipe.base, sources=sources, operator=first)
-    check_refinement(recipe.refine, student, teachers_of(recipe, recipe.refine))
+    teachers, device = teachers_of(recipe, recipe.refine), recipe.evaluation.device
+    check_refinement(recipe.refine, student, teachers, device)
     path = recipe.refine.data.path
     texts = {path: in_words(read_examples(Path(path)).examples)}
     refuse_items(contents.choosing_in_words, texts, "data", "search")

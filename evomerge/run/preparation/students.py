@@ -67,13 +67,16 @@ def merge_students(
 
 
 def check_refinement(
-    settings: Refinement, student: MergeRecipe, teachers: tuple[Teacher, ...]
+    settings: Refinement,
+    student: MergeRecipe,
+    teachers: tuple[Teacher, ...],
+    device: str = "auto",
 ) -> None:
     """Find what can be found before anything is trained.
 
     Raises:
         RecipeError: The students could not be merged, what is to be trained is nothing that the
-            student has, or teachers cannot be fused.
+            student has, teachers cannot be fused, or the trainer cannot be on the device.
     """
     if settings.mode == "pairwise":
         merged = merge_students(student, settings.operator, [student] * len(teachers))
@@ -86,5 +89,11 @@ def check_refinement(
         raise RecipeError(
             f"train.what: {what} is for merges by {OF_COEFFICIENTS}, and the student is none; "
             "take lora or full"
+        )
+    if what in {"lora", "full"} and device.startswith("cuda:") and device != "cuda:0":
+        number = device.removeprefix("cuda:")
+        raise RecipeError(
+            f"device: {device} with train.what: {what}, which trains on the first GPU that "
+            f"it sees; write cuda, and run with CUDA_VISIBLE_DEVICES={number}"
         )
     settings.check_live_fusion(len(teachers))
