@@ -51,7 +51,7 @@ WAYS: dict[str, dict[str, Any] | None] = {
     },
     "fusellm": {"preset": "fusellm"},
     "infifusion": {"preset": "infifusion"},
-    "infifusion, spans": {"preset": "infifusion", "alignment": {"kind": "spans"}},
+    "infifusion, by position": {"preset": "infifusion", "alignment": {"kind": "position"}},
     "alm": {"loss": {"kind": "alm"}},
 }
 DRAWS = 10_000
