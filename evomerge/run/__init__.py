@@ -1,1 +1,1 @@
-"""Runs a search from its recipe: the loop, resuming, the finish."""
+"""What a user starts: searches, refinements, merges by themselves."""
