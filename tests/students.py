@@ -15,6 +15,7 @@ from evomerge.merging.engine import merge_tensor
 from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.refine import Refinement
+from evomerge.refinement.distil import distil
 from evomerge.refinement.distillation import Distillation
 from evomerge.refinement.teachers.cached import Corpus, TeacherOpener
 from evomerge.refinement.texts.examples import read_examples
@@ -111,12 +112,12 @@ def tensors(recipe: MergeRecipe) -> dict[str, torch.Tensor]:
     return found
 
 
-class StopAfter:
-    """Asks a training to stop after so many optimiser steps."""
+def distil_until(work: Distillation, steps: int) -> None:
+    """Train, and ask to stop after so many optimiser steps."""
+    done = 0
 
-    def __init__(self, steps: int) -> None:
-        self.left = steps
+    def heard(what: str, now: int, _: int) -> None:
+        nonlocal done
+        done = now if what == "training" else done
 
-    def __call__(self) -> bool:
-        self.left -= 1
-        return self.left <= 0
+    distil(work, heard, lambda: done >= steps)

@@ -16,7 +16,7 @@ from blake3 import blake3
 from evomerge.checkpoints import named_errors, tokenizer_digest
 from evomerge.checkpoints.durability import write_atomically
 from evomerge.checkpoints.tokenizer import chat_template
-from evomerge.errors import EvomergeError, RecipeError, RunError
+from evomerge.errors import CompatibilityError, ModelError, RecipeError, RunError
 from evomerge.memory import freed_memory_kept
 from evomerge.merging.sources import SourceLibrary
 from evomerge.recipe.lineage import ancestry, as_document
@@ -75,7 +75,7 @@ def _train(work: Distillation, report: Report, stop: Callable[[], bool]) -> Dist
         with freed_memory_kept():
             try:
                 setup = set_up(work, library, report, stop)
-            except EvomergeError:
+            except (CompatibilityError, ModelError, RecipeError):
                 if is_new:  # Nothing follows from it yet: a mistake may be mended.
                     (folder / CONTENTS).unlink()
                 raise

@@ -17,7 +17,7 @@ from filelock import FileLock
 from recordings import SAMPLED, TOP, VOCABULARY, Recording, contents, recording
 
 from evomerge.checkpoints import open_checkpoint
-from evomerge.errors import CompatibilityError, DiskFullError, OutputError, RunError, RunInUseError
+from evomerge.errors import CompatibilityError, DiskFullError, OutputError, RunError
 from evomerge.refinement.cache.key import CacheKey, cache_key
 from evomerge.refinement.cache.shards import write_shard
 from evomerge.refinement.cache.teacher_cache import TeacherCache
@@ -288,16 +288,26 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(
     assert contents(tmp_path / "c") == contents(tmp_path / "whole")
 
 
-def test_two_processes_do_not_build_the_same_cache(
-    tmp_path: Path,
-    it: Recording,
+def test_who_finds_another_process_building_the_same_cache_waits(
+    tmp_path: Path, it: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with (
-        FileLock(tmp_path / "lock"),
-        pytest.raises(RunInUseError, match="another process is building this teacher cache"),
-    ):
-        it.build(tmp_path)
-    it.build(tmp_path)
+    monkeypatch.setattr(module, "PATIENCE_S", 0.01)
+    lock = FileLock(tmp_path / "c" / "lock")
+    (tmp_path / "c").mkdir()
+    lock.acquire()
+    waited = 0
+
+    def waiting() -> None:
+        nonlocal waited
+        waited += 1
+        assert not (tmp_path / "c" / "00000").exists()
+        if waited == 3:
+            lock.release()
+
+    it.build(tmp_path / "c", waiting=waiting)
+    assert waited == 3
+    it.build(tmp_path / "whole")
+    assert contents(tmp_path / "c") == contents(tmp_path / "whole")
 
 
 KILLER = """

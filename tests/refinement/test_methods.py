@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from students import StopAfter, distillation, never, quiet, tensors
+from students import distil_until, distillation, never, quiet, tensors
 
 from evomerge.errors import RecipeError, RunError
 from evomerge.merging.sources import SourceLibrary
@@ -97,7 +97,7 @@ def test_coefficients_that_were_stopped_go_on_bit_for_bit(
     )
     work = distillation(family, tmp_path / "cut", one(family), train=train)
     with pytest.raises(RunError, match="it can be continued"):
-        distil(work, quiet, StopAfter(steps))
+        distil_until(work, steps)
     found = distil(work, quiet, never)
     assert found.course["losses"] == whole.course["losses"]
     assert found.recipe == whole.recipe

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from students import StopAfter, distillation, never, quiet, tensors, write_texts
+from students import distil_until, distillation, never, quiet, tensors, write_texts
 from transformers import Trainer
 
 from evomerge.checkpoints import open_checkpoint
@@ -68,7 +68,7 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_losses_bit_for_bit(
 ) -> None:
     work = distillation(family, tmp_path / "student")
     with pytest.raises(RunError, match="it can be continued"):
-        distil(work, quiet, StopAfter(steps))
+        distil_until(work, steps)
     course = distil(work, quiet, never).course
     assert course["losses"] == whole["losses"]
     assert course["validation_losses"] == whole["validation_losses"]
@@ -92,7 +92,7 @@ def test_a_training_that_lost_patience_is_over_also_where_it_was_stopped(
     whole = distil(work("whole"), quiet, never).course
     assert len(whole["validation_losses"]) == whole["steps"] + 1 < 8
     with pytest.raises(RunError, match="it can be continued"):
-        distil(work("student"), quiet, StopAfter(whole["steps"] - before))
+        distil_until(work("student"), whole["steps"] - before)
     course = distil(work("student"), quiet, never).course
     assert course | {"seconds": 0} == whole | {"seconds": 0}
 
@@ -131,7 +131,7 @@ def test_texts_that_have_changed_since_the_training_began_are_refused(
 ) -> None:
     work = distillation(family, tmp_path / "student")
     with pytest.raises(RunError, match="it can be continued"):
-        distil(work, quiet, StopAfter(2))
+        distil_until(work, 2)
     texts = tmp_path / "texts.jsonl"
     texts.write_text(texts.read_text().replace("red", "sea"))
     with pytest.raises(RunError, match=r"texts\.jsonl, the texts: has changed .*, from \w+ to \w"):
@@ -231,7 +231,7 @@ def test_a_student_that_was_replaced_is_noticed(family: Path, tmp_path: Path) ->
     shutil.copytree(family, tmp_path / "family")
     work = distillation(tmp_path / "family", tmp_path / "student")
     with pytest.raises(RunError, match="the training was stopped"):
-        distil(work, quiet, StopAfter(1))
+        distil_until(work, 1)
     shutil.rmtree(tmp_path / "family" / "two")
     shutil.copytree(family / "three", tmp_path / "family" / "two")
     with pytest.raises(RunError, match=r"two, of the student: has changed since the training"):
@@ -241,7 +241,7 @@ def test_a_student_that_was_replaced_is_noticed(family: Path, tmp_path: Path) ->
 def test_of_several_changes_the_first_by_name_is_told(family: Path, tmp_path: Path) -> None:
     work = distillation(family, tmp_path / "student")
     with pytest.raises(RunError, match="the training was stopped"):
-        distil(work, quiet, StopAfter(1))
+        distil_until(work, 1)
     file = tmp_path / "student" / "contents.json"
     file.write_text(json.dumps(dict.fromkeys(json.loads(file.read_text()), "other")))
     first = min(json.loads(file.read_text()))
@@ -330,3 +330,17 @@ def test_tokens_are_those_that_were_read(family: Path, tmp_path: Path, what: str
     course = distil(distillation(family, tmp_path / "student", train=train), quiet, never).course
     assert 0 < course["tokens"] <= 256 * course["steps"] < 256 * 20
     assert 0 < course["supervised"] < course["tokens"]
+
+
+def test_asking_the_teachers_ends_when_it_is_to_stop_and_goes_on_later(
+    family: Path, tmp_path: Path
+) -> None:
+    teachers = (Teacher(model=str(family / "one"), name="one"),)
+    told: list[tuple[str, int, int]] = []
+    work = distillation(family, tmp_path / "student", teachers)
+    with pytest.raises(RunError, match=r"student: the training was stopped; it can be continued"):
+        distil(work, lambda *news: told.append(news), lambda: bool(told))
+    assert [what for what, _, _ in told] == ["what one predicts"]
+    continued = distil(work, quiet, never)
+    whole = distil(distillation(family, tmp_path / "whole", teachers), quiet, never)
+    assert adapter(continued) == adapter(whole)

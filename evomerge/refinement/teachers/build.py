@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from blake3 import blake3
 from filelock import FileLock, Timeout
 
 from evomerge.checkpoints import named_errors, write_atomically
-from evomerge.errors import OutputError, RunInUseError
+from evomerge.errors import OutputError
 from evomerge.evaluation.passes.batches import token_batches
 from evomerge.refinement.cache.shards import TEMPORARY, check_shard, write_shard
 from evomerge.refinement.cache.teacher_cache import (
@@ -48,6 +48,8 @@ BATCH_TOKENS = 8192
 """Most tokens of a forward pass, padding included."""
 
 LOCK = "lock"
+PATIENCE_S = 1.0
+"""Seconds between two tries to be the one who builds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,8 +80,11 @@ def build(
     sequences: Iterable[Sequence],
     load: Callable[[], Any],
     progress: Progress = lambda *_: None,
+    waiting: Callable[[], None] = lambda: None,
 ) -> TeacherCache:
     """Build a teacher cache, or go on with one that was interrupted.
+
+    While another process builds it, this one waits.
 
     Args:
         folder: Where it is or shall be, as `key.folder` says.
@@ -88,12 +93,12 @@ def build(
         load: Loads the teacher, a causal language model of transformers; not called if the cache
             is complete.
         progress: Called with the numbers of rows that are done, and of all.
+        waiting: Called about once a second as long as another process builds it.
 
     Raises:
         OutputError: The folder holds something else, or cannot be written; DiskFullError if the
             disk is full.
         RunError: A folder of rows is damaged.
-        RunInUseError: Another process is building the cache.
         EvaluationError: The teacher predicts NaN.
         CompatibilityError: The teacher does not know a token, or cannot read a sequence whole.
     """
@@ -107,7 +112,7 @@ def build(
         return teacher
 
     done, total = 0, sum(part.rows for part in parts)
-    with _locked(folder):
+    with _locked(folder, waiting):
         manifest = _begin(folder, key, parts)
         for number, part in enumerate(parts):
             known = manifest.shards[number : number + 1]
@@ -147,17 +152,16 @@ def _rows(sequence: Sequence) -> int:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Be the only one who builds; the kernel frees the lock when the process dies."""
     with named_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise RunInUseError(
-                f"{folder}: another process is building this teacher cache; wait or stop it"
-            ) from None
+        while not lock.is_locked:
+            with suppress(Timeout):
+                lock.acquire(timeout=PATIENCE_S)
+            if not lock.is_locked:
+                waiting()
     try:
         _sweep(folder)
         yield

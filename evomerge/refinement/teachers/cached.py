@@ -215,6 +215,7 @@ class TeacherOpener:
                 read,
                 load,
                 progress=lambda done, total: self._report(f"what {name} predicts", done, total),
+                waiting=lambda: self._report(f"another process, which asks {name}", 0, 1),
             )
         except (CompatibilityError, EvaluationError) as error:
             raise type(error)(f"{name}: {error}") from error

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from evomerge.errors import RunError
 from evomerge.live_model import choose_device, choose_dtype, load_model, named_weights
 from evomerge.merging.resident import ResidentWeights
 from evomerge.refinement.teachers.cached import Corpus
@@ -137,7 +138,9 @@ def set_up(
     if work.settings.train.layers is not None:
         layers_to_train(work, library, weights)  # a mistake shows before teachers are asked
     corpus = Corpus(examples=examples.examples, sequences=read.sequences, tokenizer=tokenizer)
-    ensemble = open_ensemble(work, library, corpus, report, (model, weights))
+    ensemble = open_ensemble(
+        work, library, corpus, _until(stop, work.folder, report), (model, weights)
+    )
     return TrainingSetup(
         work=work,
         library=library,
@@ -170,3 +173,14 @@ def _own_texts(work: Distillation, examples: Examples) -> Examples:
         return examples
     (numbers,) = asked_of(work.settings, work.teachers, examples.examples)
     return examples._replace(examples=tuple(examples.examples[number] for number in numbers))
+
+
+def _until(stop: Callable[[], bool], folder: str, report: Report) -> Report:
+    """A report after which teachers are asked no more when it is to stop: caches keep parts."""
+
+    def told(what: str, done: int, total: int) -> None:
+        report(what, done, total)
+        if stop():
+            raise RunError(f"{folder}: the training was stopped; it can be continued")
+
+    return told
