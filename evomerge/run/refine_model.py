@@ -27,6 +27,7 @@ from evomerge.run.merges.merge import check_models, naming, read_file
 from evomerge.run.preparation.students import (
     check_refinement,
     merge_students,
+    models_of,
     student_groups,
     training_folder,
 )
@@ -139,7 +140,7 @@ def _settings(
     recipe: MergeRecipe, file: Path, overrides: Sequence[str]
 ) -> tuple[Refinement, tuple[Teacher, ...]]:
     """How a student is refined, and by whom; mistakes show before anything is written."""
-    sources = {each.label: each.model for each in recipe.sources if each.model}
+    sources = models_of(recipe.sources)
     settings = read_refinement(file, overrides, sources)
     teachers = settings.teachers or _sources(recipe, file)
     with naming(file):

@@ -19,7 +19,7 @@ from evomerge.refinement.teachers.teacher import Teacher as LoadedTeacher
 from evomerge.refinement.texts.examples import read_examples
 from evomerge.refinement.texts.sequences import make_sequences
 from evomerge.run.folder import RunFolder, recipe_of
-from evomerge.run.preparation.students import check_refinement, teachers_of
+from evomerge.run.preparation.students import check_refinement, models_of, teachers_of
 from evomerge.run.search import start_or_continue
 from evomerge.store.database import RunStore
 
@@ -65,7 +65,7 @@ def refined_recipe(run: Path, file: Path | None, overrides: Sequence[str]) -> Se
             f"{run}: the search has not finished, so there is no winner yet; first: "
             f"evomerge resume {run}"
         )
-    sources = {each.label: each.model for each in recipe.sources if each.model}
+    sources = models_of(recipe.sources)
     if file is not None:
         return recipe.model_copy(update={"refine": read_refinement(file, overrides, sources)})
     if recipe.refine is None:

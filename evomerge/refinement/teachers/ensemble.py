@@ -65,8 +65,7 @@ def open_ensemble(
         CompatibilityError: A teacher's tokenizer has too little in common with the student's.
         EvomergeError: A cache cannot be built or read.
     """
-    # Layers are fitted to those of sources, whatever teachers predict.
-    if not work.teachers or work.settings.cache is None or work.settings.train.what == "layerwise":
+    if not work.teachers or work.settings.cache is None:
         return Ensemble(notes={})
     opener = TeacherOpener(work, library, corpus, report)
     rule = fusion_of(work.settings.fuse, work.teachers, corpus.sequences)
@@ -74,8 +73,8 @@ def open_ensemble(
     asked = [numbers] * len(work.teachers)
     of: dict[int, int] = {}
     if rule == "by_domain":
-        of = {n: _teacher_of(work.teachers, corpus.examples[n]) for n in numbers}
-        asked = [[each for each in numbers if of[each] == n] for n in range(len(work.teachers))]
+        asked = _by_domain(work.teachers, corpus.examples, numbers)
+        of = {each: number for number, own in enumerate(asked) for each in own}
     pairs = zip(work.teachers, asked, strict=True)
     cached = {
         number: opener.open(teacher, frozenset(own))
@@ -118,8 +117,7 @@ def asked_of(
         return [each or list(numbers) for each in own]
     if fusion_of(settings.fuse, teachers, examples) != "by_domain":
         return [list(numbers)] * len(teachers)
-    of = [_teacher_of(teachers, each) for each in examples]
-    return [[each for each in numbers if of[each] == n] for n in range(len(teachers))]
+    return _by_domain(teachers, examples, numbers)
 
 
 def fusion_of(
@@ -149,6 +147,18 @@ def teacher_of(teachers: abc.Sequence[Teacher], domain: str | None) -> int:
     """
     pairs = [(each, number) for number, t in enumerate(teachers) for each in domains_of(t)]
     return pairs[of_domain([each for each, _ in pairs], domain)][1]
+
+
+def _by_domain(
+    teachers: abc.Sequence[Teacher],
+    examples: abc.Sequence[Example],
+    numbers: abc.Iterable[int],
+) -> list[list[int]]:
+    """The numbers of the examples of each teacher, where an example has one teacher."""
+    found: list[list[int]] = [[] for _ in teachers]
+    for number in numbers:
+        found[_teacher_of(teachers, examples[number])].append(number)
+    return found
 
 
 def _teacher_of(teachers: abc.Sequence[Teacher], example: Example) -> int:

@@ -105,9 +105,7 @@ def open_live_teachers(
         CompatibilityError: A teacher has another tokenizer, or cannot read texts that long.
         ModelError: A teacher cannot be loaded.
     """
-    # Layers are fitted to those of sources, whatever teachers predict.
-    layerwise = work.settings.train.what == "layerwise"
-    if not work.teachers or work.settings.cache is not None or layerwise:
+    if not work.teachers or work.settings.cache is not None:
         return None
     fuse = _fuse_of(work.settings, len(work.teachers))
     device = choose_device(work.device)

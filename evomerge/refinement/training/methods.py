@@ -15,7 +15,6 @@ from evomerge.calibration.prodistill import ProDistillSettings, prodistill
 from evomerge.calibration.writing import write_model
 from evomerge.checkpoints import open_checkpoint
 from evomerge.checkpoints.durability import write_atomically
-from evomerge.errors import RunError
 from evomerge.recipe.calibration import CalibrationSettings
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.refinement.texts.examples import as_record
@@ -23,12 +22,14 @@ from evomerge.refinement.training.coefficients import CoefficientTraining
 from evomerge.refinement.training.layers import layers_to_train
 from evomerge.refinement.training.low_rank import adapter_files, attach
 from evomerge.refinement.training.schedule import read_in
-from evomerge.refinement.training.setup import CHECKPOINTS
+from evomerge.refinement.training.setup import CHECKPOINTS, stopped
 from evomerge.sensitivity.provider import Calibrator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from evomerge.recipe.refine import Training
+    from evomerge.refinement.training.passes import Passes
     from evomerge.refinement.training.setup import TrainingSetup
     from evomerge.refinement.training.student import Student
 
@@ -80,15 +81,9 @@ def train_coefficients(setup: TrainingSetup) -> tuple[MergeRecipe, Course]:
     passes, watched = setup.passes()
     done = training.run(passes, watched, lambda *done: setup.report("training", *done), setup.stop)
     if not done:
-        raise RunError(f"{setup.folder}: the training was stopped; it can be continued")
-    read = read_in(passes, setup.train, len(training.losses))
-    return mixture.recipe(training.best, setup.library.root), {
-        "steps": len(training.losses),
-        "tokens": read.tokens(),
-        "supervised": read.supervised(),
-        "validation_losses": training.validation_losses,
-        "losses": training.losses,
-    }
+        raise stopped(setup.folder)
+    course = _course(setup.train, passes, training.losses, training.validation_losses)
+    return mixture.recipe(training.best, setup.library.root), course
 
 
 def train_layers(setup: TrainingSetup) -> tuple[MergeRecipe, Course]:
@@ -154,17 +149,25 @@ def _fit(setup: TrainingSetup, student: Student) -> Course:
     trainer = training.RefineTrainer(student, arguments, passes, watched, stopping)
     trainer.fit()
     if stopping.stopped:
-        raise RunError(f"{setup.folder}: the training was stopped; it can be continued")
+        raise stopped(setup.folder)
     history = trainer.state.log_history
     if watched is not None:
         training.load_trained(student, checkpoints / training.BEST)
-    read = read_in(passes, train, trainer.state.global_step)
+    losses, watched_losses = training.training_losses(history), training.validation_losses(history)
+    return _course(train, passes, losses, watched_losses)
+
+
+def _course(
+    train: Training, passes: Passes, losses: list[float], validation_losses: list[float]
+) -> Course:
+    """How a training went, which had a loss for each of its steps."""
+    read = read_in(passes, train, len(losses))
     return {
-        "steps": trainer.state.global_step,
+        "steps": len(losses),
         "tokens": read.tokens(),
         "supervised": read.supervised(),
-        "validation_losses": training.validation_losses(history),
-        "losses": training.training_losses(history),
+        "validation_losses": validation_losses,
+        "losses": losses,
     }
 
 

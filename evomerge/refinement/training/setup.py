@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from evomerge.merging.sources import SourceLibrary
-    from evomerge.recipe.refine import Refinement, Training
+    from evomerge.recipe.refine import Training
     from evomerge.refinement.distillation import Distillation, Report
 
 CHECKPOINTS = "checkpoints"
@@ -132,14 +132,18 @@ def set_up(
     examples = _own_texts(work, read_examples(Path(work.settings.data.path)))
     read = make_sequences(examples.examples, tokenizer, work.settings.data.max_tokens)
     check_window(model, read.sequences)
-    parts = set_aside(read.sequences, examples.examples, _validation(work.settings))
+    share, asking = work.settings.data.validation, work
+    if work.settings.train.what == "layerwise":
+        # Layers are fitted to those of sources, to all texts, whatever teachers predict.
+        share, asking = 0.0, replace(work, teachers=())
+    parts = set_aside(read.sequences, examples.examples, share)
     weights = named_weights(model, base.headers)
     ResidentWeights(weights, library).merge(work.student)
     if work.settings.train.layers is not None:
         layers_to_train(work, library, weights)  # a mistake shows before teachers are asked
     corpus = Corpus(examples=examples.examples, sequences=read.sequences, tokenizer=tokenizer)
     ensemble = open_ensemble(
-        work, library, corpus, _until(stop, work.folder, report), (model, weights)
+        asking, library, corpus, _until(stop, work.folder, report), (model, weights)
     )
     return TrainingSetup(
         work=work,
@@ -152,15 +156,10 @@ def set_up(
         sequences=read,
         parts=parts,
         ensemble=ensemble,
-        live=open_live_teachers(work, library, read.sequences, len(tokenizer)),
+        live=open_live_teachers(asking, library, read.sequences, len(tokenizer)),
         report=report,
         stop=stop,
     )
-
-
-def _validation(settings: Refinement) -> float:
-    """The share of the texts to set aside: none if layers are fitted, to all texts."""
-    return 0.0 if settings.train.what == "layerwise" else settings.data.validation
 
 
 def _own_texts(work: Distillation, examples: Examples) -> Examples:
@@ -175,12 +174,17 @@ def _own_texts(work: Distillation, examples: Examples) -> Examples:
     return examples._replace(examples=tuple(examples.examples[number] for number in numbers))
 
 
+def stopped(folder: str | Path) -> RunError:
+    """What says that a training was left before its end, when it was asked to."""
+    return RunError(f"{folder}: the training was stopped; it can be continued")
+
+
 def _until(stop: Callable[[], bool], folder: str, report: Report) -> Report:
     """A report after which teachers are asked no more when it is to stop: caches keep parts."""
 
     def told(what: str, done: int, total: int) -> None:
         report(what, done, total)
         if stop():
-            raise RunError(f"{folder}: the training was stopped; it can be continued")
+            raise stopped(folder)
 
     return told

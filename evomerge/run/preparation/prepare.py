@@ -32,7 +32,7 @@ from evomerge.run.preparation.scoring import (
     scoring,
     with_tasks_of_groups,
 )
-from evomerge.run.preparation.students import check_refinement, teachers_of
+from evomerge.run.preparation.students import check_refinement, models_of, teachers_of
 from evomerge.search.strategies import BREEDERS
 from evomerge.sensitivity.calibration import Calibration, read_texts
 
@@ -117,7 +117,7 @@ def check_search(recipe: SearchRecipe, root: Path) -> Preparation:
     recipe = _with_absolute_run(recipe, root)
     refine = recipe.refine
     if refine is not None:
-        sources = {each.label: each.model for each in recipe.sources if each.model}
+        sources = models_of(recipe.sources)
         refined = result.attempt("refine", lambda: refine.under(root, sources))
         recipe = recipe.model_copy(update={"refine": refined or refine})
     library = SourceLibrary(root)

@@ -13,7 +13,7 @@ from evomerge.recipe.distillation import Teacher
 from evomerge.recipe.merge import MergeRecipe, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from evomerge.recipe.refine import Refinement
@@ -29,6 +29,11 @@ def teachers_of(recipe: SearchRecipe, settings: Refinement) -> tuple[Teacher, ..
     return settings.teachers or tuple(
         Teacher(model=source.model or "", name=source.label) for source in recipe.sources
     )
+
+
+def models_of(sources: Iterable[Source]) -> dict[str, str]:
+    """The models among the sources of a merge or a search, by their names."""
+    return {each.label: each.model for each in sources if each.model}
 
 
 def student_groups(

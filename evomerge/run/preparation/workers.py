@@ -24,15 +24,17 @@ def plan_workers(recipe: SearchRecipe, parameters: int) -> tuple[int, int]:
     cores = len(os.sched_getaffinity(0))
     if recipe.executor.kind == "inline":
         return 1, recipe.executor.threads or cores
-    if gpus := _gpus(recipe.evaluation.device):
-        workers = recipe.executor.workers or gpus
-        return workers, recipe.executor.threads or max(1, cores // workers)
+    fitting = min(cores, _fitting(recipe, parameters))
+    workers = recipe.executor.workers or _gpus(recipe.evaluation.device) or fitting
+    return workers, recipe.executor.threads or max(1, cores // workers)
+
+
+def _fitting(recipe: SearchRecipe, parameters: int) -> int:
+    """Workers that fit into the memory of this machine, at least one."""
     memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     # A worker holds its model in float32, and beside it libraries and activations.
     beside = {"hf": 1_000_000_000, "vllm": 3_000_000_000}[recipe.evaluation.backend]
-    fitting = max(1, memory // (8 * parameters + beside))
-    workers = recipe.executor.workers or min(cores, fitting)
-    return workers, recipe.executor.threads or max(1, cores // workers)
+    return max(1, memory // (8 * parameters + beside))
 
 
 def _gpus(device: str) -> int:
