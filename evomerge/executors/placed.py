@@ -45,8 +45,9 @@ def run_here(work: Work[Result], report: Report) -> Result:
             ended.set()
 
     # A signal that interrupts `join` leaves a thread that counts as dead (CPython's bpo-45274).
-    threading.Thread(target=do, name="refinement").start()
+    thread = threading.Thread(target=do, name="refinement")
     try:
+        thread.start()  # the work may be interrupted while this still waits for it to begin
         while not ended.wait(INTERVAL_S):
             pass
     except BaseException:
