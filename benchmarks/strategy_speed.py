@@ -64,12 +64,12 @@ def main() -> None:
     for name in options.replay:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             file = Path(folder) / "run.sqlite"
-            made, _ = timed_search(file, name, options.candidates)
+            made, stored = timed_search(file, name, options.candidates)
             replayed, asked = timed_search(file, name, options.candidates)
             size = file.stat().st_size / 1e6
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
         print(
-            f"{name}: a store of {options.candidates:,} candidates ({size:.0f} MB) was made in "
+            f"{name}: a store with {stored:,} different candidates ({size:.0f} MB) was made in "
             f"{made:.1f} s and replayed in {replayed:.1f} s, {asked} evaluated, {peak:.0f} MB"
         )
 
