@@ -87,8 +87,28 @@ def load_outline(folder: Path) -> tuple[Any, Any]:
     return model, tokenizer
 
 
+def blank_model(like: Any, config: dict[str, Any]) -> Any:
+    """A causal language model with other layers, whose weights are still to be written.
+
+    Args:
+        like: A model of the same family, whose precision, device and ways to generate it has.
+        config: What its config.json would say.
+
+    Raises:
+        ModelError: transformers cannot build it.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.initialization import no_init_weights
+
+    with _loading("a model with other layers"), no_init_weights():
+        found = type(like.config).from_dict(config)
+        model = AutoModelForCausalLM.from_config(found, dtype=like.dtype, **_SAFELY)
+    model.generation_config = like.generation_config
+    return model.to(like.device).eval().requires_grad_(requires_grad=False)
+
+
 @contextmanager
-def _loading(folder: Path) -> Iterator[None]:
+def _loading(what: Path | str) -> Iterator[None]:
     """Let transformers load quietly; what it raises becomes one line."""
     from transformers.utils import logging
 
@@ -98,7 +118,7 @@ def _loading(folder: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         cause = str(error).strip().splitlines()[0]
-        raise ModelError(f"{folder}: transformers cannot load it: {cause}") from error
+        raise ModelError(f"{what}: transformers cannot load it: {cause}") from error
 
 
 def load_checkpoint(

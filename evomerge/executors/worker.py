@@ -14,8 +14,9 @@ from evomerge.errors import EvomergeError
 from evomerge.evaluation.backends.hf import HfBackend
 from evomerge.evaluation.evaluator import ResidentEvaluator
 from evomerge.evaluation.scores.outcome import Evaluated, Failed, Outcome, Timing
-from evomerge.live_model import choose_device, choose_dtype, load_model
+from evomerge.live_model import choose_device, choose_dtype, load_model, named_weights
 from evomerge.merging.ancestors import Ancestors
+from evomerge.merging.config import as_json, merged_config
 from evomerge.merging.derived import DerivedTensors
 from evomerge.merging.resident import ResidentWeights
 from evomerge.merging.sources import SourceLibrary
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from evomerge.evaluation.tasks.items import TaskItems
     from evomerge.evaluation.tasks.lm_eval_tasks import TaskSpec
     from evomerge.executors.contract import Job
+    from evomerge.recipe.merge import MergeRecipe
     from evomerge.recipe.search import BackendName
 
 
@@ -60,6 +62,14 @@ class WorkerSettings:
     backend: BackendName = "hf"
 
 
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """A model that stays loaded: where merges are written, and what scores them."""
+
+    weights: ResidentWeights
+    evaluator: ResidentEvaluator
+
+
 class Worker:
     """Merges and scores candidates, one after the other, in a model that stays loaded."""
 
@@ -74,33 +84,55 @@ class Worker:
         )
         base = library.model(settings.base)
         backend = load_backend(settings, base.folder, device)
-        self._weights = ResidentWeights(backend.weights(base), library)
-        self._evaluator = ResidentEvaluator(
-            backend, settings.tasks, settings.items, settings.rungs
-        )
-        self._evaluator.prepare("search")
+        self._settings, self._library, self._backend = settings, library, backend
+        self._own = _Live(ResidentWeights(backend.weights(base), library), self._scoring(backend))
+        self._own.evaluator.prepare("search")
+        # Only the last one is kept: memory is dear, and another one takes less than a second.
+        self._stacked: tuple[bytes, _Live] | None = None
 
     def evaluate(self, job: Job) -> Outcome:
         """Merge a candidate and score it; whatever goes wrong becomes a `Failed`."""
         started = time.perf_counter()
         try:
-            self._weights.merge(job.recipe)
+            live = self._live(job.recipe)
+            live.weights.merge(job.recipe)
         except Exception as error:  # noqa: BLE001 (a failing candidate must not end the search)
             return Failed(stage="merge", reason=one_line(error))
         merged = time.perf_counter()
         try:
-            scores = self._evaluator.evaluate(job.split, job.race)
+            scores = live.evaluator.evaluate(job.split, job.race)
         except Exception as error:  # noqa: BLE001 (a failing candidate must not end the search)
             return Failed(stage="evaluate", reason=one_line(error))
         ended = time.perf_counter()
         timing = Timing(
             merge_s=merged - started,
-            forward_s=self._evaluator.forward_s,
+            forward_s=live.evaluator.forward_s,
             total_s=ended - started,
         )
         return Evaluated(
-            scores=scores, timing=timing, share=self._evaluator.share(job.split, scores)
+            scores=scores, timing=timing, share=live.evaluator.share(job.split, scores)
         )
+
+    def _scoring(self, backend: Backend) -> ResidentEvaluator:
+        settings = self._settings
+        return ResidentEvaluator(backend, settings.tasks, settings.items, settings.rungs)
+
+    def _live(self, recipe: MergeRecipe) -> _Live:
+        """What a recipe is merged into: the base's model, or one with the layers of a stack."""
+        if recipe.stack is None or not isinstance(self._backend, HfBackend):
+            return self._own
+        config = merged_config(recipe, self._library)
+        shape = as_json(config)
+        if self._stacked is None or self._stacked[0] != shape:
+            self._stacked = None
+            backend = self._backend.with_layers(config)
+            names = {job.name for job in self._library.plan(recipe).jobs}
+            weights = named_weights(backend.forward.model, names)
+            live = _Live(
+                ResidentWeights(weights, self._library, stacked=True), self._scoring(backend)
+            )
+            self._stacked = shape, live
+        return self._stacked[1]
 
 
 def load_backend(settings: WorkerSettings, folder: Path, device: torch.device) -> Backend:

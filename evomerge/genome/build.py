@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import RecipeError
 from evomerge.genome.genes import DROPPED, KEPT, NOTHING, OPERATOR, POST, PRESENCE, TRUST, Gene
 from evomerge.genome.genome import Genome
 from evomerge.genome.layers import rules_of_parts
+from evomerge.genome.path import PathGenome, path_genes, writers_of
 from evomerge.genome.prior import WEIGHT, plan_prior
 from evomerge.genome.searched import Searched, parameters_of, searched_parameters
 from evomerge.genome.space_checks import check_space
@@ -58,8 +59,21 @@ def build_genome(
             nothing to search.
     """
     parameters_of(space)  # an unknown operator is what is said first
-    rules = rules_of_parts(space, list(tensors))
+    tensors = list(tensors)
+    rules = rules_of_parts(space, tensors)
     check_space(space, sources)
+    given: dict[str, Any] = {
+        "base": base,
+        "sources": tuple(sources),
+        "space": space,
+        "rules": rules,
+        "dtype": dtype,
+        "seed": seed,
+    }
+    if space.path is not None:
+        path = tuple(path_genes(space.path, sources, [part for part, _ in rules]))
+        writers = writers_of(tensors) if space.path.scale else ()
+        return _checked(PathGenome(**given, genes=path, writers=writers))
     searched = searched_parameters(space)
     genes = (
         *_choices(space, len(sources)),
@@ -77,19 +91,7 @@ def build_genome(
             calibration = None
     if not genes:
         raise RecipeError("genome: every parameter is fixed, so there is nothing to search")
-    genome = Genome(
-        base=base,
-        sources=tuple(sources),
-        space=space,
-        rules=rules,
-        genes=genes,
-        dtype=dtype,
-        seed=seed,
-        calibration=calibration,
-        prior=prior,
-    )
-    _check_recipes(genome)
-    return genome
+    return _checked(Genome(**given, genes=genes, calibration=calibration, prior=prior))
 
 
 def _choices(space: GenomeSpace, sources: int) -> Iterator[Gene]:
@@ -154,8 +156,8 @@ def _trust(settings: PriorSettings) -> Iterator[Gene]:
         yield Gene(parameter=TRUST, source=None, group=None, component="all", low=low, high=high)
 
 
-def _check_recipes(genome: Genome) -> None:
-    """Check what all recipes of an operator have in common, such as the number of sources."""
+def _checked(genome: Genome) -> Genome:
+    """A genome, if what all its recipes of an operator have in common is right."""
     labels = {source.label for source in genome.sources}
     unknown = genome.calibration.unknown(labels) if genome.calibration else []
     if unknown:
@@ -168,3 +170,4 @@ def _check_recipes(genome: Genome) -> None:
         # In the middle nothing is dropped and everything is applied.
         point = [gene.middle(name) if gene.parameter == OPERATOR else 0.5 for gene in genome.genes]
         check_operator(genome.decode(point))
+    return genome

@@ -28,12 +28,15 @@ class ResidentWeights:
             them; written in place, whatever their dtype or device. Other tensors of the
             checkpoint are not merged.
         library: Opens the models.
+        stacked: Whether the model has the layers of recipes that stack them, and no others.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor], library: SourceLibrary) -> None:
+    def __init__(
+        self, parameters: Mapping[str, Tensor], library: SourceLibrary, *, stacked: bool = False
+    ) -> None:
         keep_freed_blocks()
         self._parameters = parameters
-        self._library = library
+        self._library, self._stacked = library, stacked
         self._held: dict[str, tuple[object, ...]] = {}
 
     def merge(self, recipe: MergeRecipe) -> int:
@@ -46,7 +49,7 @@ class ResidentWeights:
             MergeError: A tensor cannot be merged or is not finite.
             ModelError: A tensor has another shape in the live model.
         """
-        if recipe.stack is not None:
+        if recipe.stack is not None and not self._stacked:
             raise ModelError(
                 "stack: a model that stays loaded keeps its layers; export the merge and load that"
             )

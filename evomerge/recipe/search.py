@@ -215,6 +215,18 @@ Operators = Annotated[
 Axis = Literal["sources", "layers", "components"]
 
 
+class LayerPath(Strict):
+    """A path through the sources' layers, with a step for each layer group.
+
+    Attributes:
+        repeats: How many times in a row a group may run; it may always be left out.
+        scale: Lowest and highest factor on what the layers of a group add; 1 when absent.
+    """
+
+    repeats: Annotated[Positive, Field(le=8)] = 2
+    scale: Range | None = None
+
+
 class GenomeSpace(Strict):
     """Which merges the search can reach.
 
@@ -233,6 +245,7 @@ class GenomeSpace(Strict):
         post: An operator that the search may apply to the merge, as it sees fit. Ranges and fixed
             values of parameters that only this operator has are its own.
         prior: How far weights follow what is measured of the sources before the search.
+        path: Search which layers a model is made of instead of their weights, with `passthrough`.
     """
 
     operator: Operators = "task_arithmetic"
@@ -244,6 +257,7 @@ class GenomeSpace(Strict):
     drop_sources: Flag = False
     post: Literal["aim"] | None = None
     prior: PriorSettings | None = None
+    path: LayerPath | None = None
 
     @property
     def operators(self) -> tuple[str, ...]:
@@ -265,6 +279,24 @@ class GenomeSpace(Strict):
                 raise ValueError(f"{name} is both in ranges and in fixed; keep one")
         if self.post in self.operators:
             raise ValueError(f"{self.post} is both the operator and what follows it; keep one")
+        return self
+
+    @model_validator(mode="after")
+    def _path_is_alone(self) -> Self:
+        if self.path is None:
+            return self
+        if self.operators != ("passthrough",):
+            raise ValueError(
+                f"path: layers are taken as they are, found operator {self.operator}; write "
+                "operator: passthrough"
+            )
+        for name in type(self).model_fields.keys() - {"path", "operator", "layer_groups"}:
+            if getattr(self, name):
+                raise ValueError(f"path: {name} has no say beside a path; leave it out")
+        if self.path.scale is not None:
+            problem = bounds_of(self.path.scale).problem()
+            if problem:
+                raise ValueError(f"path.scale: {problem}")
         return self
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from evomerge.evaluation.passes.answers import AnswerPlan
 from evomerge.evaluation.passes.forward import Forward
 from evomerge.evaluation.passes.tokens import Tokenizer
-from evomerge.live_model import named_weights
+from evomerge.live_model import blank_model, named_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +34,19 @@ class HfBackend:
     def __init__(self, model: Any, tokenizer: Any, batch_tokens: int) -> None:
         self.forward = Forward(model)
         self.tokenizer = Tokenizer(model, tokenizer)
-        self._batch_tokens = batch_tokens
+        self._own_tokenizer, self._batch_tokens = tokenizer, batch_tokens
+
+    def with_layers(self, config: dict[str, Any]) -> HfBackend:
+        """A model of the same family with other layers, whose weights are still to be written.
+
+        Args:
+            config: What its config.json would say.
+
+        Raises:
+            ModelError: transformers cannot build it.
+        """
+        model = blank_model(self.forward.model, config)
+        return HfBackend(model, self._own_tokenizer, self._batch_tokens)
 
     def weights(self, base: Checkpoint) -> dict[str, Tensor]:
         """The live weights by their stored names; see `named_weights`."""

@@ -137,6 +137,7 @@ def check_search(recipe: SearchRecipe, root: Path) -> Preparation:
     if base is not None:
         result.attempt("evaluation", lambda: check_chat_template(recipe, base))
     result.attempt("search.strategy", lambda: _check_strategy(recipe))
+    result.attempt("genome.path", lambda: _check_path(recipe))
     _warn_of_budget(recipe, result)
     single = result.attempt("evaluation", lambda: with_tasks_of_groups(recipe))
     scored = single and result.attempt("evaluation", lambda: scoring(single))
@@ -194,10 +195,21 @@ def _check_strategy(recipe: SearchRecipe) -> None:
             f"{recipe.search.strategy} breeds models from models, and there is one source; give "
             "another, or choose a strategy of coefficients"
         )
-    if recipe.search.strategy in BREEDERS and recipe.genome.prior is not None:
+    idle = next((each for each in ("prior", "path") if getattr(recipe.genome, each)), None)
+    if recipe.search.strategy in BREEDERS and idle:
         raise RecipeError(
             f"{recipe.search.strategy} breeds models from models, whatever the genome is; leave "
-            "genome.prior out, or choose a strategy of coefficients"
+            f"genome.{idle} out, or choose a strategy of coefficients"
+        )
+
+
+def _check_path(recipe: SearchRecipe) -> None:
+    if recipe.genome.path and recipe.evaluation.backend == "vllm":
+        raise RecipeError("vllm keeps the layers of the model that it loaded; leave backend out")
+    if recipe.genome.path and recipe.refine:
+        raise RecipeError(
+            "a model with layers of its own is not refined by its run; leave refine out, export "
+            "the winner and give its folder to evomerge refine"
         )
 
 

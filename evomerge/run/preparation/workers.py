@@ -34,6 +34,8 @@ def _fitting(recipe: SearchRecipe, parameters: int) -> int:
     memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     # A worker holds its model in float32, and beside it libraries and activations.
     beside = {"hf": 1_000_000_000, "vllm": 3_000_000_000}[recipe.evaluation.backend]
+    if recipe.genome.path:  # and a second model, which may be deeper
+        beside += 4 * parameters * recipe.genome.path.repeats
     return max(1, memory // (8 * parameters + beside))
 
 
