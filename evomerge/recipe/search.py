@@ -34,6 +34,7 @@ StrategyName = Literal[
     "EvolverMean",
     "EvolverTIES",
     "Kinship",
+    "M2N2Slerp",
     "DErand1",
     "SHADE",
     "GA",

@@ -3,7 +3,8 @@
 Abrantes, Lange and Tang, "Competition and Attraction Improve Model Fusion", 2025,
 https://arxiv.org/abs/2508.16204 (M2N2).
 
-Where the paper merges two models, this interpolates two points. For operators that are linear in
+Where the paper merges two models, `M2N2` interpolates two points; `M2N2Slerp` (`niche_models.py`)
+merges models. For operators that are linear in
 their coefficients that is the linear merge of the two models; the paper's merge is spherical. Its
 split point lies anywhere among the weights, ours between two layer groups, so that each group is
 an interpolation of the parents' groups.
@@ -16,7 +17,7 @@ archive spans, and a small mutation found better merges on every landscape that 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
@@ -39,25 +40,61 @@ MUTATION = 0.05
 """Standard deviation of what is added to each coordinate of a child."""
 
 
-class M2N2:
-    """Fitness sharing by item, attraction, and crossover with a split point in depth.
+Member = TypeVar("Member")
+
+
+class Niches(Generic[Member]):
+    """An archive whose members compete for items.
 
     Every item counts the same, whatever the weight of its task. Candidates that were stopped in a
     race compete with the scores that `item_scores` expects of them: without them too few enter the
     archive, and a search ends up worse than without racing (benchmarks/LOG.md).
+
+    Attributes:
+        members: The members, the oldest first.
     """
+
+    def __init__(self) -> None:
+        self.members: list[Member] = []
+        self._results: list[Result] = []
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def add(self, member: Member, result: Result) -> None:
+        """Take a member in, unless it failed; of too many the weakest leaves."""
+        if result.scores:
+            self.members.append(member)
+            self._results.append(result)
+        if len(self.members) > ARCHIVE:
+            # Of equals the oldest leaves, so that the archive keeps moving on a plateau.
+            weakest = int(shared_fitness(self.solved()).argmin())
+            del self.members[weakest], self._results[weakest]
+
+    def solved(self) -> Array:
+        """How far each member solves each item."""
+        return degrees(item_scores(self._results))
+
+    def parents(self, solved: Array, rng: np.random.Generator) -> tuple[Member, Member]:
+        """One drawn by shared fitness, and one by its attraction to that."""
+        first = _draw(shared_fitness(solved), rng)
+        second = _draw(attraction(solved, first), rng)
+        return self.members[first], self.members[second]
+
+
+class M2N2:
+    """Fitness sharing by item, attraction, and crossover with a split point in depth."""
 
     def __init__(self, settings: StrategySettings) -> None:
         self._rng = np.random.default_rng(settings.seed)
         self._depths = np.unique(settings.depths, return_inverse=True)[1]
         self._asked: deque[Point] = deque()
         self._warm_up = WARM_UP
-        self._points: list[Point] = []
-        self._results: list[Result] = []
+        self._archive: Niches[Point] = Niches()
 
     def ask(self, count: int) -> list[Point]:
         """Propose points."""
-        solved = degrees(item_scores(self._results))
+        solved = self._archive.solved()
         points = [self._propose(solved) for _ in range(count)]
         self._asked += points
         return points
@@ -65,37 +102,22 @@ class M2N2:
     def tell(self, results: Sequence[Result]) -> None:
         """Learn what became of the oldest points that were not told yet, in order of asking."""
         for result in results:
-            point = self._asked.popleft()
-            if result.scores:
-                self._points.append(point)
-                self._results.append(result)
-            if len(self._points) > ARCHIVE:
-                # Of equals the oldest leaves, so that the archive keeps moving on a plateau.
-                solved = degrees(item_scores(self._results))
-                weakest = int(shared_fitness(solved).argmin())
-                del self._points[weakest], self._results[weakest]
+            self._archive.add(self._asked.popleft(), result)
 
     def _propose(self, solved: Array) -> Point:
-        if self._warm_up > 0 or len(solved) < 2:
+        if self._warm_up > 0 or len(self._archive) < 2:
             self._warm_up -= 1
             return tuple(self._rng.random(len(self._depths)).tolist())
-        first = self._draw(shared_fitness(solved))
-        second = self._draw(attraction(solved, first))
+        first, second = self._archive.parents(solved, self._rng)
         child = crossover(
-            np.array(self._points[first]),
-            np.array(self._points[second]),
+            np.array(first),
+            np.array(second),
             way=self._rng.random(),
             # A model that is one group has no depth to be split at.
             before=self._depths < self._rng.integers(1, max(self._depths.max(), 1) + 1),
         )
         mutant = child + self._rng.normal(0.0, MUTATION, len(child))
         return tuple(np.clip(mutant, 0.0, 1.0).tolist())
-
-    def _draw(self, weights: Array) -> int:
-        """An index, drawn in proportion to the weights; any if they are all zero."""
-        total = weights.sum()
-        shares = weights / total if total > 0 else None
-        return int(self._rng.choice(len(weights), p=shares))
 
 
 def item_scores(results: Sequence[Result]) -> Array:
@@ -177,3 +199,10 @@ def _each_share(solved: Array, alpha: float) -> Array:
     # Nobody gets anything of an item that nobody solves.
     share: Array = np.divide(capacity, crowd**alpha, out=np.zeros_like(crowd), where=crowd > 0)
     return share
+
+
+def _draw(weights: Array, rng: np.random.Generator) -> int:
+    """An index, drawn in proportion to the weights; any if they are all zero."""
+    total = weights.sum()
+    shares = weights / total if total > 0 else None
+    return int(rng.choice(len(weights), p=shares))

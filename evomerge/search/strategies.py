@@ -14,6 +14,7 @@ from evomerge.search.kinship import Kinship
 from evomerge.search.ladder import Ladder
 from evomerge.search.map_elites import CycleQD
 from evomerge.search.nevergrad import ALLOWED, NevergradStrategy
+from evomerge.search.niche_models import M2N2Slerp
 from evomerge.search.niches import M2N2
 from evomerge.search.nsga2 import NSGA2
 from evomerge.search.random import RandomStrategy
@@ -32,6 +33,7 @@ BREEDERS: dict[str, Callable[[StrategySettings], Strategy]] = {
     "EvolverMean": EvolverMean,
     "EvolverTIES": EvolverTIES,
     "Kinship": Kinship,
+    "M2N2Slerp": M2N2Slerp,
 }
 """Those whose individuals are models, by their names in recipes."""
 

@@ -155,21 +155,21 @@ def test_who_alone_solves_an_item_stays_however_little_else_it_solves() -> None:
     strategy = _strategy()
     (specialist,) = _play(strategy, [(1, 0, 0, 0, 0, 0)])
     _play(strategy, [(0, 1, 1, 1, 1, 1)] * 10 * ARCHIVE)
-    assert specialist in strategy._points
-    assert len(strategy._points) == ARCHIVE
+    assert specialist in strategy._archive.members
+    assert len(strategy._archive.members) == ARCHIVE
 
 
 def test_of_equals_the_oldest_leaves() -> None:
     strategy = _strategy()
     points = _play(strategy, [(1.0, 0.0)] * (ARCHIVE + 3))
-    assert strategy._points == points[3:]
+    assert strategy._archive.members == points[3:]
 
 
 def test_who_was_stopped_enters_the_archive_and_who_failed_does_not() -> None:
     strategy = _strategy()
     stopped, _ = strategy.ask(2)
     strategy.tell([Result(fitness=0.5, scores=(0.4, 0.6)), Result(fitness=None)])
-    assert strategy._points == [stopped]
+    assert strategy._archive.members == [stopped]
 
 
 def test_the_first_points_do_not_depend_on_what_came_of_them() -> None:
