@@ -32,6 +32,8 @@ StrategyName = Literal[
     "EvoGM",
     "Evolver",
     "EvolverMean",
+    "EvolverFisher",
+    "EvolverRegMean",
     "EvolverTIES",
     "Kinship",
     "DErand1",
