@@ -35,6 +35,7 @@ StrategyName = Literal[
     "EvolverFisher",
     "EvolverRegMean",
     "EvolverTIES",
+    "EvolverDE",
     "Kinship",
     "DErand1",
     "SHADE",

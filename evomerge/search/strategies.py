@@ -9,6 +9,7 @@ from evomerge.search.choice import AUTO, choose
 from evomerge.search.differential import DErand1
 from evomerge.search.evogm import EvoGM
 from evomerge.search.evolver import Evolver
+from evomerge.search.evolver_de import LEAST_SOURCES, EvolverDE
 from evomerge.search.evolver_merged import MERGES, MergedEvolver
 from evomerge.search.genetic import GA
 from evomerge.search.kinship import Kinship
@@ -31,11 +32,12 @@ if TYPE_CHECKING:
 BREEDERS: dict[str, Callable[[StrategySettings], Strategy]] = {
     "Evolver": Evolver,
     **{name: partial(MergedEvolver, merge) for name, merge in MERGES.items()},
+    "EvolverDE": EvolverDE,
     "Kinship": Kinship,
 }
 """Those whose individuals are models, by their names in recipes."""
 
-FEWEST_SOURCES = dict.fromkeys(BREEDERS, 2)
+FEWEST_SOURCES = {**dict.fromkeys(BREEDERS, 2), "EvolverDE": LEAST_SOURCES}
 """How many sources they need."""
 
 BY_KINSHIP = frozenset({"Kinship"})

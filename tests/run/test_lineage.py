@@ -147,6 +147,13 @@ def test_one_source_cannot_breed(family: Path, tmp_path: Path) -> None:
     ) in done.err
 
 
+def test_the_textbook_s_trials_need_four_sources(family: Path, tmp_path: Path) -> None:
+    done = run_cli("check", write_recipe(tmp_path, family, "EvolverDE"))
+    assert done.code == 2
+    (line,) = done.err.splitlines()
+    assert "search.strategy: EvolverDE breeds models from models and needs at least 4" in line
+
+
 def test_a_run_that_holds_its_lineages_in_full_goes_on(tmp_path: Path) -> None:
     def search(file: Path, candidates: int) -> list[Entry]:
         return planted_search(
