@@ -10,6 +10,7 @@ from evomerge.evaluation.scores.objective import Objective
 from evomerge.evaluation.scores.outcome import Evaluated, Failed, Outcome, TaskScore, Timing
 from evomerge.genome.build import build_genome
 from evomerge.layout import Place
+from evomerge.recipe.calibration import CalibrationSettings
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.search import GenomeSpace
 from evomerge.run.finish.finish import finish_search
@@ -38,14 +39,18 @@ class Crash(Exception):  # noqa: N818 (it stands for a dead process, not for an 
     """The process is gone."""
 
 
-def planted_genome(layer_groups: int = 2) -> Genome:
+def planted_genome(
+    layer_groups: int = 2, *, names: str = "ab", texts: str | None = None
+) -> Genome:
+    """A genome of sources with names of one letter."""
     return build_genome(
         base="base",
-        sources=[Source(model="a", name="a"), Source(model="b", name="b")],
+        sources=[Source(model=name, name=name) for name in names],
         space=GenomeSpace(layer_groups=layer_groups),
         tensors=[TENSOR.format(layer) for layer in range(4)],
         dtype="base",
         seed=0,
+        calibration=CalibrationSettings(texts=texts) if texts else None,
     )
 
 

@@ -237,7 +237,6 @@ def base_identity(recipe: MergeRecipe) -> str:
 
 
 def source_identity(source: Source) -> str:
-    """What tells one source of tensors from another: its model reference or its digest."""
-    if source.recipe is not None:
-        return digest(source.recipe)
-    return source.model or source.candidate or ""
+    """What tells one source from another: its model reference or digest, and what is measured."""
+    itself = digest(source.recipe) if source.recipe else source.model or source.candidate or ""
+    return itself if source.measured_as is None else f"{itself} as {source.measured_as}"

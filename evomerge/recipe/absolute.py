@@ -69,6 +69,8 @@ def _source(
     update: dict[str, object] = {}
     if source.model is not None:
         update["model"] = change(source.model)
+    if source.measured_as is not None:
+        update["measured_as"] = change(source.measured_as)
     if source.recipe is not None:
         update["recipe"] = _changed(source.recipe, change, move, done)
     found = source.model_copy(update=update)

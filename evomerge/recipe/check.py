@@ -147,10 +147,10 @@ def _unmeasurable(recipe: MergeRecipe, operator: Operator) -> Iterator[str]:
         if recipe.calibration.file(BASE) is None:
             yield "calibration.texts: has no file for base, which is measured"
     for index, source in enumerate(recipe.sources if operator.takes & OF_SOURCES else ()):
-        if source.model is None:
+        if source.model is None and source.measured_as is None:
             yield (
                 f"sources.{index}: {operator.name} measures its sources, which must be models; "
-                "export this one first"
+                "export this one first, or say which model it is measured_as"
             )
         if operator.takes & OF_SOURCES - OF_BASE and not recipe.calibration.file(source.label):
             yield f"calibration.texts: has no file for {source.label}, which is measured"

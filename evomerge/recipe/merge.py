@@ -128,6 +128,8 @@ class Source(Strict):
         name: Short name in tables; also names the random numbers drawn for this source. Taken
             from the model's path when absent.
         parameters: Operator parameters for this source; they come before the recipe's.
+        measured_as: A model that operators measure in place of this source, such as the one that
+            a recipe descends from.
     """
 
     model: Text | None = None
@@ -135,6 +137,7 @@ class Source(Strict):
     recipe: Inner | None = None
     name: Name | None = None
     parameters: Mapping[str, Setting] = Field(default_factory=dict)
+    measured_as: Text | None = None
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> Self:

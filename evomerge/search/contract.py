@@ -40,12 +40,15 @@ class Breeding:
             The sources come first, then whatever the strategy asked for, in order of asking.
         parameters: Parameters of the operator.
         seed: Seeds the operator.
+        measured_as: For operators that measure what they merge: a source for each parent that is
+            measured in its place.
     """
 
     operator: str
     parents: tuple[int | Breeding, ...]
     parameters: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
+    measured_as: tuple[int, ...] = ()
 
 
 Proposal = Point | Breeding | int
@@ -92,6 +95,7 @@ class StrategySettings:
         centre: Where the first points lie around; None for the middle of the cube.
         candidates: How many candidates were planned when the search began, the starting ones
             included.
+        starting: How many of them are starting ones, which no strategy proposes.
         objectives: Number of tasks, each of which may be an objective.
         gram: Inner products of the sources' task vectors, shape `(sources, sources)`; None for
             strategies that do not need them.
@@ -105,8 +109,14 @@ class StrategySettings:
     sources: int = 2
     centre: Point | None = None
     candidates: int = 200
+    starting: int = 0
     objectives: int = 1
     gram: tuple[tuple[float, ...], ...] | None = None
+
+    @property
+    def proposals(self) -> int:
+        """How many proposals were planned."""
+        return self.candidates - self.starting
 
     @property
     def depths(self) -> Sequence[int]:

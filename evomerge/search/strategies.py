@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from evomerge.search.choice import AUTO, choose
 from evomerge.search.differential import DErand1
 from evomerge.search.evogm import EvoGM
-from evomerge.search.evolver import Evolver, EvolverMean, EvolverTIES
+from evomerge.search.evolver import Evolver
+from evomerge.search.evolver_de import LEAST_SOURCES, EvolverDE
+from evomerge.search.evolver_merged import MERGES, MergedEvolver
 from evomerge.search.genetic import GA
 from evomerge.search.kinship import Kinship
 from evomerge.search.ladder import Ladder
@@ -30,12 +32,15 @@ if TYPE_CHECKING:
 
 BREEDERS: dict[str, Callable[[StrategySettings], Strategy]] = {
     "Evolver": Evolver,
-    "EvolverMean": EvolverMean,
-    "EvolverTIES": EvolverTIES,
+    **{name: partial(MergedEvolver, merge) for name, merge in MERGES.items()},
+    "EvolverDE": EvolverDE,
     "Kinship": Kinship,
     "M2N2Slerp": M2N2Slerp,
 }
 """Those whose individuals are models, by their names in recipes."""
+
+FEWEST_SOURCES = {**dict.fromkeys(BREEDERS, 2), "EvolverDE": LEAST_SOURCES}
+"""How many sources they need."""
 
 BY_KINSHIP = frozenset({"Kinship"})
 """Those that are told the inner products of the sources' task vectors."""

@@ -133,7 +133,7 @@ class RecipeStatistics:
         if source is None:
             return BASE, self.library.model(self.recipe.base)
         entry = self.recipe.sources[source]
-        return entry.label, self.library.model(entry.model or "")
+        return entry.label, self.library.model(entry.measured_as or entry.model or "")
 
     def _calibration(self, label: str) -> Calibration:
         if label not in self.calibrations:

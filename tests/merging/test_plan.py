@@ -143,6 +143,7 @@ DIFFERENT: dict[str, dict[str, Any]] = {
     "adapter": {"sources": ["one", "base+lora"]},
     "nested": {"sources": ["one", {"recipe": NESTED, "name": "two"}]},
     "nested seed": {"sources": ["one", {"recipe": NESTED | {"seed": 1}, "name": "two"}]},
+    "measured as another": {"sources": ["one", {"model": "two", "measured_as": "one"}]},
     "base": {"base": "other"},
     "dtype": {"dtype": "float32"},
     "operator": {"operator": "ties"},

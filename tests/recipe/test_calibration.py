@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from evomerge.errors import RecipeError
+from evomerge.recipe.absolute import with_absolute_paths
 from evomerge.recipe.calibration import CalibrationSettings
 from evomerge.recipe.check import check_operator
 from evomerge.recipe.digest import digest
@@ -120,7 +121,7 @@ NESTED = {"recipe": {"base": "base", "sources": ["one"], "operator": "linear"}, 
         (
             "sens_merging",
             {"calibration": {"texts": "a.txt"}, "sources": ["two", NESTED]},
-            "sources.1: sens_merging measures its sources, which must be models; export",
+            "must be models; export this one first, or say which model it is measured_as",
         ),
         (
             "aim",
@@ -136,6 +137,22 @@ def test_what_an_operator_cannot_measure_is_one_line(
         check_operator(recipe(operator, **fields))
     assert message in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_recipe_that_is_measured_as_a_model_may_be_merged() -> None:
+    sources = ["two", {**NESTED, "measured_as": "one"}]
+    found = recipe("fisher", sources=sources, calibration={"texts": "a.txt"})
+    assert check_operator(found).name == "fisher"
+    other = recipe("fisher", sources=["two", NESTED], calibration={"texts": "a.txt"})
+    assert digest(found) != digest(other)
+
+
+def test_what_is_measured_instead_is_found_from_anywhere(tmp_path: Path) -> None:
+    for name in ("base", "one", "two"):
+        (tmp_path / name).mkdir()
+    found = recipe(sources=["two", {**NESTED, "measured_as": "one"}])
+    anywhere = with_absolute_paths(found, tmp_path)
+    assert [each.measured_as for each in anywhere.sources] == [None, str(tmp_path / "one")]
 
 
 def test_fim_measures_the_base_alone() -> None:

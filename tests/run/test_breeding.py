@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planted import planted_genome
 
+from evomerge.recipe.calibration import CalibrationSettings
 from evomerge.recipe.check import check_operator
 from evomerge.recipe.digest import digest
 from evomerge.recipe.lineage import MAX_DEPTH, MAX_INNER, ancestry
@@ -87,14 +88,49 @@ def test_where_a_lineage_is_full_a_child_is_its_first_parent(generations: int) -
 
 @pytest.mark.parametrize("name", BREEDERS)
 def test_operators_take_what_breeders_ask_for(name: str) -> None:
-    individuals = Individuals(planted_genome())
-    settings = StrategySettings(dimension=4, generation=4, seed=1, sources=2)
+    individuals = Individuals(planted_genome(names="abcd", texts="texts.txt"))
+    settings = StrategySettings(dimension=4, generation=4, seed=1, sources=4)
     strategy = BREEDERS[name](settings)
     with suppress(Finished):
         for number in range(12):
             for proposal in strategy.ask(1):
                 check_operator(individuals.add(proposal))
             strategy.tell([Result(fitness=float(number))])
+
+
+def measured_merge(*parents: int | Breeding) -> Breeding:
+    return Breeding(operator="fisher", parents=parents, measured_as=(0, 1))
+
+
+def test_the_sources_are_measured_in_place_of_their_descendants() -> None:
+    individuals = Individuals(planted_genome(texts="texts.txt"))
+    first = individuals.add(child(1, 0))
+    merged = individuals.add(measured_merge(0, child(2, 0)))
+    assert check_operator(merged).name == "fisher"
+    assert merged.calibration == CalibrationSettings(texts="texts.txt")
+    assert [source.label for source in merged.sources] == ["a", "b"]
+    assert [source.measured_as for source in merged.sources] == [None, "b"]
+    (descendant,) = merged.inner
+    assert descendant.sources[0].recipe == first
+    assert descendant.calibration is None
+
+
+def test_a_source_in_the_place_of_another_is_measured_as_that_one() -> None:
+    individuals = Individuals(planted_genome(texts="texts.txt"))
+    merged = individuals.add(measured_merge(1, 1))
+    assert [source.model for source in merged.sources] == ["b", "b"]
+    assert [source.measured_as for source in merged.sources] == ["a", None]
+    assert [source.label for source in merged.sources] == ["a", "b"]
+
+
+def test_the_merge_of_the_sources_themselves_is_a_plain_one() -> None:
+    genome = planted_genome(texts="texts.txt")
+    assert Individuals(genome).add(measured_merge(0, 1)) == MergeRecipe(
+        base=genome.base,
+        sources=genome.sources,
+        operator="fisher",
+        calibration=genome.calibration,
+    )
 
 
 def mean(*parents: int | Breeding) -> Breeding:

@@ -46,6 +46,63 @@ def test_candidates_are_merged_with_what_is_measured(recipe: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("strategy", "operator"), [("EvolverFisher", "fisher"), ("EvolverRegMean", "regmean")]
+)
+def test_populations_are_merged_with_what_is_measured_of_their_sources(
+    strategy: str, operator: str, family: Path, recipe: Path, tmp_path: Path
+) -> None:
+    text = recipe.read_text().replace("operator: fisher, ", "").replace("random", strategy)
+    recipe.write_text(text)
+    run = tmp_path / "run"
+    done = run_cli("search", recipe, "--run", run, "--set", "search.candidates=14")
+    assert done.code == 0, done.err
+    rows = json.loads(run_cli("leaderboard", run, "--json").out)["candidates"]
+    bred = [row for row in rows if row["kind"] == "offspring" and row["number"] >= 0]
+    assert len(bred) == 7
+    assert {row["status"] for row in bred} <= {"evaluated", "stopped"}
+    assert {row["recipe"]["operator"] for row in bred} == {operator}
+    measured = [
+        source["measured_as"]
+        for row in bred
+        for source in row["recipe"]["sources"]
+        if "measured_as" in source
+    ]
+    # One child in each, but for the merge of the sources.
+    assert len(measured) >= len(bred) - 1
+    sources = {f"{family}/one", f"{family}/two", f"{family}/base+{family}/lora"}
+    assert {*measured} <= sources
+    # Of children nothing is measured.
+    kind = "gram" if operator == "regmean" else operator
+    kept = (tmp_path / "cache" / "statistics").glob(f"{kind}-*")
+    assert sum(each.is_dir() for each in kept) == len(sources)
+    for kind, out in (("recipe", tmp_path / "one.yaml"), ("checkpoint", tmp_path / "one")):
+        wanted = ("export", run, bred[-1]["candidate"], "--to", kind, "--out", out)
+        assert run_cli(*wanted).code == 0
+    assert run_cli("merge", tmp_path / "one.yaml", tmp_path / "again").code == 0
+    first, second = (load_tensors(tmp_path / name) for name in ("one", "again"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("calibration:", "#", "calibration: is missing; fisher needs the fisher and fisher_norm"),
+        ("texts: texts.txt", "texts: {one: texts.txt}", "calibration.texts: has no file for two"),
+    ],
+    ids=["no texts", "texts of one source"],
+)
+def test_a_population_that_cannot_be_measured_is_refused_before_the_search(
+    old: str, new: str, message: str, recipe: Path, tmp_path: Path
+) -> None:
+    text = recipe.read_text().replace("operator: fisher, ", "").replace("random", "EvolverFisher")
+    recipe.write_text(text.replace(old, new))
+    errors = check_search(load(SearchRecipe, recipe), tmp_path).errors
+    assert {error.where for error in errors} == {"search.strategy"}
+    assert errors[0].message.startswith(message)
+
+
+@pytest.mark.slow
 def test_temperatures_of_sens_merging_are_searched_by_orders_of_magnitude(
     recipe: Path, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from command_line import run_cli, write_recipe
 
+from evomerge.run.beginning import strategy
 from evomerge.run.beginning.creation import begin, create, notes
 from evomerge.run.beginning.strategy import strategy_of
 from evomerge.run.preparation.prepare import prepare_search
@@ -17,6 +18,8 @@ from evomerge.search.random import RandomStrategy
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from evomerge.search.contract import StrategySettings
 
 pytestmark = pytest.mark.slow
 
@@ -58,6 +61,19 @@ def test_a_run_keeps_its_strategy_whatever_would_be_chosen_now(
     assert result.out.startswith("strategy: random, because it was chosen then\nrank ")
     document = json.loads(run_cli("leaderboard", tmp_path / "run", "--json").out)
     assert document["strategy"] == before
+
+
+def test_a_strategy_is_told_how_many_candidates_it_will_not_propose(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[StrategySettings] = []
+    monkeypatch.setattr(strategy, "build_strategy", lambda _, settings: found.append(settings))
+    read = read_search(recipe)
+    search, _ = prepare_search(read.recipe, read.root)
+    with closing(create(tmp_path / "run.sqlite", search, begin(search))) as store:
+        strategy_of(store, search)
+    # Of 14 candidates: the base, three sources, three baselines.
+    assert [(each.candidates, each.starting, each.proposals) for each in found] == [(14, 7, 7)]
 
 
 def test_a_generation_too_large_to_learn_from_is_worth_a_warning(recipe: Path) -> None:

@@ -143,8 +143,15 @@ def test_one_source_cannot_breed(family: Path, tmp_path: Path) -> None:
     done = run_cli("check", file)
     assert done.code == 2
     assert (
-        "search.strategy: Evolver breeds models from models, and there is one source" in done.err
-    )
+        "search.strategy: Evolver breeds models from models and needs at least 2 sources, found 1"
+    ) in done.err
+
+
+def test_the_textbook_s_trials_need_four_sources(family: Path, tmp_path: Path) -> None:
+    done = run_cli("check", write_recipe(tmp_path, family, "EvolverDE"))
+    assert done.code == 2
+    (line,) = done.err.splitlines()
+    assert "search.strategy: EvolverDE breeds models from models and needs at least 4" in line
 
 
 def test_a_run_that_holds_its_lineages_in_full_goes_on(tmp_path: Path) -> None:

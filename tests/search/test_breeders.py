@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge.search.contract import Breeding, Finished, Proposal, Result, StrategySettings
-from evomerge.search.strategies import BREEDERS, build_strategy
+from evomerge.search.strategies import BREEDERS, FEWEST_SOURCES, build_strategy
 
 if TYPE_CHECKING:
     from evomerge.recipe.search import StrategyName
     from evomerge.search.contract import Strategy
 
-SOURCES = 3
+SOURCES = 4
 every_breeder = pytest.mark.parametrize("name", sorted(BREEDERS))
 fitnesses = st.lists(st.none() | st.floats(-10, 10), min_size=40, max_size=40)
 
@@ -50,11 +50,12 @@ def test_a_replay_proposes_the_same(name: StrategyName, fitness: list[float | No
 
 
 @every_breeder
-@pytest.mark.parametrize("sources", [2, 3, 6])
+@pytest.mark.parametrize("more", [0, 1, 4])
 @pytest.mark.parametrize("at_a_time", [1, 2, 3, 5, 32])
 def test_parents_exist_when_they_are_asked_for(
-    name: StrategyName, sources: int, at_a_time: int
+    name: StrategyName, more: int, at_a_time: int
 ) -> None:
+    sources = FEWEST_SOURCES[name] + more
     fitness: list[float | None] = [float(number) for number in range(60)]
     proposals, _ = play(breeder(name, sources), fitness, at_a_time)
     for number, each in enumerate(proposals):

@@ -1,18 +1,25 @@
-"""Promise: Evolver keeps what is better, one place at a time, and repeats itself."""
+"""Promise: Evolver keeps what is better, one place at a time, and ends better than it began."""
 
 from __future__ import annotations
 
 import math
 
 import pytest
+import torch
+from bred_weights import Weights, best_bred
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evomerge.operators.randomness import generator
+from evomerge.search import evolver
 from evomerge.search.contract import Breeding, Result, StrategySettings
-from evomerge.search.evolver import Evolver, EvolverMean, EvolverTIES
+from evomerge.search.evolver import Evolver, random_share
 
-SOURCES = 3
-SETTINGS = StrategySettings(dimension=4, generation=SOURCES, seed=7, sources=SOURCES)
+SOURCES, PASSES = 3, 15
+PLAN = SOURCES * (1 + PASSES)
+SETTINGS = StrategySettings(
+    dimension=4, generation=SOURCES, seed=7, sources=SOURCES, candidates=PLAN
+)
 fitnesses = st.lists(st.none() | st.floats(-10, 10), min_size=40, max_size=40)
 
 
@@ -47,18 +54,58 @@ def test_a_better_child_takes_the_place_and_an_equal_one_does_not() -> None:
     assert firsts == [6, 1, 2]
 
 
-def test_the_partner_is_random_at_first_half_of_the_time_and_always_in_the_end() -> None:
-    # p = 0.5 / (G - g) + 0.5: 0.533 in the first of 15 generations, 1 in the last one.
+@pytest.mark.parametrize(
+    ("turn", "share"), [(0, 0.53333), (7, 0.5625), (13, 0.75), (14, 1.0), (15, 1.0), (99, 1.0)]
+)
+def test_partners_are_random_half_of_the_time_at_first_and_always_in_the_last_of_15_passes(
+    turn: int, share: float
+) -> None:
+    assert round(random_share(turn, 15), 5) == share
+
+
+@pytest.mark.parametrize("passes", [-1, 0, 1])
+def test_a_plan_of_one_pass_or_none_has_random_partners_only(passes: int) -> None:
+    assert random_share(0, passes) == 1
+
+
+@pytest.mark.parametrize("starting", [0, 8])
+def test_a_plan_of_n_sources_and_m_passes_is_n_times_1_plus_m_proposals(
+    starting: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def recorded(turn: int, passes: int) -> float:
+        asked.append((turn, passes))
+        return random_share(turn, passes)
+
+    monkeypatch.setattr(evolver, "random_share", recorded)
+    settings = StrategySettings(
+        dimension=1,
+        generation=4,
+        seed=0,
+        sources=SOURCES,
+        candidates=PLAN + starting,
+        starting=starting,
+    )
+    assert len(Evolver(settings).ask(PLAN)) == SOURCES * (1 + PASSES)
+    # Every place has the chance of its pass, the last pass that of 1.
+    assert asked == [(turn, PASSES) for turn in range(PASSES) for _ in range(SOURCES)]
+    assert random_share(*asked[-1]) == 1
+
+
+def test_a_partner_that_is_not_random_is_the_best_other_individual() -> None:
     best = 0
     for seed in range(300):
-        strategy = Evolver(StrategySettings(dimension=1, generation=3, seed=seed, sources=3))
+        strategy = Evolver(
+            StrategySettings(dimension=1, generation=3, seed=seed, sources=3, candidates=PLAN)
+        )
         strategy.ask(3)
         strategy.tell([told(0.1), told(0.9), told(0.2)])
         (each,) = strategy.ask(1)
         assert isinstance(each, Breeding)
         best += each.parents[1] == 1
     # The best other, or a random one of two.
-    random = 0.5 / 14 + 0.5
+    random = random_share(0, PASSES)
     assert best / 300 == pytest.approx(1 - random + random / 2, abs=0.09)
 
 
@@ -74,36 +121,15 @@ def test_no_place_ever_gets_worse(fitness: list[float | None]) -> None:
         before = now
 
 
-def test_the_mean_of_the_population_is_scored_with_each_child_in_its_place() -> None:
-    strategy = EvolverMean(SETTINGS)
-    whole, second = strategy.ask(2)
-    assert whole == Breeding(operator="linear", parents=(0, 1, 2))
-    assert isinstance(second, Breeding)
-    assert (second.operator, second.parents[0], second.parents[2]) == ("linear", 0, 2)
-    grandchild = second.parents[1]
-    assert isinstance(grandchild, Breeding)
-    assert grandchild.operator == "evolver"
-    strategy.tell([told(0.5), told(0.6)])
-    (third,) = strategy.ask(1)
-    assert isinstance(third, Breeding)
-    assert third.parents[:2] == (0, grandchild)
+@pytest.mark.parametrize("seed", range(5))
+def test_fifteen_passes_end_nearer_to_the_mean_of_five_parents_than_the_best_of_them(
+    seed: int,
+) -> None:
+    parents = torch.randn(5, 8, generator=generator(seed, "toy"))
 
+    def fitness(individual: torch.Tensor) -> float:
+        return -float((individual - parents.mean(dim=0)).square().sum())
 
-TIES = {"weight": 1.0, "density": 0.2}
-
-
-def test_ties_may_merge_the_population_instead() -> None:
-    whole, second = EvolverTIES(SETTINGS).ask(2)
-    assert whole == Breeding(operator="ties", parents=(0, 1, 2), parameters=TIES)
-    assert isinstance(second, Breeding)
-    assert second.operator == "ties"
-    assert [getattr(parent, "operator", parent) for parent in second.parents] == [0, "evolver", 2]
-
-
-def test_a_child_that_does_not_better_the_mean_is_forgotten() -> None:
-    strategy = EvolverMean(SETTINGS)
-    strategy.ask(2)
-    strategy.tell([told(0.5), told(0.5)])
-    (third,) = strategy.ask(1)
-    assert isinstance(third, Breeding)
-    assert third.parents[:2] == (0, 1)
+    settings = StrategySettings(dimension=1, generation=1, seed=seed, sources=5, candidates=80)
+    found = best_bred(Evolver(settings), Weights(parents), fitness, proposals=80)
+    assert found[-1] > max(map(fitness, parents))

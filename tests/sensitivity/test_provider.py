@@ -201,6 +201,42 @@ def test_what_was_measured_is_measured_once_for_all_recipes(
     assert asked == ["fisher", "fisher"]
 
 
+def test_what_is_bred_is_merged_by_what_was_measured_of_the_model_it_descends_from(
+    family: Path,
+    tmp_path: Path,
+    kept: StatisticsCache,
+    texts: Path,
+    library: SourceLibrary,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def counted(kind: Any, model: Any, *rest: Any, **options: Any) -> Any:
+        asked.append(model.reference.rpartition("/")[2])
+        return statistic(kind, model, *rest, **options)
+
+    monkeypatch.setattr(provider, "statistic", counted)
+    for seed in range(2):
+        child = {"base": "base", "sources": ["two", "one"], "operator": "evolver", "seed": seed}
+        recipe = MergeRecipe.model_validate(
+            {
+                "base": "base",
+                "sources": ["one", {"recipe": child, "name": "two", "measured_as": "two"}],
+                "operator": "fisher",
+                "parameters": {"floor": 1e-12},
+                "dtype": "float32",
+                "calibration": {"texts": {each: f"{texts}/{each}.txt" for each in ("one", "two")}},
+            }
+        )
+        found = merged(recipe, library, tmp_path / str(seed))[QUERY]
+        bred = merged(recipe.inner[0], library, tmp_path / f"{seed} bred")[QUERY].float()
+        shares = [measured(family, kept, "fisher", each)[QUERY] + 1e-12 for each in ("one", "two")]
+        total = shares[0] * library.model("one").read(QUERY).float() + shares[1] * bred
+        torch.testing.assert_close(found, total / sum(shares), rtol=1e-3, atol=1e-3)
+        assert not torch.equal(bred, library.model("two").read(QUERY).float())
+    assert sorted(asked) == ["one", "two"]
+
+
 def test_other_texts_change_the_keys_of_jobs(
     tmp_path: Path, family: Path, kept: StatisticsCache, texts: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evomerge.checkpoints import Finding
+from evomerge.run.loop.candidates import starting
 from evomerge.search.choice import AUTO, Choice, choose
 from evomerge.search.contract import StrategySettings
 from evomerge.search.strategies import build_strategy
@@ -57,6 +58,7 @@ def strategy_of(store: RunStore, search: PreparedSearch, gram: Gram | None = Non
             sources=len(search.genome.sources),
             centre=tuple(warm["centre"]) if warm else None,
             candidates=store.fact("planned") or settings.candidates,
+            starting=len(starting(search.genome)),
             objectives=len(search.objective.weights),
             gram=gram,
         ),

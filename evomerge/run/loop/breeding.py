@@ -77,13 +77,18 @@ class Individuals:
         distinct = {recipe.digest for recipe in (*inner, *ancestry(inner))}
         if deep > MAX_DEPTH or len(distinct) > MAX_INNER:
             return recipes[0]
+        sources = [_as_source(recipe) for recipe in recipes]
+        originals = [self._genome.sources[index] for index in breeding.measured_as]
         return MergeRecipe(
             base=self._genome.base,
-            sources=_named_apart([_as_source(recipe) for recipe in recipes]),
+            sources=tuple(map(_standing_for, sources, originals))
+            if originals
+            else _named_apart(sources),
             operator=breeding.operator,
             parameters=dict(breeding.parameters),
             dtype=self._genome.dtype,
             seed=breeding.seed,
+            calibration=self._genome.calibration if originals else None,
         )
 
     def _average(self, averages: Sequence[Mapping[str, float]]) -> MergeRecipe:
@@ -139,6 +144,12 @@ def _is_source(recipe: MergeRecipe) -> bool:
 
 def _as_source(recipe: MergeRecipe) -> Source:
     return recipe.sources[0] if _is_source(recipe) else Source(recipe=recipe)
+
+
+def _standing_for(source: Source, original: Source) -> Source:
+    """What is merged in place of a source of the search, which is measured instead of it."""
+    measured_as = None if source.model == original.model else original.model
+    return source.model_copy(update={"name": original.label, "measured_as": measured_as})
 
 
 def _named_apart(sources: Sequence[Source]) -> tuple[Source, ...]:

@@ -21,6 +21,7 @@ from evomerge.genome.baselines import starting_candidates
 from evomerge.genome.build import build_genome
 from evomerge.live_model import choose_device
 from evomerge.merging.sources import SourceLibrary
+from evomerge.recipe.check import check_operator
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.paths import absolute
 from evomerge.refinement.texts.examples import in_words, read_examples
@@ -33,7 +34,8 @@ from evomerge.run.preparation.scoring import (
     with_tasks_of_groups,
 )
 from evomerge.run.preparation.students import check_refinement, models_of, teachers_of
-from evomerge.search.strategies import BREEDERS
+from evomerge.search.evolver_merged import MERGES
+from evomerge.search.strategies import BREEDERS, FEWEST_SOURCES
 from evomerge.sensitivity.calibration import Calibration, read_texts
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from evomerge.evaluation.tasks.items import TaskItems
     from evomerge.genome.genome import Genome
     from evomerge.recipe.search import SearchRecipe
+    from evomerge.search.evolver_merged import Merge
     from evomerge.sensitivity.calibration import Prompted
 
 Result = TypeVar("Result")
@@ -190,17 +193,21 @@ def _without_racing(recipe: SearchRecipe, task: str, result: Preparation) -> Sea
 
 
 def _check_strategy(recipe: SearchRecipe) -> None:
-    if recipe.search.strategy in BREEDERS and len(recipe.sources) < 2:
+    strategy, found = recipe.search.strategy, len(recipe.sources)
+    fewest = FEWEST_SOURCES.get(strategy, 1)
+    if found < fewest:
         raise RecipeError(
-            f"{recipe.search.strategy} breeds models from models, and there is one source; give "
-            "another, or choose a strategy of coefficients"
+            f"{strategy} breeds models from models and needs at least {fewest} sources, found "
+            f"{found}; give more, or choose another strategy"
         )
     idle = next((each for each in ("prior", "path") if getattr(recipe.genome, each)), None)
-    if recipe.search.strategy in BREEDERS and idle:
+    if strategy in BREEDERS and idle:
         raise RecipeError(
-            f"{recipe.search.strategy} breeds models from models, whatever the genome is; leave "
+            f"{strategy} breeds models from models, whatever the genome is; leave "
             f"genome.{idle} out, or choose a strategy of coefficients"
         )
+    if strategy in MERGES:
+        _check_merge_of_population(recipe, MERGES[strategy])
 
 
 def _check_path(recipe: SearchRecipe) -> None:
@@ -211,6 +218,19 @@ def _check_path(recipe: SearchRecipe) -> None:
             "a model with layers of its own is not refined by its run; leave refine out, export "
             "the winner and give its folder to evomerge refine"
         )
+
+
+def _check_merge_of_population(recipe: SearchRecipe, merge: Merge) -> None:
+    texts, labels = recipe.calibration, {source.label for source in recipe.sources}
+    check_operator(
+        MergeRecipe(
+            base=recipe.base,
+            sources=recipe.sources,
+            operator=merge.operator,
+            parameters=dict(merge.parameters),
+            calibration=texts and texts.of(labels),
+        )
+    )
 
 
 def _warn_of_budget(recipe: SearchRecipe, result: Preparation) -> None:
