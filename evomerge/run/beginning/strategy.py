@@ -32,13 +32,19 @@ def choice_of(search: PreparedSearch) -> Choice:
     )
 
 
-def strategy_of(store: RunStore, search: PreparedSearch, gram: Gram | None = None) -> Strategy:
+def strategy_of(
+    store: RunStore,
+    search: PreparedSearch,
+    gram: Gram | None = None,
+    scales: tuple[float, ...] = (),
+) -> Strategy:
     """Build the strategy of a run, as it was when the run began.
 
     Args:
         store: The run's store.
         search: The search.
         gram: Inner products of the sources' task vectors, if the strategy asks for them.
+        scales: Factor of each gene's mutations; empty if nothing tells genes apart.
 
     Raises:
         VersionError: A package that it needs does not work as installed.
@@ -59,6 +65,7 @@ def strategy_of(store: RunStore, search: PreparedSearch, gram: Gram | None = Non
             candidates=store.fact("planned") or settings.candidates,
             objectives=len(search.objective.weights),
             gram=gram,
+            scales=scales,
         ),
     )
 

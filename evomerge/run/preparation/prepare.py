@@ -33,7 +33,7 @@ from evomerge.run.preparation.scoring import (
     with_tasks_of_groups,
 )
 from evomerge.run.preparation.students import check_refinement, models_of, teachers_of
-from evomerge.search.strategies import BREEDERS
+from evomerge.search.strategies import BREEDERS, BY_SCALES
 from evomerge.sensitivity.calibration import Calibration, read_texts
 
 if TYPE_CHECKING:
@@ -198,6 +198,12 @@ def _check_strategy(recipe: SearchRecipe) -> None:
         raise RecipeError(
             f"{recipe.search.strategy} breeds models from models, whatever the genome is; leave "
             "genome.prior out, or choose a strategy of coefficients"
+        )
+    prior = recipe.genome.prior
+    if prior is not None and prior.steps and recipe.search.strategy not in BY_SCALES:
+        raise RecipeError(
+            f"genome.prior.steps is {prior.steps:g}, but all genes of {recipe.search.strategy} "
+            f"have the same step; leave it out, or choose {' or '.join(sorted(BY_SCALES))}"
         )
 
 
