@@ -107,6 +107,12 @@ class Landscape:
             for group in range(groups)
         )
 
+    @property
+    def curvature(self) -> Array:
+        """How much depends on each weight: the curvature along it."""
+        along: Array = (self._axes**2).sum(axis=1)
+        return along
+
     def starting_points(self) -> Array:
         """The candidates that our searches start from: base, sources, average, arithmetic."""
         sources, dimension = self.setting.sources, self.setting.dimension

@@ -18,6 +18,7 @@ from landscape import SEARCH_ITEMS, Array, Landscape
 from evomerge.evaluation.scores.objective import Objective
 from evomerge.evaluation.scores.outcome import TaskScore
 from evomerge.evaluation.scores.racing import TRUSTED, Race
+from evomerge.genome.steps import scales
 from evomerge.recipe.search import Racing
 from evomerge.recipe.search import Strategy as StrategyRecipe
 from evomerge.run.finish.finalists import FINALISTS
@@ -75,6 +76,8 @@ class Ours:
         confirm: Confirm items that the finalists are scored on.
         doubt: Whether the elite mean is chosen unless the best is better than it beyond doubt: the
             best was picked by its score on the search items, and the mean was not.
+        steps: The power of the curvatures that GA's steps follow.
+        noise: Standard deviation of the logarithm of the curvatures as they are known.
     """
 
     generation: int = StrategyRecipe().generation
@@ -83,6 +86,8 @@ class Ours:
     elites: int = FINALISTS
     confirm: int = 0
     doubt: bool = True
+    steps: float = 0.0
+    noise: float = 0.0
 
     def settings(self, landscape: Landscape, seed: int) -> StrategySettings:
         """What a strategy is built from."""
@@ -92,7 +97,15 @@ class Ours:
             seed=seed,
             step=self.step,
             genes=landscape.genes,
+            scales=self.scales(landscape, seed) if self.steps else (),
         )
+
+    def scales(self, landscape: Landscape, seed: int) -> tuple[float, ...]:
+        """What is known of how much depends on each weight, as a strategy is told it."""
+        found = landscape.curvature
+        rng = np.random.default_rng([seed, len(found)])
+        found *= np.exp(self.noise * rng.normal(size=len(found)))
+        return scales((found / found.mean()).tolist(), self.steps)
 
     def kept_for_the_end(self, starts: int) -> int:
         """Item evaluations that the finish takes."""

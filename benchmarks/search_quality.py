@@ -74,6 +74,8 @@ def main() -> None:
         step=options.step,
         elites=options.elites,
         confirm=options.confirm,
+        steps=options.steps,
+        noise=options.noise,
     )
     budget = options.candidates * SEARCH_ITEMS
     jobs = [
@@ -240,6 +242,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--step", type=float)
     parser.add_argument("--elites", type=int, default=Ours().elites)
     parser.add_argument("--confirm", type=int, default=Ours().confirm)
+    parser.add_argument("--steps", type=float, default=0.0, help="power of known curvatures")
+    parser.add_argument("--noise", type=float, default=0.0, help="of what is known of them")
     return parser.parse_args()
 
 

@@ -1,12 +1,19 @@
 """What was measured of the sources before a search, and how far their weights follow it.
 
 A source's weight in a layer group and component is that of its gene times `(S / mean S) ** trust`,
-where S is what was measured there per entry and the mean is over the layer groups of the same
-component: tensors of different kinds do not compare, norms have few entries and large gradients.
-That layers to which a source's loss is sensitive should count more is from Sens-Merging, Liu et
-al. 2025, https://arxiv.org/abs/2502.12420; that merges should be careful with important layers,
-which is trust below 0, from FIM-Merging, 2026, https://arxiv.org/abs/2603.21705. The power is
-ours, so that a search can find out how much of which to believe.
+where S is what was measured there and the mean is over the layer groups of the same component:
+tensors of different kinds do not compare, norms have few entries and large gradients.
+
+What is measured on texts is per entry. That layers to which a source's loss is sensitive should
+count more is from Sens-Merging, Liu et al. 2025, https://arxiv.org/abs/2502.12420; that merges
+should be careful with important layers, which is trust below 0, from FIM-Merging, 2026,
+https://arxiv.org/abs/2603.21705. The power is ours, so that a search can find out how much of
+which to believe.
+
+Kinship needs no texts: it is the cosine of task vectors (Hu et al. 2024,
+https://arxiv.org/abs/2410.12613, sec. 3). S is 1 less its mean over the other sources, so that a
+source counts more where it says what no other does, and below trust 0 where all agree. The cosine
+itself has no powers, for it may be 0 or less.
 """
 
 from __future__ import annotations
@@ -84,6 +91,14 @@ def relative_to_mean(measured: Mapping[Part, float]) -> dict[Part, float]:
     }
 
 
+def part_inside(rules: Sequence[tuple[Part, Rule]], name: str) -> Part | None:
+    """The part of a tensor; None if it lies outside the layers."""
+    place = locate(name)
+    if place.layer is None:
+        return None
+    return next((part for part, rule in rules if rule.applies(name, place)), None)
+
+
 def by_part(
     rules: Sequence[tuple[Part, Rule]], measured: Mapping[str, tuple[float, int]]
 ) -> dict[Part, float]:
@@ -95,9 +110,8 @@ def by_part(
     """
     totals: dict[Part, tuple[float, int]] = {}
     for name, (total, entries) in measured.items():
-        place = locate(name)
-        part = next((part for part, rule in rules if rule.applies(name, place)), None)
-        if part is not None and place.layer is not None:
+        part = part_inside(rules, name)
+        if part is not None:
             before = totals.get(part, (0.0, 0))
             totals[part] = before[0] + total, before[1] + entries
     return {part: total / entries for part, (total, entries) in totals.items()}
@@ -111,7 +125,7 @@ def plan_prior(
     sources: Sequence[Source],
     calibration: CalibrationSettings | None,
 ) -> Prior:
-    """A prior that is yet to be measured, if it has something to say and texts to say it from.
+    """A prior that is yet to be measured, if it has something to say and all it is measured on.
 
     Args:
         settings: The prior's settings.
@@ -139,20 +153,32 @@ def plan_prior(
         )
     if WEIGHT not in searched:
         raise RecipeError("genome.prior: is about weights that are searched; weight is fixed")
+    if settings.of_texts:
+        _check_texts(settings, [source.label for source in sources], calibration)
+    elif len(sources) < 2:
+        raise RecipeError(
+            "genome.prior: kinship compares sources, and there is one; give another, or choose "
+            "sensitivity or fisher"
+        )
+    return Prior(
+        trust=settings.trust[0],
+        low=max(interval.low for interval in intervals),
+        high=min(interval.high for interval in intervals),
+    )
+
+
+def _check_texts(
+    settings: PriorSettings, labels: Sequence[str], calibration: CalibrationSettings | None
+) -> None:
     if calibration is None:
         raise RecipeError(
             f"genome.prior: the {settings.kind} of the sources is measured on texts, and there "
-            "are none; write calibration: {texts: FILE} at the top of the recipe"
+            "are none; write calibration: {texts: FILE} at the top of the recipe, or choose "
+            "kinship"
         )
-    labels = [source.label for source in sources]
     for unknown in calibration.unknown(set(labels)):
         known = ", ".join(labels)
         raise RecipeError(f"calibration.texts: {unknown!r} is no source; known: {known}")
     for label in labels:
         if calibration.file(label) is None:
             raise RecipeError(f"calibration.texts: has no file for {label}, which is measured")
-    return Prior(
-        trust=settings.trust[0],
-        low=max(interval.low for interval in intervals),
-        high=min(interval.high for interval in intervals),
-    )

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from evomerge.recipe.schema import Number, Strict
 
-PriorKind = Literal["sensitivity", "fisher"]
+PriorKind = Literal["sensitivity", "fisher", "kinship"]
 
 Trust = Annotated[Number, Field(ge=-1, le=1)]
 """What editors are told of an end of the range; the check below speaks of both at once."""
@@ -30,14 +30,17 @@ def _rising(trust: tuple[float, float]) -> tuple[float, float]:
 
 
 class PriorSettings(Strict):
-    """How far the weights of a source follow what was measured of it before the search.
+    """How far a search follows what was measured of its sources before it began.
 
     Attributes:
-        kind: What is measured of each source on its calibration texts: `sensitivity`, how much
+        kind: What is measured of each source. On its calibration texts: `sensitivity`, how much
             its loss would change if a weight were zero, or `fisher`, its squared gradients; both
-            per weight.
-        trust: A number from 0, not at all, to 1, in proportion, or down to -1, in inverse
-            proportion: careful where it is high. A range adds a gene.
+            per weight. From the weights alone: `kinship`, of which it is what is missing, 1 less
+            the mean cosine of its task vector with those of the others.
+        trust: How far weights follow it: a number from 0, not at all, to 1, in proportion, or down
+            to -1, in inverse proportion: careful where it is high. A range adds a gene.
+        steps: How far the steps of mutations follow it, in the same way: below 0 genes move little
+            where it is high. For strategies that mutate genes by steps of their own.
     """
 
     kind: PriorKind
@@ -46,3 +49,9 @@ class PriorSettings(Strict):
         BeforeValidator(_as_range, json_schema_input_type=Trust | tuple[Trust, Trust]),
         AfterValidator(_rising),
     ] = (0.0, 1.0)
+    steps: Trust = 0.0
+
+    @property
+    def of_texts(self) -> bool:
+        """Whether it is measured on texts."""
+        return self.kind != "kinship"

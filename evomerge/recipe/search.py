@@ -41,6 +41,7 @@ StrategyName = Literal[
     "DErand1",
     "SHADE",
     "GA",
+    "GAPolynomial",
     "Swarm",
     "NSGA2",
     "M2N2",

@@ -15,6 +15,7 @@ from evomerge.errors import (
     RecipeError,
     RunError,
 )
+from evomerge.genome.steps import step_scales
 from evomerge.run.beginning.creation import Beginning, begin, create, notes
 from evomerge.run.beginning.measure import measured_genome, measured_gram
 from evomerge.run.beginning.strategy import strategy_of
@@ -98,8 +99,9 @@ def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
         return
     _refuse_changed_models(store, search)
     workers, threads = plan_workers(search.recipe, search.parameters)
-    strategy = strategy_of(store, search, measured_gram(search.recipe, store, progress))
+    gram = measured_gram(search.recipe, store, progress)
     genome = measured_genome(search.genome, search.recipe, store, progress)
+    strategy = strategy_of(store, search, gram, step_scales(genome))
     # What may change and has; kept when what was known was proposed again, and not before: a
     # finished run that cannot be continued keeps its winner.
     changed = {"recipe": search.recipe.model_dump(mode="json"), "workers": workers}

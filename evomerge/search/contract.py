@@ -99,6 +99,8 @@ class StrategySettings:
         objectives: Number of tasks, each of which may be an objective.
         gram: Inner products of the sources' task vectors, shape `(sources, sources)`; None for
             strategies that do not need them.
+        scales: Factor of each coordinate's mutations, for the strategies that know them; empty if
+            nothing is known that tells coordinates apart.
     """
 
     dimension: int
@@ -112,6 +114,7 @@ class StrategySettings:
     starting: int = 0
     objectives: int = 1
     gram: tuple[tuple[float, ...], ...] | None = None
+    scales: tuple[float, ...] = ()
 
     @property
     def proposals(self) -> int:

@@ -3,12 +3,13 @@
 Parents are chosen by tournaments (D. E. Goldberg, K. Deb, "A Comparative Analysis of Selection
 Schemes Used in Genetic Algorithms", FOGA 1, 1991). Half of the offspring have two, are crossed
 by the structure of what their genes drive (`crossover`) and mutated with a step that follows the
-rule of one fifth (I. Rechenberg, "Evolutionsstrategie", 1973). The others are means of many
-parents, in which the errors of single ones cancel (intermediate recombination; H.-G. Beyer,
-"Toward a Theory of Evolution Strategies: On the Benefits of Sex", Evolutionary Computation 3,
-1995), with noise of the population's own spread. Each point that is told joins the population and
-the worst one leaves it, as in GENITOR (D. Whitley, "The GENITOR Algorithm and Selection Pressure",
-ICGA 1989): the best one stays, and no evaluation waits for another.
+rule of one fifth (I. Rechenberg, "Evolutionsstrategie", 1973), times a scale of each gene's own
+where one is known. The others are means of many parents, in which the errors of single ones cancel
+(intermediate recombination; H.-G. Beyer, "Toward a Theory of Evolution Strategies: On the Benefits
+of Sex", Evolutionary Computation 3, 1995), with noise of the population's own spread. Each point
+that is told joins the population and the worst one leaves it, as in GENITOR (D. Whitley, "The
+GENITOR Algorithm and Selection Pressure", ICGA 1989): the best one stays, and no evaluation waits
+for another.
 
 The numbers below were chosen by measurement; see benchmarks/LOG.md.
 """
@@ -24,12 +25,13 @@ import numpy as np
 from evomerge.genome.genes import DECIMALS
 from evomerge.search.crossover import Mask, Vector, crossovers
 from evomerge.search.latin_hypercube import first_points
-from evomerge.search.variation import redrawn
+from evomerge.search.variation import gaussian, redrawn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from evomerge.search.contract import Point, Result, StrategySettings
+    from evomerge.search.variation import Mutation
 
 SMALLEST = 16
 """Members at least; as many as a generation has points, if those are more."""
@@ -85,13 +87,17 @@ class GA:
     """Breeds points from those that did best.
 
     Args:
-        settings: Dimension, genes, seed, generation and standard deviation of the first points.
+        settings: Dimension, genes, their scales, seed, generation and standard deviation of the
+            first points.
+        mutation: How genes mutate.
     """
 
-    def __init__(self, settings: StrategySettings) -> None:
+    def __init__(self, settings: StrategySettings, mutation: Mutation = gaussian) -> None:
         self._rng = np.random.default_rng(settings.seed)
         self._dimension = settings.dimension
         self._genes, self._choices = settings.genes, np.array(settings.choices)
+        self._scales = np.array(settings.scales or [1.0] * settings.dimension)
+        self._mutation = mutation
         self._crossovers = crossovers(settings)
         self._size = max(settings.generation, SMALLEST)
         self._founders = deque(first_points(self._size, settings, self._rng))
@@ -141,8 +147,10 @@ class GA:
         return Offspring(self._unseen(point), max(first.fitness, second.fitness))
 
     def _mutated(self, point: Vector) -> Vector:
-        share = MUTATED / self._dimension
-        return mutate(point, self._step, share, self._rng, choices=self._choices)
+        share, steps = MUTATED / self._dimension, self._step * self._scales
+        return mutate(
+            point, steps, share, self._rng, choices=self._choices, mutation=self._mutation
+        )
 
     def _unseen(self, point: Vector) -> Vector:
         """The point, mutated until it differs from all others in the digits that genes keep."""
@@ -183,16 +191,17 @@ def tournament(members: Sequence[Member], rng: np.random.Generator) -> Member:
 
 def mutate(
     point: Vector,
-    step: float,
+    step: float | Vector,
     share: float,
     rng: np.random.Generator,
     *,
     choices: Mask | None = None,
+    mutation: Mutation = gaussian,
 ) -> Vector:
-    """Add normal noise to a share of the coordinates, and to one at least; draw choices anew."""
+    """Mutate a share of the coordinates, and one at least; draw choices anew."""
     mutated = rng.random(len(point)) < share
     mutated[rng.integers(len(point))] = True
-    moved = point + step * rng.normal(size=len(point))
+    moved = mutation(point, step, rng)
     return np.clip(np.where(mutated, redrawn(moved, choices, rng), point), 0.0, 1.0)
 
 

@@ -8,8 +8,9 @@ of the genome is on its own.
 What a split can gain is tried before it is made: each candidate has the halves of its groups moved
 apart a little, at random, so that the best ones show which halves had better differ.
 
-All groups are split, important or not. That a group matters does not say that its halves differ,
-and splits by importance found less (benchmarks/LOG.md).
+All groups are split, important or not. That a group matters does not say that its halves differ:
+splits by importance found more where good weights vary smoothly with depth, and lost more than
+that where they do not (benchmarks/LOG.md).
 """
 
 from __future__ import annotations

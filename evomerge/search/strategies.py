@@ -23,6 +23,7 @@ from evomerge.search.random import RandomStrategy
 from evomerge.search.shade import SHADE
 from evomerge.search.sobol import Sobol
 from evomerge.search.swarm import Swarm
+from evomerge.search.variation import polynomial_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +46,9 @@ FEWEST_SOURCES = {**dict.fromkeys(BREEDERS, 2), "EvolverDE": LEAST_SOURCES}
 BY_KINSHIP = frozenset({"Kinship"})
 """Those that are told the inner products of the sources' task vectors."""
 
+BY_SCALES = frozenset({"GA", "GAPolynomial"})
+"""Those whose steps have a scale for each gene."""
+
 STRATEGIES: dict[str, Callable[[StrategySettings], Strategy]] = {
     AUTO: lambda settings: STRATEGIES[choose(settings).name](settings),
     "random": RandomStrategy,
@@ -56,6 +60,7 @@ STRATEGIES: dict[str, Callable[[StrategySettings], Strategy]] = {
     "Ladder": Ladder,
     "EvoGM": EvoGM,
     "GA": GA,
+    "GAPolynomial": partial(GA, mutation=polynomial_step),
     "Swarm": Swarm,
     "NSGA2": NSGA2,
     "M2N2": M2N2,

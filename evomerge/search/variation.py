@@ -3,20 +3,23 @@
 Simulated binary crossover: Deb and Agrawal, "Simulated binary crossover for continuous search
 space", Complex Systems 1995, with Deb's bounds. Polynomial mutation: Deb and Goyal, "A combined
 genetic adaptive search for engineering design", 1996, with the bounds of NSGA-II. The greater the
-index `eta`, the nearer children stay to their parents.
+index `eta`, the nearer children stay to their parents. Where a step is given it is the standard
+deviation of a mutation, and `eta` follows from it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Coordinates = NDArray[np.float64]
-    Mask = NDArray[np.bool_]
+Coordinates: TypeAlias = NDArray[np.float64]
+Mask: TypeAlias = NDArray[np.bool_]
+Step: TypeAlias = float | Coordinates
+Mutation: TypeAlias = Callable[[Coordinates, Step, np.random.Generator], Coordinates]
+"""Moves every coordinate of a point, shape `(D,)`, by a step: one for all, or one for each."""
 
 SAME = 1e-12
 """Coordinates nearer than this have nothing to cross."""
@@ -82,13 +85,34 @@ def simulated_binary(
     return np.clip(lower, 0.0, 1.0), np.clip(upper, 0.0, 1.0)
 
 
-def polynomial(point: Coordinates, draws: Coordinates, *, eta: float) -> Coordinates:
+def gaussian(point: Coordinates, step: Step, rng: np.random.Generator) -> Coordinates:
+    """Normal noise on every coordinate, shape `(D,)`; it may leave the cube."""
+    moved: Coordinates = point + step * rng.normal(size=point.shape)
+    return moved
+
+
+def polynomial_step(point: Coordinates, step: Step, rng: np.random.Generator) -> Coordinates:
+    """Polynomial mutation of every coordinate, shape `(D,)`; walls shorten the step near them."""
+    return polynomial(point, rng.random(point.shape), eta=index_of(step))
+
+
+def index_of(step: Step) -> Coordinates:
+    """The index `eta` at which a mutation without walls has a standard deviation.
+
+    Its density is `(eta + 1) (1 - |d|)^eta / 2`, whose variance is `2 / ((eta + 2) (eta + 3))`.
+    The least index is 0, where all distances up to 1 are equally likely: no step is longer.
+    """
+    index: Coordinates = np.maximum(np.sqrt(0.25 + 2 / np.square(step)) - 2.5, 0.0)
+    return index
+
+
+def polynomial(point: Coordinates, draws: Coordinates, *, eta: float | Coordinates) -> Coordinates:
     """The mutant of every coordinate; a draw of 0 gives 0, one half the point, and 1 gives 1.
 
     Args:
         point: Shape `(D,)`.
         draws: Uniform numbers in [0, 1), shape `(D,)`.
-        eta: Distribution index.
+        eta: Distribution index, one for all or one for each.
     """
     power = eta + 1
     down = (2 * draws + (1 - 2 * draws) * (1 - point) ** power).clip(0.0) ** (1 / power) - 1

@@ -59,6 +59,15 @@ class DeltaMoments:
         return _normalised(self.products)
 
     @property
+    def distinctness(self) -> Tensor:
+        """1 less the mean cosine with the others, shape `(M,)`; there must be two at least.
+
+        From 0, the same direction as all others, to 2; 1 is unrelated to them.
+        """
+        others = self.cosine.fill_diagonal_(0.0).sum(dim=1) / (len(self.cosine) - 1)
+        return (1.0 - others).clamp(min=0)
+
+    @property
     def pearson(self) -> Tensor:
         """Correlation of each pair, `(M, M)`; 0 beside a constant task vector."""
         return _normalised(self.products - torch.outer(self.sums, self.sums) / self.entries)

@@ -21,6 +21,7 @@ from evomerge.recipe.search import GenomeSpace
 
 if TYPE_CHECKING:
     from evomerge.genome.genome import Genome
+    from evomerge.recipe.prior import PriorKind
 
 EMBEDDING, UP = "model.embed_tokens.weight", "model.layers.{}.mlp.up_proj.weight"
 QUERY = "model.layers.{}.self_attn.q_proj.weight"
@@ -30,13 +31,18 @@ MLP = Component.MLP
 
 
 def genome(
-    trust: Any = None, *, calibration: CalibrationSettings | None = TEXTS, **space: Any
+    trust: Any = None,
+    *,
+    kind: PriorKind = "sensitivity",
+    calibration: CalibrationSettings | None = TEXTS,
+    labels: str = "ab",
+    **space: Any,
 ) -> Genome:
     """Two sources, two layer groups; the prior is not measured."""
-    prior = {} if trust is None else {"prior": {"kind": "sensitivity", "trust": trust}}
+    prior = {} if trust is None else {"prior": {"kind": kind, "trust": trust}}
     return build_genome(
         base="base",
-        sources=[Source(model="a", name="a"), Source(model="b", name="b")],
+        sources=[Source(model=label, name=label) for label in labels],
         space=GenomeSpace.model_validate({"layer_groups": 2, **space, **prior}),
         tensors=TENSORS,
         dtype="base",
@@ -160,6 +166,13 @@ def test_texts_stay_in_the_recipes_of_operators_that_measure_models() -> None:
     assert genome(calibration=TEXTS).calibration == TEXTS
 
 
+def test_kinship_needs_no_texts_and_gives_the_genes_of_any_prior() -> None:
+    akin = genome([-1, 1], kind="kinship", calibration=None)
+    assert akin.genes == genome([-1, 1]).genes
+    partly = CalibrationSettings(texts={"a": "a.txt"})
+    assert genome(0.5, kind="kinship", calibration=partly).genes == genome(0.5).genes
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -174,8 +187,18 @@ def test_texts_stay_in_the_recipes_of_operators_that_measure_models() -> None:
             {"calibration": CalibrationSettings(texts={"a": "a.txt", "z": "z.txt"})},
             "calibration.texts: 'z' is no source; known: a, b",
         ),
+        ({"kind": "kinship", "labels": "a"}, "kinship compares sources, and there is one"),
+        ({"kind": "kinship", "operator": "slerp"}, "is about the weights of sources"),
     ],
-    ids=["no texts", "no weights", "fixed weights", "no texts of one", "texts of nobody"],
+    ids=[
+        "no texts",
+        "no weights",
+        "fixed weights",
+        "no texts of one",
+        "texts of nobody",
+        "kinship of one",
+        "kinship without weights",
+    ],
 )
 def test_a_prior_that_has_nothing_to_say_is_refused(changes: Any, message: str) -> None:
     with pytest.raises(RecipeError, match=message):

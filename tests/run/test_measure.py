@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 from tiny_family import WORDS
 
 from evomerge.recipe.merge import MergeRecipe
+from evomerge.run import search as search_run
 from evomerge.run.beginning import measure
+from evomerge.run.beginning.strategy import strategy_of
 from evomerge.run.folder import RunFolder
 from evomerge.store.database import RunStore
 
@@ -72,6 +74,9 @@ def test_a_check_says_what_will_be_measured_and_measures_nothing(
     assert "sensitivity of every source, on texts.txt (at most 2 documents each)" in said
     done = run_cli("check", recipe, "--set", "genome.prior.trust=0")
     assert "measured" not in done.out
+    sets = ("genome.prior.trust=0", "genome.prior.steps=-1", "search.strategy=GA")
+    done = run_cli("check", recipe, *(word for each in sets for word in ("--set", each)))
+    assert "measured before the search: sensitivity of every source" in done.out
     assert not (tmp_path / "cache").exists()
 
 
@@ -146,6 +151,64 @@ def test_a_breeder_has_no_use_for_a_prior(recipe: Path) -> None:
     done = run_cli("check", recipe, "--set", "search.strategy=Kinship")
     assert done.code == 2
     assert "search.strategy: Kinship breeds models from models, whatever the genome is" in done.err
+
+
+def test_a_prior_of_kinship_is_measured_from_the_weights_and_needs_no_texts(
+    family: Path, tmp_path: Path
+) -> None:
+    base = load_file(family / "base" / "model.safetensors")
+
+    def opposed(name: str, tensor: Tensor) -> Tensor:
+        """In layer 0 the MLP goes the opposite way, in layer 1 it goes none."""
+        if "layers.0.mlp" in name:
+            return 2 * base[name] - tensor
+        return base[name] if "layers.1.mlp" in name else tensor
+
+    model = altered(family, tmp_path / "opposed", opposed)
+    file, run = write_recipe(tmp_path, family), tmp_path / "run"
+    text = file.read_text().replace("genome: {", "genome: {prior: {kind: kinship}, ")
+    text = text.replace(f"  - {family}/two\n", f"  - {model}\n")
+    file.write_text("".join(line for line in text.splitlines(keepends=True) if "lora" not in line))
+    said = run_cli("check", file).out
+    assert "measured before the search: kinship of the sources in each part, from their" in said
+    done = run_cli("search", file, "--run", run, "--set", "search.candidates=8")
+    assert done.code == 0, done.err
+    # Cosines of -1, 0 beside what did not move, and 1.
+    expected = {(0, "mlp"): 2, (1, "mlp"): 1, (0, None): 0, (1, None): 0}
+    for parts in fact(run, "prior").values():
+        found = {(group, part): value for group, part, value in parts}
+        assert found == pytest.approx(expected, abs=1e-4)  # weights are stored in float32
+
+
+def test_a_strategy_is_told_the_steps_that_follow_the_prior(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[float, ...]] = []
+
+    def spy(store: Any, search: Any, gram: Any, scales: tuple[float, ...]) -> Any:
+        told.append(scales)
+        return strategy_of(store, search, gram, scales)
+
+    monkeypatch.setattr(search_run, "strategy_of", spy)
+    sets = ("search.strategy=GA", "search.candidates=7", "genome.prior.steps=-1")
+    options = [word for each in sets for word in ("--set", each)]
+    assert run_cli("search", recipe, "--run", tmp_path / "run", *options).code == 0
+    measured = {
+        (group, part): value for group, part, value in fact(tmp_path / "run", "prior")["one"]
+    }
+    # Genes of a source: the MLP of both layer groups and all else, group by group.
+    (mlp_first, _, mlp_second, _), ratio = told[0][:4], measured[1, "mlp"] / measured[0, "mlp"]
+    assert ratio != 1
+    assert mlp_first / mlp_second == pytest.approx(ratio)
+
+
+def test_steps_are_refused_where_all_genes_have_the_same(recipe: Path) -> None:
+    done = run_cli("check", recipe, "--set", "genome.prior.steps=-0.5")
+    assert done.code == 2
+    assert (
+        "search.strategy: genome.prior.steps is -0.5, but all genes of random have the same step; "
+        "leave it out, or choose GA or GAPolynomial"
+    ) in " ".join(done.err.split())
 
 
 def test_the_kinship_of_sources_is_a_fact_of_the_run(

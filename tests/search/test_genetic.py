@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -26,6 +27,10 @@ from evomerge.search.genetic import (
     mutate,
     tournament,
 )
+from evomerge.search.strategies import build_strategy
+
+if TYPE_CHECKING:
+    from evomerge.recipe.search import StrategyName
 
 SIZE = SMALLEST
 
@@ -129,6 +134,33 @@ def test_a_mutated_choice_is_drawn_anew_and_not_moved() -> None:
     shares = np.histogram(mutant[choices], bins=4, range=(0, 1))[0] / 5000
     assert shares == pytest.approx(0.25, abs=0.02)
     assert np.abs(mutant - point)[~choices].max() < 0.05
+
+
+def _scaled(*scales: float) -> GA:
+    return GA(StrategySettings(dimension=2, generation=8, seed=0, scales=scales))
+
+
+def test_each_gene_moves_by_the_step_times_its_scale() -> None:
+    strategy, point = _scaled(0.2, 1.0), np.full(2, 0.5)
+    moved = np.array([strategy._mutated(point) for _ in range(4000)]) - point
+    deviations = [gene[gene != 0].std() for gene in moved.T]
+    assert deviations == pytest.approx([0.2 * STEP, STEP], rel=0.05)
+
+
+@pytest.mark.parametrize(("name", "on_the_wall"), [("GA", 0.5), ("GAPolynomial", 0.0)])
+def test_mutations_are_gaussian_or_heed_the_walls(name: StrategyName, on_the_wall: float) -> None:
+    strategy = build_strategy(name, StrategySettings(dimension=2, generation=8, seed=0))
+    assert isinstance(strategy, GA)
+    mutants = np.array([strategy._mutated(np.full(2, 0.999)) for _ in range(1000)])
+    assert (mutants == 1).mean() == pytest.approx(on_the_wall, abs=0.05)
+
+
+def test_scales_of_one_are_no_scales_at_all() -> None:
+    plain, scaled = _scaled(), _scaled(1.0, 1.0)
+    for strategy in (plain, scaled):
+        strategy.ask(SIZE)
+        strategy.tell([Result(fitness=float(value)) for value in range(SIZE)])
+    assert plain.ask(40) == scaled.ask(40)
 
 
 def test_an_offspring_of_many_parents_makes_the_choice_of_one() -> None:

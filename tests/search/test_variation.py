@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,11 +11,17 @@ from hypothesis import strategies as st
 
 from evomerge.search.variation import (
     crossed,
+    gaussian,
+    index_of,
     mutated,
     polynomial,
+    polynomial_step,
     redrawn,
     simulated_binary,
 )
+
+if TYPE_CHECKING:
+    from evomerge.search.variation import Mutation
 
 coordinates = st.floats(0, 1)
 draws = st.floats(0, 1, exclude_max=True)
@@ -82,6 +90,27 @@ def test_a_greater_index_stays_nearer(draw: float) -> None:
     assert abs(_mutant(0.4, draw, 20) - 0.4) < abs(_mutant(0.4, draw, 5) - 0.4)
     near, far = _children(0.3, 0.6, draw, 20), _children(0.3, 0.6, draw, 2)
     assert abs(near[1] - 0.6) < abs(far[1] - 0.6)
+
+
+def test_an_index_belongs_to_the_step_that_is_its_standard_deviation() -> None:
+    # The variances of 5, 1 and 0 are 2 / (7 * 8), 2 / (3 * 4) and 2 / (2 * 3).
+    steps = np.sqrt([1 / 28, 1 / 6, 1 / 3])
+    assert index_of(steps).tolist() == pytest.approx([5, 1, 0])
+    assert index_of(2.0) == 0
+
+
+@pytest.mark.parametrize("mutation", [gaussian, polynomial_step])
+def test_far_from_the_walls_mutants_lie_a_step_away(mutation: Mutation) -> None:
+    point, steps = np.full(40_000, 0.5), np.where(np.arange(40_000) % 2, 0.02, 0.1)
+    moved = mutation(point, steps, np.random.default_rng(0)) - point
+    assert moved[1::2].std() == pytest.approx(0.02, rel=0.03)
+    assert moved[::2].std() == pytest.approx(0.1, rel=0.03)
+
+
+def test_near_a_wall_a_polynomial_mutant_hardly_ever_ends_on_it() -> None:
+    point, rng = np.full(10_000, 0.95), np.random.default_rng(0)
+    assert (gaussian(point, 0.1, rng) >= 1).mean() > 0.25
+    assert (polynomial_step(point, 0.1, rng) >= 1).mean() == 0
 
 
 @given(seed=st.integers(0, 1000), dimension=st.integers(1, 30))

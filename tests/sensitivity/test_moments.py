@@ -27,6 +27,21 @@ def test_kinship_of_two_task_vectors_computed_by_hand() -> None:
     assert found.euclid.diagonal().tolist() == [0, 0]
 
 
+def test_distinctness_is_what_kinship_leaves_computed_by_hand() -> None:
+    assert moments(ONE, TWO).distinctness.tolist() == pytest.approx([0.588491] * 2, abs=1e-6)
+    # The cosines are .411509 with TWO and -1 with the opposite; to TWO these two cancel.
+    opposite = [-value for value in ONE]
+    expected = [1 - (0.411509 - 1) / 2, 1, 1 + (0.411509 + 1) / 2]
+    found = moments(ONE, TWO, opposite).distinctness.tolist()
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_nothing_is_distinct_among_equals_and_all_is_in_what_did_not_move() -> None:
+    assert moments(ONE, ONE, ONE).distinctness.tolist() == pytest.approx([0, 0, 0], abs=1e-15)
+    assert min(moments(ONE, ONE, ONE).distinctness.tolist()) >= 0
+    assert moments([0.0] * 4, ONE, ONE).distinctness.tolist() == pytest.approx([1, 0.5, 0.5])
+
+
 def test_norms_computed_by_hand() -> None:
     found = moments(ONE, [0.0, 3.0, 4.0, 0.0])
     assert found.norms.tolist() == pytest.approx([26.25**0.5, 5])

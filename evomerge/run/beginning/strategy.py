@@ -33,13 +33,19 @@ def choice_of(search: PreparedSearch) -> Choice:
     )
 
 
-def strategy_of(store: RunStore, search: PreparedSearch, gram: Gram | None = None) -> Strategy:
+def strategy_of(
+    store: RunStore,
+    search: PreparedSearch,
+    gram: Gram | None = None,
+    scales: tuple[float, ...] = (),
+) -> Strategy:
     """Build the strategy of a run, as it was when the run began.
 
     Args:
         store: The run's store.
         search: The search.
         gram: Inner products of the sources' task vectors, if the strategy asks for them.
+        scales: Factor of each gene's mutations; empty if nothing tells genes apart.
 
     Raises:
         VersionError: A package that it needs does not work as installed.
@@ -61,6 +67,7 @@ def strategy_of(store: RunStore, search: PreparedSearch, gram: Gram | None = Non
             starting=len(starting(search.genome)),
             objectives=len(search.objective.weights),
             gram=gram,
+            scales=scales,
         ),
     )
 

@@ -21,7 +21,6 @@ from evomerge.genome.baselines import starting_candidates
 from evomerge.genome.build import build_genome
 from evomerge.live_model import choose_device
 from evomerge.merging.sources import SourceLibrary
-from evomerge.recipe.check import check_operator
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.paths import absolute
 from evomerge.refinement.texts.examples import in_words, read_examples
@@ -33,9 +32,8 @@ from evomerge.run.preparation.scoring import (
     scoring,
     with_tasks_of_groups,
 )
+from evomerge.run.preparation.strategy_checks import check_path, check_strategy
 from evomerge.run.preparation.students import check_refinement, models_of, teachers_of
-from evomerge.search.evolver_merged import MERGES
-from evomerge.search.strategies import BREEDERS, FEWEST_SOURCES
 from evomerge.sensitivity.calibration import Calibration, read_texts
 
 if TYPE_CHECKING:
@@ -45,7 +43,6 @@ if TYPE_CHECKING:
     from evomerge.evaluation.tasks.items import TaskItems
     from evomerge.genome.genome import Genome
     from evomerge.recipe.search import SearchRecipe
-    from evomerge.search.evolver_merged import Merge
     from evomerge.sensitivity.calibration import Prompted
 
 Result = TypeVar("Result")
@@ -139,8 +136,8 @@ def check_search(recipe: SearchRecipe, root: Path) -> Preparation:
         result.attempt("evaluation", lambda: check_backend(recipe.evaluation.backend))
     if base is not None:
         result.attempt("evaluation", lambda: check_chat_template(recipe, base))
-    result.attempt("search.strategy", lambda: _check_strategy(recipe))
-    result.attempt("genome.path", lambda: _check_path(recipe))
+    result.attempt("search.strategy", lambda: check_strategy(recipe))
+    result.attempt("genome.path", lambda: check_path(recipe))
     _warn_of_budget(recipe, result)
     single = result.attempt("evaluation", lambda: with_tasks_of_groups(recipe))
     scored = single and result.attempt("evaluation", lambda: scoring(single))
@@ -190,47 +187,6 @@ def _without_racing(recipe: SearchRecipe, task: str, result: Preparation) -> Sea
     )
     evaluation = recipe.evaluation.model_copy(update={"racing": None})
     return recipe.model_copy(update={"evaluation": evaluation})
-
-
-def _check_strategy(recipe: SearchRecipe) -> None:
-    strategy, found = recipe.search.strategy, len(recipe.sources)
-    fewest = FEWEST_SOURCES.get(strategy, 1)
-    if found < fewest:
-        raise RecipeError(
-            f"{strategy} breeds models from models and needs at least {fewest} sources, found "
-            f"{found}; give more, or choose another strategy"
-        )
-    idle = next((each for each in ("prior", "path") if getattr(recipe.genome, each)), None)
-    if strategy in BREEDERS and idle:
-        raise RecipeError(
-            f"{strategy} breeds models from models, whatever the genome is; leave "
-            f"genome.{idle} out, or choose a strategy of coefficients"
-        )
-    if strategy in MERGES:
-        _check_merge_of_population(recipe, MERGES[strategy])
-
-
-def _check_path(recipe: SearchRecipe) -> None:
-    if recipe.genome.path and recipe.evaluation.backend == "vllm":
-        raise RecipeError("vllm keeps the layers of the model that it loaded; leave backend out")
-    if recipe.genome.path and recipe.refine:
-        raise RecipeError(
-            "a model with layers of its own is not refined by its run; leave refine out, export "
-            "the winner and give its folder to evomerge refine"
-        )
-
-
-def _check_merge_of_population(recipe: SearchRecipe, merge: Merge) -> None:
-    texts, labels = recipe.calibration, {source.label for source in recipe.sources}
-    check_operator(
-        MergeRecipe(
-            base=recipe.base,
-            sources=recipe.sources,
-            operator=merge.operator,
-            parameters=dict(merge.parameters),
-            calibration=texts and texts.of(labels),
-        )
-    )
 
 
 def _warn_of_budget(recipe: SearchRecipe, result: Preparation) -> None:
