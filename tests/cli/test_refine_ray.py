@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -58,8 +59,16 @@ def course(run: Path) -> dict[str, Any]:
     return found | {"seconds": 0}
 
 
+@pytest.fixture
+def sessions(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where each Ray that is started has a folder; the paths of its sockets must be short."""
+    with TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        yield Path(folder)
+
+
 def test_one_command_searches_refines_and_exports_the_same_model_under_ray(
-    family: Path, refined: Path, tmp_path: Path
+    family: Path, refined: Path, tmp_path: Path, sessions: Path
 ) -> None:
     file, run, out = write_refined_search(tmp_path, family), tmp_path / "run", tmp_path / "out"
     process = start("search", file, "--run", run, "--export", out, *ON_RAY)
@@ -74,6 +83,7 @@ def test_one_command_searches_refines_and_exports_the_same_model_under_ray(
     load_model(out, torch.float32, torch.device("cpu"))
     here = (refined / "out" / "model.safetensors").read_bytes()
     assert (out / "model.safetensors").read_bytes() == here
+    assert len(list(sessions.glob("ray/session_2*"))) == 1
 
 
 def test_a_training_whose_command_is_killed_and_stopped_ends_as_one_that_nothing_disturbed(
