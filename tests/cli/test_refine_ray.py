@@ -62,7 +62,7 @@ def course(run: Path) -> dict[str, Any]:
 @pytest.fixture
 def sessions(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where each Ray that is started has a folder; the paths of its sockets must be short."""
-    with TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         monkeypatch.setenv("RAY_TMPDIR", folder)
         yield Path(folder)
 
