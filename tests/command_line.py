@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from unittest import mock
 
+from students import write_texts
+
 from evomerge.cli.main import main
 from evomerge.cli.stopping import SIGNALS
 
@@ -40,6 +42,23 @@ genome: {{layer_groups: 2, components: [mlp]}}
 search: {{strategy: {strategy}, candidates: 14, generation: 4, seed: 5}}
 executor: {{kind: inline, threads: 1}}
 """
+
+
+REFINE = """
+refine:
+  data: {{path: texts.jsonl}}
+  teachers: [{{model: {family}/one}}, {{model: {family}/two}}]
+  train: {{rate: 0.01, epochs: 1, batch_tokens: 256, pass_tokens: 128, rank: 4}}
+"""
+
+
+def write_refined_search(folder: Path, family: Path) -> Path:
+    """A search recipe with a refinement by two of its sources, and its texts."""
+    write_texts(folder / "texts.jsonl")
+    file = folder / "search.yaml"
+    text = RECIPE.format(family=family, strategy="random") + REFINE.format(family=family)
+    file.write_text(text, encoding="utf-8")
+    return file
 
 
 def write_recipe(folder: Path, family: Path, strategy: str = "random") -> Path:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evomerge.reporting.learning_curve import Point
 
 
 @click.command()
@@ -45,14 +50,29 @@ def _training(course: dict[str, Any] | None) -> list[str]:
             f"{course['supervised']:,} were to be predicted, in {course['seconds']:.0f} s"
         )
     ]
-    if course["validation_losses"]:
-        losses = ", ".join(f"{loss:.3f}" for loss in course["validation_losses"])
-        lines.append(f"set aside   loss on the texts that are not learned from: {losses}")
     from evomerge.cli.console import doubt_in_words
+    from evomerge.reporting.learning_curve import learning_curve
 
+    lines += _losses(learning_curve(course))
     lines += [f"in doubt    {line}" for line in doubt_in_words(course)]
     lines += [f"teacher     {name}: {note}" for name, note in course.get("alignment", {}).items()]
     return lines
+
+
+def _losses(points: Sequence[Point]) -> list[str]:
+    """Two curves, one above the other, and their numbers."""
+    if not points:
+        return []
+    from evomerge.reporting.learning_curve import best, sparkline, table
+
+    learned = sparkline([point.training for point in points])
+    watched = sparkline([point.validation for point in points])
+    rows = [("step", "texts", "set aside"), *table(points)]
+    return [
+        f"texts       loss {learned}",
+        f"set aside   loss {watched}  least at step {best(points).step}, whose weights were kept",
+        *(f"{a:>16}  {b:>9}  {c:>9}" for a, b, c in rows),
+    ]
 
 
 def _describe(row: dict[str, Any]) -> list[str]:

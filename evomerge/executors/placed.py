@@ -77,7 +77,7 @@ def run_on_ray(
         VersionError: Ray is not installed.
         EvomergeError: What the work raises on purpose.
     """
-    ray, started = join_or_start(cpus, address)
+    ray = join_or_start(cpus, address)
     try:
         board = ray.remote(num_cpus=0)(_Board).remote()
         gpus = gpu_share(ray, 1, device)
@@ -99,9 +99,6 @@ def run_on_ray(
         raise RunError(f"refine: {one_cause(error)}") from error
     except ray.exceptions.RayError as error:
         raise RunError(f"refine: the process that did it died: {one_cause(error)}") from error
-    finally:
-        if started:
-            ray.shutdown()
     return result
 
 

@@ -1,7 +1,8 @@
 """Evaluates candidates in Ray actors, each of which holds a live model.
 
 A local Ray is started on the loopback interface, without dashboard and without usage statistics;
-a running cluster is joined by its address, and so is a Ray that this process runs already.
+a running cluster is joined by its address, and so is a Ray that this process runs already. It runs
+on between pieces of work, as long as `one_ray` says, because starting it takes seconds.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import math
 import os
 import signal
+import sys
 import threading
 from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import RunError, VersionError
@@ -18,6 +21,8 @@ from evomerge.evaluation.scores.outcome import Failed, Outcome
 from evomerge.executors.worker import Worker, WorkerSettings, one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from evomerge.executors.contract import Job
 
 ATTEMPTS = 2
@@ -39,7 +44,7 @@ class RayExecutor:
 
     def __init__(self, settings: WorkerSettings, workers: int, address: str | None = None) -> None:
         self._settings = settings
-        self._ray, self._started = join_or_start(workers * self._cpus, address)
+        self._ray = join_or_start(workers * self._cpus, address)
         self._gpus = gpu_share(self._ray, workers, settings.device)
         self._actors = [self._build_actor() for _ in range(workers)]
         self._free = list(range(workers))
@@ -82,11 +87,9 @@ class RayExecutor:
             self._running[answer] = (slot, job, attempt)
 
     def close(self) -> None:
-        """Stop the actors, and Ray with them if it was started here."""
+        """Stop the actors."""
         for actor in self._actors:
             self._ray.kill(actor)
-        if self._started:
-            self._ray.shutdown()
 
     @property
     def _cpus(self) -> int:
@@ -120,8 +123,24 @@ class _Actor:
         return self._worker.evaluate(job)
 
 
-def join_or_start(cpus: int, address: str | None) -> tuple[Any, bool]:
-    """The ray module, connected, and whether it was connected here.
+@contextmanager
+def one_ray() -> Iterator[None]:
+    """Start Ray once at most for all that is done within; one that was connected stays so."""
+    before = _is_connected()
+    try:
+        yield
+    finally:
+        if not before and _is_connected():
+            sys.modules["ray"].shutdown()
+
+
+def _is_connected() -> bool:
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
+
+
+def join_or_start(cpus: int, address: str | None) -> Any:
+    """The ray module, connected.
 
     Raises:
         RunError: Ray cannot be started.
@@ -142,13 +161,16 @@ def join_or_start(cpus: int, address: str | None) -> tuple[Any, bool]:
             "or use --set executor.kind=inline"
         ) from error
     if ray.is_initialized():
-        return ray, False
+        return ray
     local: dict[str, Any] = {
         "num_cpus": cpus,
         "include_dashboard": False,
         "_node_ip_address": "127.0.0.1",
     }
     handler = signal.getsignal(signal.SIGTERM)
+    # A terminal that is closed tells all its processes; Ray's are to stay until work has saved
+    # itself. They inherit this mask, as they do one against interrupts that Ray sets.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         ray.init(
             address=address or "local",
@@ -159,8 +181,9 @@ def join_or_start(cpus: int, address: str | None) -> tuple[Any, bool]:
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise RunError(f"executor: Ray could not be started: {one_line(error)}") from error
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         _restore(handler)
-    return ray, True
+    return ray
 
 
 def gpu_share(ray: Any, workers: int, device: str) -> float:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.reporting.leaderboard import find_row
+from evomerge.reporting.learning_curve import best, learning_curve, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,7 @@ def model_card(document: dict[str, Any], row: dict[str, Any], recipe: MergeRecip
     Returns:
         Markdown with front matter; folders of this machine are called by their last part.
     """
-    merge, how = recipe, ""
+    merge, how, course = recipe, "", None
     if row["kind"] == "refined":
         # What was trained is no source of the merge.
         student = find_row(document, row["parents"][0])
@@ -34,12 +35,21 @@ def model_card(document: dict[str, Any], row: dict[str, Any], recipe: MergeRecip
             MergeRecipe.model_validate(student["recipe"]),
             f" It was refined by distillation. {REBUILT}",
         )
+        course = (document["refinement"] or {}).get("courses", {}).get(row["candidate"])
     found = f"A merge of {_made_of(merge)}, found by {EVOMERGE}.{how}"
-    return _card(row["name"] or row["candidate"], recipe, [found, "", *_scores(document, row)])
+    return _card(
+        row["name"] or row["candidate"],
+        recipe,
+        [found, "", *_scores(document, row), *_losses(course)],
+    )
 
 
 def refined_card(
-    recipe: MergeRecipe, student: MergeRecipe, teachers: Sequence[str], name: str
+    recipe: MergeRecipe,
+    student: MergeRecipe,
+    teachers: Sequence[str],
+    courses: Sequence[dict[str, Any]],
+    name: str,
 ) -> str:
     """The card of a model that was refined without a search.
 
@@ -47,10 +57,12 @@ def refined_card(
         recipe: Its recipe.
         student: What it was before.
         teachers: The names of those it learned from.
+        courses: How it was trained; of a merge of several students, how each was.
         name: Its own.
     """
     found = f"{_made_of(student)}, refined with {EVOMERGE} by distillation from "
-    return _card(name, recipe, [f"{found}{_list(list(teachers))}. {REBUILT}", ""])
+    losses = [line for course in courses for line in _losses(course)]
+    return _card(name, recipe, [f"{found}{_list(list(teachers))}. {REBUILT}", "", *losses])
 
 
 def _card(name: str, recipe: MergeRecipe, about: list[str]) -> str:
@@ -98,6 +110,25 @@ def _scores(document: dict[str, Any], row: dict[str, Any]) -> list[str]:
     if verdict and find_row(document, verdict["winner"]) is row:
         lines += ["", *(f"{line}  " for line in verdict["text"].splitlines())]
     return [*lines, ""]
+
+
+def _losses(course: dict[str, Any] | None) -> list[str]:
+    """A table of the losses of a training, if it had texts set aside."""
+    points = learning_curve(course)
+    if not course or not points:
+        return []
+    return [
+        (
+            f"Losses of its training, {course['steps']} steps that read {course['tokens']:,} "
+            "tokens: on the texts that it learned from, the mean since the row above, and on "
+            f"texts set aside, which chose the weights after step {best(points).step}."
+        ),
+        "",
+        "| step | texts | set aside |",
+        "| ---: | ---: | ---: |",
+        *(f"| {' | '.join(cells)} |" for cells in table(points)),
+        "",
+    ]
 
 
 def _models(recipe: MergeRecipe) -> set[str]:

@@ -95,9 +95,10 @@ def refine_model(
     if settings.mode == "pairwise":
         refined = merge_students(recipe, settings.operator, recipes)
     library = SourceLibrary(Path("/"), calibrate=Calibrator())
-    card = refined_card(refined, recipe, [each.label for each in teachers], out.name)
-    export_merged(refined, library, out, card)
     courses = {name: each.course for name, each in done.items()}
+    names = [each.label for each in teachers]
+    card = refined_card(refined, recipe, names, list(courses.values()), out.name)
+    export_merged(refined, library, out, card)
     return RefinedModel(training=training, courses=courses)
 
 

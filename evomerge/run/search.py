@@ -15,6 +15,7 @@ from evomerge.errors import (
     RecipeError,
     RunError,
 )
+from evomerge.executors.ray import one_ray
 from evomerge.genome.steps import step_scales
 from evomerge.run.beginning.creation import Beginning, begin, create, notes
 from evomerge.run.beginning.measure import measured_genome, measured_gram
@@ -29,6 +30,7 @@ from evomerge.store.database import RunStore
 
 if TYPE_CHECKING:
     from evomerge.recipe.search import SearchRecipe
+    from evomerge.run.preparation.workers import WorkerPlan
 
 MAY_CHANGE = {"search.candidates", "search.stop", "executor", "refine"}
 """Parts of a recipe that may differ when a run is continued."""
@@ -56,7 +58,9 @@ def start_or_continue(
     beginning = None if folder.database.exists() else _begin(search)
     for finding in (*findings, *(beginning.findings if beginning else ())):
         warn(finding)
-    with folder.locked():
+    # Asked once: it goes by the memory that is free, and Ray is given so many cores at its start.
+    plan = plan_workers(search.recipe, search.parameters)
+    with folder.locked(), one_ray():
         if beginning is None:
             opened = RunStore.open_for_writing(folder.database)
         else:
@@ -66,8 +70,8 @@ def start_or_continue(
                 _refuse_other_recipe(store, search)
                 for note in notes(store):
                     warn(note)
-            _run(search, store, progress)
-            _refine(search, store, folder, progress)
+            _run(search, store, plan, progress)
+            _refine(search, store, folder, plan, progress)
 
 
 def resume(run: Path, progress: Progress, warn: Warn) -> None:
@@ -90,7 +94,7 @@ def _begin(search: PreparedSearch) -> Beginning:
     return beginning
 
 
-def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
+def _run(search: PreparedSearch, store: RunStore, plan: WorkerPlan, progress: Progress) -> None:
     settings = search.recipe.search
     asked = sum(entry.candidate.number >= 0 for entry in store.entries())
     stop = settings.stop.model_dump()
@@ -98,14 +102,13 @@ def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
     if store.fact("state") == "finished" and ended:
         return
     _refuse_changed_models(store, search)
-    workers, threads = plan_workers(search.recipe, search.parameters)
     gram = measured_gram(search.recipe, store, progress)
     genome = measured_genome(search.genome, search.recipe, store, progress)
     strategy = strategy_of(store, search, gram, step_scales(genome))
     # What may change and has; kept when what was known was proposed again, and not before: a
     # finished run that cannot be continued keeps its winner.
-    changed = {"recipe": search.recipe.model_dump(mode="json"), "workers": workers}
-    with closing(build_executor(search, workers, threads)) as executor:
+    changed = {"recipe": search.recipe.model_dump(mode="json"), "workers": plan.workers}
+    with closing(build_executor(search, *plan)) as executor:
         loop = SearchLoop(
             genome=genome,
             strategy=strategy,
@@ -127,7 +130,11 @@ def _run(search: PreparedSearch, store: RunStore, progress: Progress) -> None:
 
 
 def _refine(
-    search: PreparedSearch, store: RunStore, folder: RunFolder, progress: Progress
+    search: PreparedSearch,
+    store: RunStore,
+    folder: RunFolder,
+    plan: WorkerPlan,
+    progress: Progress,
 ) -> None:
     if search.recipe.refine is None:
         return
@@ -139,7 +146,7 @@ def _refine(
     before = store.fact("recipe")
     store.write_facts({"recipe": search.recipe.model_dump(mode="json"), "refining": True})
     try:
-        refine_winner(search, store, folder.refined.resolve(), progress)
+        refine_winner(search, store, folder.refined.resolve(), plan, progress)
     except (RecipeError, ModelError, CompatibilityError, EvaluationError):
         # Settings that cannot work are none that the run should be continued with.
         store.write_facts({"recipe": before, "refining": False})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from command_line import RECIPE, run_cli
+from command_line import run_cli, write_refined_search
 from safetensors.torch import load_file
 from students import write_texts
 
@@ -22,36 +22,18 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-REFINE = """
-refine:
-  data: {path: texts.jsonl}
-  teachers: [{model: %s/one}, {model: %s/two}]
-  train: {rate: 0.01, epochs: 1, batch_tokens: 256, pass_tokens: 128, rank: 4}
-"""
-
-
-def write_search(folder: Path, family: Path) -> Path:
-    """A search recipe with a refinement by two of its sources."""
-    write_texts(folder / "texts.jsonl")
-    file = folder / "search.yaml"
-    text = RECIPE.format(family=family, strategy="random") + REFINE % (family, family)
-    file.write_text(text, encoding="utf-8")
-    return file
-
-
-@pytest.fixture(scope="module")
-def refined(family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a `run` that was refined, and its winner in `out`."""
-    folder = tmp_path_factory.mktemp("refined")
-    file = write_search(folder, family)
-    result = run_cli("search", file, "--run", folder / "run", "--export", folder / "out")
-    assert result.code == 0, result.err
-    return folder
-
 
 def leaderboard(run: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(run_cli("leaderboard", run, "--json").out)
     return found
+
+
+def courses_of(run: Path, kind: str) -> list[dict[str, Any]]:
+    """How the students of a run were trained that are of a kind."""
+    document = leaderboard(run)
+    kinds = {row["candidate"]: row["kind"] for row in document["candidates"]}
+    courses = document["refinement"]["courses"]
+    return [course for candidate, course in courses.items() if kinds[candidate] == kind]
 
 
 def test_the_refined_model_and_its_control_are_candidates_with_lineage(refined: Path) -> None:
@@ -76,7 +58,12 @@ def test_the_verdict_compares_the_refined_model_with_the_merge_and_with_the_cont
 def test_show_says_how_a_refined_model_was_trained(refined: Path) -> None:
     text = run_cli("show", refined / "run", "refined").out
     assert " steps, " in text
-    assert "set aside   loss on the texts that are not learned from: " in text
+    assert "set aside   loss █" in text
+    assert "whose weights were kept" in text
+    (course,) = courses_of(refined / "run", "refined")
+    for step, loss in enumerate(course["validation_losses"]):
+        texts = f"{course['losses'][step - 1]:.4f}" if step else ""
+        assert f"{step:>16}  {texts:>9}  {loss:>9.4f}\n" in text
     assert "in doubt    the best step was chosen by 6 texts only: give more, or raise" in text
 
 
@@ -95,6 +82,9 @@ def test_the_exported_folder_has_a_card_with_held_out_scores(refined: Path) -> N
     assert "base_model_relation: merge" in card
     assert "| this model | " in card
     assert "It was refined by distillation." in card
+    (course,) = courses_of(refined / "run", "refined")
+    assert f"| 0 |  | {course['validation_losses'][0]:.4f} |" in card
+    assert f"| 9 | {course['losses'][8]:.4f} | {course['validation_losses'][9]:.4f} |" in card
     assert "adapter-" not in card
     assert str(refined) not in card
 
@@ -150,7 +140,7 @@ def test_settings_that_cannot_work_are_not_what_a_run_is_continued_with(
 def test_a_teacher_that_is_no_model_is_found_before_the_search(
     family: Path, tmp_path: Path
 ) -> None:
-    file = write_search(tmp_path, family)
+    file = write_refined_search(tmp_path, family)
     (tmp_path / "empty").mkdir()
     file.write_text(file.read_text().replace(f"{family}/two}}]", "./empty}]"))
     result = run_cli("check", file)
@@ -221,7 +211,7 @@ def test_a_refinement_that_was_stopped_is_told_below_the_leaderboard(
 
 
 def test_texts_that_are_items_of_the_search_are_refused(family: Path, tmp_path: Path) -> None:
-    file = write_search(tmp_path, family)
+    file = write_refined_search(tmp_path, family)
     lines = (family / "tasks" / "tiny_choice.jsonl").read_text().splitlines()
     items = [json.loads(line) for line in lines]
     texts = [json.dumps({"prompt": i["question"], "completion": " any."}) for i in items]
@@ -262,6 +252,7 @@ def test_a_model_is_refined_without_a_search(family: Path, tmp_path: Path) -> No
     card = (tmp_path / "out" / "README.md").read_text()
     assert "two, refined with [evomerge](" in card
     assert "by distillation from one. " in card
+    assert "| step | texts | set aside |" in card
     before = open_checkpoint("two", root=family)
     after = load_file(tmp_path / "out" / "model.safetensors")
     assert any(not torch.equal(before.read(name), tensor) for name, tensor in after.items())

@@ -96,7 +96,7 @@ from evomerge.executors.placed import run_on_ray
 from evomerge.executors.ray import gpu_share, join_or_start
 
 ray.init("local", num_cpus=2, num_gpus=3, include_dashboard=False, log_to_driver=False)
-ray, _ = join_or_start(2, None)
+ray = join_or_start(2, None)
 print([gpu_share(ray, n, "auto") for n in (1, 3, 4, 7)], gpu_share(ray, 4, "cpu"))
 
 def seen(report, stop):

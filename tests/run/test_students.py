@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,13 @@ def test_what_transformers_trains_is_on_the_first_gpu_it_sees(what: str, device:
         return
     with pytest.raises(RecipeError, match=r"^device: cuda:1 .* run with CUDA_VISIBLE_DEVICES=1$"):
         check_refinement(settings, STUDENT, TEACHERS, device)
+
+
+@pytest.mark.parametrize(("count", "refused"), [("2", True), ("1", False), ("", False)])
+def test_a_refinement_is_not_started_by_a_launcher_of_several_processes(
+    monkeypatch: pytest.MonkeyPatch, count: str, refused: bool
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", count)
+    expected = pytest.raises(RecipeError, match=r"WORLD_SIZE=2: .* trained by one process")
+    with expected if refused else nullcontext():
+        check_refinement(refinement(), STUDENT, TEACHERS)

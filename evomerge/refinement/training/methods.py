@@ -21,7 +21,7 @@ from evomerge.refinement.texts.examples import as_record
 from evomerge.refinement.training.coefficients import CoefficientTraining
 from evomerge.refinement.training.layers import layers_to_train
 from evomerge.refinement.training.low_rank import adapter_files, attach
-from evomerge.refinement.training.schedule import read_in
+from evomerge.refinement.training.schedule import read_in, schedule_of
 from evomerge.refinement.training.setup import CHECKPOINTS, stopped
 from evomerge.sensitivity.provider import Calibrator
 
@@ -162,11 +162,14 @@ def _course(
 ) -> Course:
     """How a training went, which had a loss for each of its steps."""
     read = read_in(passes, train, len(losses))
+    every = schedule_of(train, len(passes)).every
+    compared = [min(number * every, len(losses)) for number in range(len(validation_losses))]
     return {
         "steps": len(losses),
         "tokens": read.tokens(),
         "supervised": read.supervised(),
         "validation_losses": validation_losses,
+        "compared_at": compared,
         "losses": losses,
     }
 

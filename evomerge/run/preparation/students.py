@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
@@ -81,7 +82,8 @@ def check_refinement(
 
     Raises:
         RecipeError: The students could not be merged, what is to be trained is nothing that the
-            student has, teachers cannot be fused, or the trainer cannot be on the device.
+            student has, teachers cannot be fused, the trainer cannot be on the device, or this is
+            one of several processes that a launcher has started.
     """
     if settings.mode == "pairwise":
         merged = merge_students(student, settings.operator, [student] * len(teachers))
@@ -102,3 +104,14 @@ def check_refinement(
             f"it sees; write cuda, and run with CUDA_VISIBLE_DEVICES={number}"
         )
     settings.check_live_fusion(len(teachers))
+    _check_alone()
+
+
+def _check_alone() -> None:
+    """Refuse launchers of several processes: each would wait for others that do the same work."""
+    count = os.environ.get("WORLD_SIZE", "1")
+    if count not in {"", "0", "1"}:
+        raise RecipeError(
+            f"WORLD_SIZE={count}: a refinement is trained by one process, on one GPU; start "
+            "evomerge by itself, not by accelerate launch or torchrun, or unset WORLD_SIZE"
+        )

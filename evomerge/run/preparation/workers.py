@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from evomerge.executors.worker import WorkerSettings
 from evomerge.run.preparation.scoring import task_specs
@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from evomerge.run.preparation.prepare import PreparedSearch
 
 
-def plan_workers(recipe: SearchRecipe, parameters: int) -> tuple[int, int]:
+class WorkerPlan(NamedTuple):
+    """How many workers there are, and how many threads each has."""
+
+    workers: int
+    threads: int
+
+
+def plan_workers(recipe: SearchRecipe, parameters: int) -> WorkerPlan:
     """How many workers, and how many threads each: the recipe's numbers, else by the machine.
 
     Args:
@@ -23,10 +30,10 @@ def plan_workers(recipe: SearchRecipe, parameters: int) -> tuple[int, int]:
     """
     cores = len(os.sched_getaffinity(0))
     if recipe.executor.kind == "inline":
-        return 1, recipe.executor.threads or cores
+        return WorkerPlan(1, recipe.executor.threads or cores)
     fitting = min(cores, _fitting(recipe, parameters))
     workers = recipe.executor.workers or _gpus(recipe.evaluation.device) or fitting
-    return workers, recipe.executor.threads or max(1, cores // workers)
+    return WorkerPlan(workers, recipe.executor.threads or max(1, cores // workers))
 
 
 def _fitting(recipe: SearchRecipe, parameters: int) -> int:

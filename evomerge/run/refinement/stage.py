@@ -25,7 +25,7 @@ from evomerge.run.preparation.students import (
     teachers_of,
     training_folder,
 )
-from evomerge.run.preparation.workers import build_executor, plan_workers
+from evomerge.run.preparation.workers import build_executor
 from evomerge.run.refinement.verdict import CONTROL, conclude
 from evomerge.store.records import Candidate
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from evomerge.recipe.refine import Refinement
     from evomerge.run.loop.loop import Progress
     from evomerge.run.preparation.prepare import PreparedSearch
+    from evomerge.run.preparation.workers import WorkerPlan
     from evomerge.store.database import RunStore
     from evomerge.store.records import Entry
 
@@ -55,7 +56,7 @@ def is_refined(store: RunStore, settings: Refinement) -> bool:
 
 
 def refine_winner(
-    search: PreparedSearch, store: RunStore, folder: Path, progress: Progress
+    search: PreparedSearch, store: RunStore, folder: Path, plan: WorkerPlan, progress: Progress
 ) -> None:
     """Refine the winner of a finished search, compare, and store the new verdict.
 
@@ -66,6 +67,7 @@ def refine_winner(
         search: The search; its recipe says how to refine.
         store: Its store, with a verdict.
         folder: Where students are trained and kept.
+        plan: Workers, whose cores and device a training has to itself.
         progress: Told how far it is.
 
     Raises:
@@ -80,11 +82,10 @@ def refine_winner(
     before = MergeRecipe.model_validate_json(student.candidate.recipe)
     check_refinement(settings, before, teachers_of(search.recipe, settings))
     distilled = {}
-    for name, work in distillations(search, settings, student, folder).items():
+    for name, work in distillations(search, settings, student, folder, plan).items():
         distilled[name] = _place(search, work, name, progress)
     candidates = _candidates(store, student, settings, distilled)
-    workers, threads = plan_workers(search.recipe, search.parameters)
-    with closing(build_executor(search, workers, threads)) as executor:
+    with closing(build_executor(search, *plan)) as executor:
         _score(store, executor, search.objective, candidates, progress)
     courses = {digest(each.recipe): each.course for each in distilled.values()}
     found = conclude(store, search.objective, student.candidate, candidates)
@@ -93,7 +94,7 @@ def refine_winner(
 
 
 def distillations(
-    search: PreparedSearch, settings: Refinement, student: Entry, folder: Path
+    search: PreparedSearch, settings: Refinement, student: Entry, folder: Path, plan: WorkerPlan
 ) -> dict[str, Distillation]:
     """The students to train, by the names of their candidates."""
     recipe = search.recipe
@@ -102,7 +103,6 @@ def distillations(
     # Layers are fitted to those of sources: there is nothing to learn from texts alone.
     if settings.control and settings.train.what != "layerwise":
         groups[CONTROL] = ()
-    workers, threads = plan_workers(recipe, search.parameters)
     return {
         name: Distillation(
             student=MergeRecipe.model_validate_json(student.candidate.recipe),
@@ -111,7 +111,7 @@ def distillations(
             folder=training_folder(folder, name, student.candidate.digest, settings),
             device=recipe.evaluation.device,
             dtype=recipe.evaluation.dtype,
-            threads=workers * threads,
+            threads=plan.workers * plan.threads,
         )
         for name, group in groups.items()
     }
