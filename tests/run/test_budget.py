@@ -36,6 +36,7 @@ every_strategy = pytest.mark.parametrize("name", sorted(STRATEGIES))
 either_way = pytest.mark.parametrize("steady", [False, True], ids=["generations", "steady"])
 
 
+@pytest.mark.slow
 @every_strategy
 @given(
     candidates=st.integers(1, 45),

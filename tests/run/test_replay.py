@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -43,29 +44,36 @@ either_way = pytest.mark.parametrize("steady", [False, True], ids=["generations"
 
 
 class Copied(RunStore):
-    """A store of which there is a copy before every event: what a crash would leave."""
+    """A store that keeps copies of itself: what a crash would leave.
+
+    Attributes:
+        copies: The store after no event, after one, and so on up to `EVENTS`.
+        asked: What was asked for, after how many events.
+    """
 
     def __init__(self) -> None:
-        self._file = file_in_memory()
+        self._file, self._events = file_in_memory(), 0
         super().__init__(self._file)
         self.copies: list[sqlite3.Connection] = []
         self.asked: list[tuple[int, list[Candidate]]] = []
-        """What was asked for, after how many events."""
+        self._copy()
 
     def add_candidates(self, candidates: Iterable[Candidate]) -> None:
         if new := list(candidates):
-            self.asked.append((len(self.copies), new))
-            self._copy()
+            self.asked.append((self._events, new))
             super().add_candidates(new)
+            self._events += 1
+            self._copy()
 
     def add_outcome(self, number: int, outcome: Outcome, fitness: float | None) -> None:
-        self._copy()
         super().add_outcome(number, outcome, fitness)
+        self._events += 1
+        self._copy()
 
     def _copy(self) -> None:
-        copy = file_in_memory(tables=False)
-        self._file.backup(copy)
-        self.copies.append(copy)
+        if self._events <= EVENTS:
+            self.copies.append(file_in_memory(tables=False))
+            self._file.backup(self.copies[-1])
 
     def asked_after(self, events: int) -> list[Candidate]:
         """What is asked for next after some events; nothing at the end."""
@@ -148,8 +156,9 @@ def test_a_search_that_is_cut_at_any_event_asks_for_the_same_candidates_next(
     name: StrategyName, steady: bool
 ) -> None:
     search = whole(name, steady=steady)
-    for events, copy in enumerate(search.store.copies[: EVENTS + 1]):
-        found = asked_next(name, copy, search, steady=steady)
+    for events, copy in enumerate(search.store.copies):
+        with closing(copy):  # which frees its memory
+            found = asked_next(name, copy, search, steady=steady)
         assert found == search.store.asked_after(events), events
 
 

@@ -132,7 +132,7 @@ def test_the_second_of_a_difference_may_come_from_the_archive() -> None:
 
 
 @given(
-    fitness=st.lists(st.none() | st.floats(-10, 10), min_size=20, max_size=80),
+    fitness=st.lists(st.none() | st.floats(-10, 10), min_size=20, max_size=50),
     ahead=st.integers(1, 11),
 )
 def test_no_member_ever_gets_worse_and_the_best_of_all_that_was_told_stays(
