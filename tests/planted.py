@@ -6,6 +6,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from evomerge.evaluation.scores.objective import Objective
 from evomerge.evaluation.scores.outcome import Evaluated, Failed, Outcome, TaskScore, Timing
 from evomerge.genome.build import build_genome
@@ -40,12 +42,12 @@ class Crash(Exception):  # noqa: N818 (it stands for a dead process, not for an 
 
 
 def planted_genome(
-    layer_groups: int = 2, *, names: str = "ab", texts: str | None = None
+    layer_groups: int = 2, sources: Sequence[str] = ("a", "b"), *, texts: str | None = None
 ) -> Genome:
-    """A genome of sources with names of one letter."""
+    """A genome of sources with such names."""
     return build_genome(
         base="base",
-        sources=[Source(model=name, name=name) for name in names],
+        sources=[Source(model=name, name=name) for name in sources],
         space=GenomeSpace(layer_groups=layer_groups),
         tensors=[TENSOR.format(layer) for layer in range(4)],
         dtype="base",
@@ -77,12 +79,14 @@ class PlantedExecutor:
     Attributes:
         crash_after: Crash when so many outcomes were given; None never.
         fails: Which recipes fail.
+        score: What becomes of the others.
         jobs: What was evaluated.
         waiting: What is to be evaluated.
     """
 
     crash_after: int | None = None
     fails: Callable[[MergeRecipe], bool] = lambda _: False
+    score: Callable[[MergeRecipe], Evaluated] = lambda recipe: evaluated(planted_score(recipe))
     jobs: list[Job] = field(default_factory=list)
     waiting: list[Job] = field(default_factory=list)
     workers: int = 1
@@ -102,10 +106,29 @@ class PlantedExecutor:
             if self.fails(job.recipe):
                 yield job, Failed(stage="merge", reason="planted failure")
             else:
-                yield job, evaluated(planted_score(job.recipe))
+                yield job, self.score(job.recipe)
 
     def close(self) -> None:
         pass
+
+
+@dataclass
+class AnyOrder(PlantedExecutor):
+    """Is done with candidates in an order of chance.
+
+    Attributes:
+        seed: Seeds the order.
+        most: How many were under way at a time, at most.
+    """
+
+    seed: int = 0
+    most: int = 0
+
+    def collect(self) -> tuple[Job, Outcome]:
+        self.most = max(self.most, len(self.waiting))
+        chance = np.random.default_rng((self.seed, len(self.jobs)))
+        self.waiting.append(self.waiting.pop(int(chance.integers(len(self.waiting)))))
+        return super().collect()
 
 
 def planted_search(

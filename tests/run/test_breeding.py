@@ -88,7 +88,7 @@ def test_where_a_lineage_is_full_a_child_is_its_first_parent(generations: int) -
 
 @pytest.mark.parametrize("name", BREEDERS)
 def test_operators_take_what_breeders_ask_for(name: str) -> None:
-    individuals = Individuals(planted_genome(names="abcd", texts="texts.txt"))
+    individuals = Individuals(planted_genome(sources="abcd", texts="texts.txt"))
     settings = StrategySettings(dimension=4, generation=4, seed=1, sources=4)
     strategy = BREEDERS[name](settings)
     with suppress(Finished):

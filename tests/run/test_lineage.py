@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
+from itertools import count, islice
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,42 +17,66 @@ from tiny_family import load_tensors
 from evomerge.merging.ancestors import Ancestors
 from evomerge.merging.engine import merge_tensor
 from evomerge.merging.sources import SourceLibrary
+from evomerge.recipe import yaml
 from evomerge.recipe.digest import canonical_json, digest
+from evomerge.recipe.lineage import ancestry
 from evomerge.recipe.load import load
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.run.folder import RunFolder
+from evomerge.search.contract import Breeding
+from evomerge.search.niches import WARM_UP
 from evomerge.store.database import RunStore
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import Tensor
 
-    from evomerge.store.records import Entry
+    from evomerge.search.contract import Result
+    from evomerge.store.records import Candidate, Entry
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def bred(family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A search by Evolver of some generations."""
-    folder = tmp_path_factory.mktemp("bred")
-    recipe = write_recipe(folder, family, "Evolver")
-    sets = ("--set", "search.candidates=40", "--set", "search.generation=3")
-    done = run_cli("search", recipe, "--run", folder / "run", *sets)
+SOURCES, GENERATION = 3, 3
+SUITS = ("red", "green", "blue")
+THINGS = ("cat", "dog", "bird", "sun", "moon", "sea", "one")
+
+
+def search(folder: Path, family: Path, strategy: str, candidates: int = 40) -> Path:
+    """A search by a text: how well it is predicted changes with every child, if only a little."""
+    recipe = write_recipe(folder, family, strategy)
+    text = folder / "lines.txt"
+    text.write_text("".join(f"{suit} {thing}\n" for suit in SUITS for thing in THINGS))
+    sets = (
+        f"evaluation.tasks=[{{name: lines, text: {text}}}]",
+        f"search.candidates={candidates}",
+        f"search.generation={GENERATION}",
+    )
+    pairs = [argument for each in sets for argument in ("--set", each)]
+    done = run_cli("search", recipe, "--run", folder / "run", *pairs)
     assert done.code == 0, done.err
     return folder / "run"
 
 
 @pytest.fixture(scope="module")
-def deepest(bred: Path) -> tuple[str, MergeRecipe]:
-    """The candidate with the most ancestors, and its recipe."""
-    with closing(RunStore.open_for_reading(RunFolder(bred).database)) as store:
-        entries = [e for e in store.entries() if e.candidate.kind == "offspring"]
-    recipes = [
-        (e.candidate.digest, MergeRecipe.model_validate_json(e.candidate.recipe)) for e in entries
-    ]
-    return max(recipes, key=lambda each: each[1].depth)
+def bred(family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search by Evolver of some generations."""
+    return search(tmp_path_factory.mktemp("bred"), family, "Evolver")
+
+
+def winner_of(run: Path) -> tuple[str, MergeRecipe]:
+    """The winner's digest, and its recipe."""
+    with closing(RunStore.open_for_reading(RunFolder(run).database)) as store:
+        wanted = store.fact("verdict")["winner"]
+        recipes = {e.candidate.digest: e.candidate.recipe for e in store.entries()}
+    return wanted, MergeRecipe.model_validate_json(recipes[wanted])
+
+
+@pytest.fixture(scope="module")
+def winner(bred: Path) -> tuple[str, MergeRecipe]:
+    return winner_of(bred)
 
 
 def merged(recipe: MergeRecipe, library: SourceLibrary) -> dict[str, Tensor]:
@@ -63,34 +88,123 @@ def merged(recipe: MergeRecipe, library: SourceLibrary) -> dict[str, Tensor]:
     return found
 
 
-def test_a_lineage_grows_over_generations(deepest: tuple[str, MergeRecipe]) -> None:
-    assert deepest[1].depth >= 3
-    assert {source.model is None for source in deepest[1].sources} == {True, False} or all(
-        source.recipe for source in deepest[1].sources
-    )
+def originals(family: Path) -> set[str]:
+    """The sources of a search, as its recipes name them."""
+    return {str(family / "one"), str(family / "two"), f"{family / 'base'}+{family / 'lora'}"}
 
 
-def test_the_exported_recipe_has_the_same_digest_and_gives_the_same_bytes(
-    bred: Path, deepest: tuple[str, MergeRecipe], tmp_path: Path
+def assert_same_bytes(model: Path, recipe: MergeRecipe, library: SourceLibrary) -> None:
+    expected, found = merged(recipe, library), load_tensors(model)
+    assert found.keys() == expected.keys()
+    for name, tensor in found.items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def last_of(run: Path) -> Candidate:
+    """The last candidate that was proposed."""
+    with closing(RunStore.open_for_reading(RunFolder(run).database)) as store:
+        return [e.candidate for e in store.entries() if e.candidate.kind == "offspring"][-1]
+
+
+def export(run: Path, form: str, out: Path, candidate: str = "winner") -> Path:
+    done = run_cli("export", run, candidate[:12], "--to", form, "--out", out)
+    assert done.code == 0, done.err
+    return out
+
+
+def merge(file: Path, out: Path) -> Path:
+    done = run_cli("merge", file, out)
+    assert done.code == 0, done.err
+    return out
+
+
+def test_the_winner_is_several_generations_deep(winner: tuple[str, MergeRecipe]) -> None:
+    recipe = winner[1]
+    assert recipe.depth >= 4
+    assert {each.operator for each in (recipe, *ancestry([recipe]))} == {"evolver"}
+
+
+def test_the_winner_is_rebuilt_from_the_original_models_alone(
+    bred: Path, winner: tuple[str, MergeRecipe], family: Path, tmp_path: Path
 ) -> None:
-    wanted, recipe = deepest
-    done = run_cli("export", bred, wanted[:12], "--to", "recipe", "--out", tmp_path / "r.yaml")
-    assert done.code == 0, done.err
-    again = load(MergeRecipe, tmp_path / "r.yaml")
+    wanted, recipe = winner
+    again = load(MergeRecipe, export(bred, "recipe", tmp_path / "r.yaml"))
     assert digest(again) == wanted == digest(recipe)
-    done = run_cli("merge", tmp_path / "r.yaml", tmp_path / "model")
-    assert done.code == 0, done.err
+    assert _models(again) <= originals(family)
     as_worker = SourceLibrary(tmp_path, ancestors=Ancestors())
-    for _ in range(2):  # the second time from what was kept
-        expected = merged(recipe, as_worker)
-        for name, tensor in load_tensors(tmp_path / "model").items():
-            assert torch.equal(tensor, expected[name]), name
+    assert_same_bytes(merge(tmp_path / "r.yaml", tmp_path / "merged"), recipe, as_worker)
+    # Now the ancestors are those that were kept.
+    assert_same_bytes(export(bred, "checkpoint", tmp_path / "exported"), recipe, as_worker)
+
+
+def test_a_winner_of_niches_is_one_merge_of_the_original_models(
+    family: Path, tmp_path: Path
+) -> None:
+    run = search(tmp_path, family, "M2N2")
+    wanted, recipe = winner_of(run)
+    with closing(RunStore.open_for_reading(RunFolder(run).database)) as store:
+        known = [e.candidate for e in store.entries() if e.candidate.digest == wanted]
+    assert known[0].number < 0 or known[0].generation > WARM_UP / GENERATION
+    again = load(MergeRecipe, export(run, "recipe", tmp_path / "r.yaml"))
+    assert digest(again) == wanted == digest(recipe)
+    assert (again.depth, _models(again)) == (1, originals(family))
+    assert_same_bytes(merge(tmp_path / "r.yaml", tmp_path / "m"), recipe, SourceLibrary(tmp_path))
+
+
+class Arcs:
+    """Breeds by an operator of mergekit's: each child goes towards a source, the next from there.
+
+    No strategy of ours does: what `Evolver` breeds with is not mergekit's, and averages of
+    averages, which `Kinship` makes, are averages of the sources.
+    """
+
+    def __init__(self) -> None:
+        self._numbers = count(SOURCES)
+
+    def ask(self, wanted: int) -> list[Breeding]:
+        return [
+            Breeding(
+                operator="slerp",
+                parents=(number - 1, number % SOURCES),
+                parameters={"t": 1 / number},
+            )
+            for number in islice(self._numbers, wanted)
+        ]
+
+    def tell(self, results: Sequence[Result]) -> None:
+        pass
+
+
+def test_a_lineage_of_arcs_is_a_mergekit_document_for_each_merge_and_makes_the_same_bytes(
+    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evomerge.run.search.strategy_of", lambda *_: Arcs())
+    run = search(tmp_path, family, "random", candidates=12)
+    last = last_of(run)
+    recipe = MergeRecipe.model_validate_json(last.recipe)
+    assert recipe.depth == 5
+    file = export(run, "mergekit", tmp_path / "m.yaml", last.digest)
+    methods = [each.data["merge_method"] for each in yaml.parse_all(file.read_text(), "m.yaml")]
+    assert methods == ["slerp"] * 5
+    assert_same_bytes(merge(file, tmp_path / "m"), recipe, SourceLibrary(tmp_path))
+
+
+def test_averages_of_averages_are_one_document_for_mergekit_with_the_same_bytes(
+    family: Path, tmp_path: Path
+) -> None:
+    run = search(tmp_path, family, "Kinship")
+    last = last_of(run)
+    recipe = MergeRecipe.model_validate_json(last.recipe)
+    assert {source.parameters.get("weight") for source in recipe.sources} == {0.5, 0.25}
+    file = export(run, "mergekit", tmp_path / "m.yaml", last.digest)
+    assert len(yaml.parse_all(file.read_text(), "m.yaml")) == 1
+    assert_same_bytes(merge(file, tmp_path / "m"), recipe, SourceLibrary(tmp_path))
 
 
 def test_every_weight_lies_between_those_of_the_original_models(
-    deepest: tuple[str, MergeRecipe], family: Path
+    winner: tuple[str, MergeRecipe], family: Path
 ) -> None:
-    recipe = deepest[1]
+    recipe = winner[1]
     found = merged(recipe, SourceLibrary(family))
     sources = list(_models(recipe))
     library = SourceLibrary(family)
@@ -109,12 +223,12 @@ def _models(recipe: MergeRecipe) -> set[str]:
 
 
 def test_a_lineage_without_counterpart_in_mergekit_is_refused_in_one_line(
-    bred: Path, deepest: tuple[str, MergeRecipe], tmp_path: Path
+    bred: Path, winner: tuple[str, MergeRecipe], tmp_path: Path
 ) -> None:
     done = run_cli(
         "export",
         bred,
-        deepest[0][:12],
+        winner[0][:12],
         "--to",
         "mergekit",
         "--out",

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
-from planted import Crash, PlantedExecutor, planted_search
+from planted import AnyOrder, Crash, PlantedExecutor, planted_search
 
 from evomerge.errors import NoCandidateError
 
@@ -32,31 +30,6 @@ def run_steadily(
         file, executor, strategy, candidates=CANDIDATES, generation=GENERATION, steady=steady
     )
     return entries
-
-
-@dataclass
-class AnyOrder(PlantedExecutor):
-    """Is done with candidates in an order of chance."""
-
-    seed: int = 0
-    most: int = 0
-
-    def collect(self) -> tuple[Job, Outcome]:
-        self.most = max(self.most, len(self.waiting))
-        chance = np.random.default_rng((self.seed, len(self.jobs)))
-        self.waiting.append(self.waiting.pop(int(chance.integers(len(self.waiting)))))
-        return super().collect()
-
-
-@pytest.mark.parametrize("strategy", ["random", "CMA", "DE"])
-def test_the_order_in_which_candidates_are_done_changes_nothing(
-    tmp_path: Path, strategy: StrategyName
-) -> None:
-    first, second = (
-        run_steadily(tmp_path / str(seed), AnyOrder(seed=seed), strategy) for seed in (1, 2)
-    )
-    assert first == second
-    assert len(first) == CANDIDATES
 
 
 def test_as_many_as_a_generation_are_under_way_until_the_end(tmp_path: Path) -> None:

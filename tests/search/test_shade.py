@@ -129,3 +129,22 @@ def test_the_second_of_a_difference_may_come_from_the_archive() -> None:
     seconds = {tuple(strategy._second(0, 1)) for _ in range(200)}
     members = {tuple(point) for point in strategy._population.points[2:]}
     assert seconds == {*members, (9.0, 9.0, 9.0)}
+
+
+@given(
+    fitness=st.lists(st.none() | st.floats(-10, 10), min_size=20, max_size=50),
+    ahead=st.integers(1, 11),
+)
+def test_no_member_ever_gets_worse_and_the_best_of_all_that_was_told_stays(
+    fitness: list[float | None], ahead: int
+) -> None:
+    strategy = SHADE(StrategySettings(dimension=3, generation=8, seed=0))
+    strategy.ask(ahead)
+    before = strategy._population.fitness.copy()
+    for told, value in enumerate(fitness, start=1):
+        strategy.ask(1)
+        strategy.tell([Result(fitness=value)])
+        after = strategy._population.fitness.copy()
+        assert (after >= before).all()
+        assert after.max() == max((f for f in fitness[:told] if f is not None), default=-np.inf)
+        before = after
