@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from command_line import RECIPE, run_cli
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from students import write_texts
 
 from evomerge.checkpoints import open_checkpoint
@@ -366,3 +367,44 @@ def test_a_student_is_named_as_from_the_current_folder(
     result = run_cli("refine", "two", "--recipe", file, "--out", tmp_path / "out")
     assert result.code == 0, result.err
     assert f"model: {family}/two" in (tmp_path / "out" / "evomerge.yaml").read_text()
+
+
+def other_weights(teacher: Path) -> None:
+    file = teacher / "model.safetensors"
+    tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}
+    tensors["model.norm.weight"] += 1
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def other_template(teacher: Path) -> None:
+    (teacher / "chat_template.jinja").write_text("{{ messages[0].content }}")
+
+
+@pytest.mark.parametrize(
+    ("change", "whose"), [(other_weights, "a teacher"), (other_template, "its chat template")]
+)
+@pytest.mark.parametrize("of", ["model", "run"])
+def test_a_teacher_that_has_changed_since_a_refinement_began_is_refused_with_both_hashes(
+    refined: Path, family: Path, tmp_path: Path, of: str, change: Any, whose: str
+) -> None:
+    teacher = tmp_path / "teacher"
+    shutil.copytree(family / "one", teacher)
+    if of == "run":
+        shutil.copytree(refined / "run", tmp_path / "run")
+        settings = (f"teachers=[{teacher}]", "train.rate=1e9", "control=false")
+        command = ["refine", tmp_path / "run"]
+        command += [each for own in settings for each in ("--set", own)]
+        assert "train with a lower train.rate" in run_cli(*command).err
+    else:
+        file = write_refinement(tmp_path, f"teachers: [{teacher}]\n")
+        command = ["refine", family / "two", "--recipe", file, "--out", tmp_path / "out"]
+        assert run_cli(*command).code == 0
+        shutil.rmtree(tmp_path / "out")
+    change(teacher)
+    result = run_cli(*command)
+    assert result.code == 1, result.err
+    (line,) = [each for each in result.err.splitlines() if each.startswith("error: ")]
+    expected = rf"error: {teacher}, {whose}: has changed since the training in .* began, from "
+    found = re.fullmatch(rf"{expected}(\w{{12}}) to (\w{{12}}); restore it, or remove .*", line)
+    assert found, line
+    assert found[1] != found[2]
