@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from students import write_texts
 
 from evomerge.checkpoints import open_checkpoint
-from evomerge.cli.console import doubt_in_words
 from evomerge.store.database import RunStore
 
 if TYPE_CHECKING:
@@ -350,13 +349,6 @@ def test_other_settings_in_the_same_place_are_trained_anew(family: Path, tmp_pat
         written[rate] = (tmp_path / "out" / "model.safetensors").read_bytes()
         shutil.rmtree(tmp_path / "out")
     assert written["0.01"] != written["0.001"]
-
-
-def test_enough_texts_leave_no_doubt() -> None:
-    few = {"watched": 9, "validation_losses": [1.0]}
-    assert doubt_in_words(few)
-    for course in (few | {"watched": 10}, few | {"validation_losses": []}, {}):
-        assert not doubt_in_words(course)
 
 
 def test_a_student_is_named_as_from_the_current_folder(
