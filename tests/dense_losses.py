@@ -30,7 +30,9 @@ def _jensen_shannon(p: Tensor, q: Tensor, beta: float) -> Tensor:
 
 
 def standardise(logits: Tensor) -> Tensor:
-    return (logits - logits.mean(-1, keepdim=True)) / (logits.std(-1, keepdim=True) + 1e-7)
+    shifted = logits - logits.mean(-1, keepdim=True)
+    variance = shifted.square().sum(-1, keepdim=True) / (logits.shape[-1] - 1)
+    return shifted / (variance.sqrt() + 1e-7)
 
 
 def top_k(logits: Tensor, ids: Tensor, q: Tensor, tail: str) -> Tensor:
@@ -39,7 +41,7 @@ def top_k(logits: Tensor, ids: Tensor, q: Tensor, tail: str) -> Tensor:
     if tail == "renormalised":
         q = q / mass[:, None]
     losses = (q * (q / p).log()).sum(-1)
-    if tail == "ghost":
+    if tail == "ghost" and ids.shape[-1] < logits.shape[-1]:
         left = 1 - p.sum(-1)
         losses = losses + (1 - mass) * ((1 - mass) / left).log()
     return losses

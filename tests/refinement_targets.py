@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import dense_losses as dense
 import torch
 
+from evomerge.recipe.distillation import DistillationLoss
 from evomerge.refinement.losses.cross_entropy import CrossEntropy
 from evomerge.refinement.losses.divergence import divergence
 from evomerge.refinement.losses.likelihoods import LikelihoodMatching
@@ -14,7 +16,9 @@ from evomerge.refinement.losses.merged_spans import Matched, MergedSpans
 from evomerge.refinement.losses.rows import Masked, Standardised, Tempered, Weighted
 from evomerge.refinement.losses.sorted_distance import ULD, standardised_uld
 from evomerge.refinement.losses.top_k import TopKDivergence
+from evomerge.refinement.predictions.targets import TargetVocabulary, as_tensors, row_by_row
 from evomerge.refinement.predictions.top_k import TopK
+from evomerge.refinement.training.pass_loss import loss_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +49,21 @@ class Targets:
     def one_of(self, *options: float) -> float:
         return options[int(self.choice * len(options))]
 
+    def between(self, low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=self.rng))
+
+    def temperature(self) -> float:
+        """1, which takes a shorter way, or any other."""
+        return self.one_of(1.0, self.between(0.5, 1.0), self.between(1.0, 4.0))
+
+    def kept(self) -> int:
+        """How many tokens are kept of a teacher: all of them in one case of five."""
+        return min(self.vocabulary, 1 + int(1.25 * self.choice * self.vocabulary))
+
+    def mask(self) -> Tensor:
+        """Some of the rows, none, or all of them."""
+        return torch.rand(self.rows, generator=self.rng) < self.between(-0.2, 1.2)
+
     def spans(self) -> Tensor:
         """Groups of one to three rows, some rows in none."""
         spans, start = [], 0
@@ -74,7 +93,7 @@ def cross_entropy(of: Targets) -> Pair:
 
 
 def kl(of: Targets, beta: float = 0.0) -> Pair:
-    tau = of.one_of(1.0, 2.0, 0.7)
+    tau = of.temperature()
     loss = divergence(lambda rows: of.teacher[rows].clone(), beta=beta, temperature=tau)
     return loss, lambda z: dense.divergence(z, of.teacher.double(), beta, tau)
 
@@ -88,14 +107,14 @@ def jensen_shannon(of: Targets) -> Pair:
 
 
 def standardised_kl(of: Targets) -> Pair:
-    beta, tau = of.one_of(0.0, 1.0, 0.5), of.one_of(1.0, 2.0)
+    beta, tau = of.one_of(0.0, 1.0, 0.5), of.between(0.5, 4.0)
     teacher = dense.standardise(of.teacher.double())
     own = divergence(lambda rows: teacher[rows].float(), beta=beta, temperature=tau)
     return Standardised(own), lambda z: dense.divergence(dense.standardise(z), teacher, beta, tau)
 
 
 def ghost(of: Targets, tail: str = "ghost") -> Pair:
-    targets = top_k_of(of.teacher, 1 + int(of.choice * (of.vocabulary - 1)))
+    targets = top_k_of(of.teacher, of.kept())
     q = of.teacher.double().softmax(-1).gather(-1, targets.ids)
     return TopKDivergence(targets, tail), lambda z: dense.top_k(z, targets.ids, q, tail)
 
@@ -106,6 +125,32 @@ def renormalised(of: Targets) -> Pair:
 
 def zero(of: Targets) -> Pair:
     return ghost(of, "zero")
+
+
+def asked_for(of: Targets, rows: TopK, covered: Tensor, **settings: Any) -> RowLoss:
+    """The loss that a recipe asks for, of a teacher that has predictions for some rows."""
+    targets = replace(row_by_row(rows), covered=covered)
+    vocabulary = TargetVocabulary(size=of.vocabulary, to_student=torch.arange(of.vocabulary))
+    found = DistillationLoss(distillation=1.0, cross_entropy=0.0, **settings)
+    return loss_of(found, [vocabulary])({"labels": of.labels} | as_tensors(targets))
+
+
+def renormalised_at_a_temperature(of: Targets) -> Pair:
+    tau, rows = of.between(0.5, 4.0), top_k_of(of.teacher, of.kept())
+    loss = asked_for(of, rows, of.labels >= 0, tail="renormalised", temperature=tau)
+    q = (of.teacher.double() / tau).softmax(-1).gather(-1, rows.ids)
+    return loss, lambda z: tau**2 * dense.top_k(z / tau, rows.ids, q, "renormalised")
+
+
+def text_tail(of: Targets) -> Pair:
+    """Rows whose own token is not among those that are kept, or that have none, learn it."""
+    rows, covered = top_k_of(of.teacher, of.kept()), of.mask()
+    loss = asked_for(of, rows, covered, tail="text")
+    q = of.teacher.double().softmax(-1).gather(-1, rows.ids)
+    kept = covered & (rows.ids == of.labels[:, None]).any(-1)
+    return loss, lambda z: torch.where(
+        kept, dense.top_k(z, rows.ids, q, "renormalised"), dense.cross_entropy(z, of.labels)
+    )
 
 
 def sampled(of: Targets) -> Pair:
@@ -134,7 +179,7 @@ def sampled_from(shares: Tensor) -> TopK:
 def uld(of: Targets) -> Pair:
     size = int(of.one_of(of.vocabulary, of.vocabulary + 3, max(1, of.vocabulary - 2)))
     teacher = torch.randn(of.rows, size, generator=of.rng).softmax(-1)
-    tau = of.one_of(1.0, 2.0)
+    tau = of.temperature()
     loss: RowLoss = ULD(lambda rows: teacher[rows])
     return (
         loss if tau == 1 else Tempered(loss, tau),
@@ -156,7 +201,7 @@ def standardised_uld_over_kept(of: Targets) -> Pair:
 def likelihood_matching(of: Targets) -> Pair:
     spans = of.spans()
     teacher = -torch.rand(len(spans), generator=of.rng) * 5 - 0.1
-    tau = of.one_of(100.0, 1.0, 10.0)
+    tau = of.one_of(100.0, of.between(1.0, 10.0), of.between(10.0, 200.0))
     return LikelihoodMatching(of.labels, spans, teacher, tau), lambda z: dense.likelihood_matching(
         z, of.labels, spans, teacher.double(), tau
     )
@@ -192,17 +237,17 @@ def mixed(of: Targets) -> Pair:
 
 
 def masked(of: Targets) -> Pair:
-    """Every other row has nothing to learn from; its targets are no numbers."""
-    covered = torch.arange(of.rows) % 2 == 0
-    targets = top_k_of(of.teacher, of.vocabulary)
+    """Some rows have nothing to learn from; their targets are no numbers."""
+    covered, targets = of.mask(), top_k_of(of.teacher, of.kept())
+    q = of.teacher.double().softmax(-1).gather(-1, targets.ids)
     targets.log_probs[~covered] = torch.nan
-    loss = Masked(TopKDivergence(targets, "zero"), covered)
-    return loss, lambda z: dense.divergence(z, of.teacher.double(), 0.0, 1.0) * covered
+    loss = Masked(TopKDivergence(targets, "ghost"), covered)
+    return loss, lambda z: dense.top_k(z, targets.ids, q, "ghost") * covered
 
 
 KINDS: tuple[Callable[[Targets], Pair], ...] = (
     *(cross_entropy, kl, reverse_kl, jensen_shannon, standardised_kl),
-    *(ghost, renormalised, zero, sampled),
+    *(ghost, renormalised, renormalised_at_a_temperature, zero, text_tail, sampled),
     *(uld, standardised_uld_over_vocabulary, standardised_uld_over_kept),
     *(likelihood_matching, merged_spans, masked, mixed),
 )

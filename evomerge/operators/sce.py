@@ -1,9 +1,11 @@
 """Select, calculate and erase.
 
 Wan et al., "FuseChat: Knowledge Fusion of Chat Models", 2024, https://arxiv.org/abs/2408.07990,
-section 3.3, tensor by tensor as in mergekit. Where task vectors are as small as those of common
-fine-tunes, mergekit weighs all sources alike; here they are weighed by the paper whatever their
-size.
+section 3.3, tensor by tensor. The two implementations that are public disagree on what becomes of
+entries that are not selected: mergekit erases them (`sce`), the authors' fork of it, in FuseAI
+(https://github.com/fanqiwan/FuseAI), weighs sources by the selected ones and merges all
+(`sce_unmasked`). Where task vectors are as small as those of common fine-tunes, mergekit weighs
+all sources alike; here they are weighed by the paper whatever their size.
 """
 
 from __future__ import annotations
@@ -64,11 +66,38 @@ def sce(
         Merged task vector, shape `(*S,)`, the dtype of `deltas`. Sums that are 0 elect plus.
     """
     found = measured.to(deltas[0].dtype)
-    kept = _select(deltas, found[0])
-    elected = torch.where(add_up(kept, kept[0]) >= 0, 1.0, -1.0).to(kept[0].dtype)
-    agreeing = [(row.sign() == elected).to(row.dtype) for row in kept]
-    weighted = [own * weight for own, weight in zip(agreeing, found[1:], strict=True)]
-    merged = add_up((row * w for row, w in zip(kept, weighted, strict=True)), kept[0])
+    return _merge_elected(_select(deltas, found[0]), found[1:])
+
+
+@operator(space="delta", elementwise=True, measure=variance_and_energy)
+def sce_unmasked(
+    deltas: Tensor,
+    *,
+    density: Density = 1.0,  # noqa: ARG001 (is in the weights)
+    measured: Tensor,
+) -> Tensor:
+    """Weigh sources by their energy where they vary most, erase the minority's signs everywhere.
+
+    Args:
+        deltas: Task vectors of one parameter, shape `(M, *S)`, floating point.
+        density: Fraction of the entries that differ between the sources to weigh them by, those
+            of the largest variance.
+        measured: The least variance selected and the weights of the sources, shape `(1 + M,)`.
+
+    Returns:
+        Merged task vector, shape `(*S,)`, the dtype of `deltas`. Sums that are 0 elect plus;
+        where nothing is selected, all sources weigh the same.
+    """
+    weights = measured[1:].to(deltas[0].dtype)
+    return _merge_elected(deltas, torch.where(weights.sum() == 0, 1.0, weights))
+
+
+def _merge_elected(deltas: Tensor | Sequence[Tensor], weights: Tensor) -> Tensor:
+    """The weighted mean, at each entry, of the sources that have the sign of the entry's sum."""
+    elected = torch.where(add_up(deltas, deltas[0]) >= 0, 1.0, -1.0).to(deltas[0].dtype)
+    agreeing = [(row.sign() == elected).to(row.dtype) for row in deltas]
+    weighted = [own * weight for own, weight in zip(agreeing, weights, strict=True)]
+    merged = add_up((row * w for row, w in zip(deltas, weighted, strict=True)), deltas[0])
     return merged / add_up(weighted, merged).clamp(min=1e-6)
 
 

@@ -24,6 +24,7 @@ LossName = Literal[
     "kl",
     "reverse_kl",
     "jsd",
+    "standardised_kl",
     "uld",
     "standardised_uld",
     "alm",
@@ -32,7 +33,7 @@ LossName = Literal[
 
 AlignmentKind = Literal["prefixes", "spans", "edit_distance", "statistics", "exact", "position"]
 
-LIVE = frozenset({"kl", "reverse_kl", "jsd"})
+LIVE = frozenset({"kl", "reverse_kl", "jsd", "standardised_kl"})
 """Losses that need all that a teacher predicts, which is too much to be kept."""
 
 IN_STUDENTS_TOKENS = frozenset({"top_k_kl", "sampled_kl"})
@@ -113,7 +114,8 @@ class DistillationLoss(Strict):
     """What the student's mistakes are measured by.
 
     Attributes:
-        kind: The distance from a teacher's prediction.
+        kind: The distance from a teacher's prediction. `standardised_kl` is the forward KL of
+            logits with mean 0 and deviation 1: how sure to be is left to the cross entropy.
         distillation: Its weight.
         cross_entropy: The weight of the cross entropy of the texts themselves.
         tail: Of `top_k_kl`: what becomes of the tokens that the cache has not: `ghost`, one
@@ -121,8 +123,8 @@ class DistillationLoss(Strict):
             `text`, the kept ones sum to one where the text's token is among them, elsewhere it is
             learned itself. When absent `text` for a teacher with another tokenizer, of whose
             predictions much can be lost, else `ghost`.
-        temperature: Predictions are compared at this temperature; when absent 1, and for `alm`
-            100, as its authors do.
+        temperature: Predictions are compared at this temperature; when absent 1, for `alm` 100
+            and for `standardised_kl` 2, as their authors do.
         beta: Of `jsd`: 0 is the forward and 1 the reverse divergence; of `span_hybrid`, between
             the two.
         top: Of `standardised_uld`: number of tokens compared.
@@ -152,6 +154,16 @@ class DistillationLoss(Strict):
             raise ValueError("both weights are 0, so that nothing is learned")
         if self.kind == "standardised_uld" and self.standardise == "kept" and self.top < 3:
             raise ValueError("top: two standardised numbers are always alike; give 3 or more")
+        if self.kind == "standardised_kl" and self.standardise == "kept":
+            raise ValueError(
+                "standardise: kept with standardised_kl, which compares the whole vocabulary; "
+                "leave it out, or take standardised_uld"
+            )
+        if self.kind == "standardised_kl" and self.cross_entropy == 0:
+            raise ValueError(
+                "cross_entropy: 0 with standardised_kl, which does not teach how sure to be; give "
+                "it a weight, or take kl"
+            )
         if self.kind == "span_hybrid" and self.beta in {0, 1}:
             raise ValueError(f"beta: {self.beta:g} with span_hybrid; allowed: between 0 and 1")
         return self
@@ -172,7 +184,7 @@ class DistillationLoss(Strict):
             raise ValueError(
                 f"temperature: {self.temperature:g} with {self.kind}: what a cache has left out "
                 "is not known at another temperature; allowed: 1, or alm, top_k_kl with tail: "
-                "renormalised, and kl, reverse_kl or jsd with cache: null"
+                "renormalised, and kl, reverse_kl, jsd or standardised_kl with cache: null"
             )
         return self
 

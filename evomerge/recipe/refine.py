@@ -185,7 +185,7 @@ class Refinement(Strict):
         if self.fuse == "dynamic" and self.cache is not None:
             raise ValueError(
                 "fuse: dynamic needs all that teachers predict; write cache: null, and take "
-                "loss.kind kl, reverse_kl or jsd"
+                "loss.kind kl, reverse_kl, jsd or standardised_kl"
             )
         if self.fuse == "avg_logits" and self.loss.kind == "sampled_kl":
             raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from command_line import run_cli, write_refined_search
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from students import write_texts
 
 from evomerge.checkpoints import open_checkpoint
-from evomerge.cli.console import doubt_in_words
 from evomerge.store.database import RunStore
 
 if TYPE_CHECKING:
@@ -342,13 +342,6 @@ def test_other_settings_in_the_same_place_are_trained_anew(family: Path, tmp_pat
     assert written["0.01"] != written["0.001"]
 
 
-def test_enough_texts_leave_no_doubt() -> None:
-    few = {"watched": 9, "validation_losses": [1.0]}
-    assert doubt_in_words(few)
-    for course in (few | {"watched": 10}, few | {"validation_losses": []}, {}):
-        assert not doubt_in_words(course)
-
-
 def test_a_student_is_named_as_from_the_current_folder(
     family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,3 +350,42 @@ def test_a_student_is_named_as_from_the_current_folder(
     result = run_cli("refine", "two", "--recipe", file, "--out", tmp_path / "out")
     assert result.code == 0, result.err
     assert f"model: {family}/two" in (tmp_path / "out" / "evomerge.yaml").read_text()
+
+
+def other_weights(teacher: Path) -> None:
+    file = teacher / "model.safetensors"
+    tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}
+    tensors["model.norm.weight"] += 1
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def other_template(teacher: Path) -> None:
+    (teacher / "chat_template.jinja").write_text("{{ messages[0].content }}")
+
+
+@pytest.mark.parametrize(
+    ("change", "whose"), [(other_weights, "a teacher"), (other_template, "its chat template")]
+)
+@pytest.mark.parametrize("of", ["model", "run"])
+def test_a_teacher_that_has_changed_since_a_refinement_began_is_refused_with_both_hashes(
+    refined: Path, family: Path, tmp_path: Path, of: str, change: Any, whose: str
+) -> None:
+    teacher = tmp_path / "teacher"
+    shutil.copytree(family / "one", teacher)
+    command: list[Any] = ["refine", tmp_path / "run"]
+    if of == "run":
+        shutil.copytree(refined / "run", tmp_path / "run")
+    else:
+        file = write_refinement(tmp_path)
+        command = ["refine", family / "two", "--recipe", file, "--out", tmp_path / "out"]
+    for own in (f"teachers=[{teacher}]", "train.rate=1e9", "control=false"):
+        command += ["--set", own]
+    assert "train with a lower train.rate" in run_cli(*command).err
+    change(teacher)
+    result = run_cli(*command)
+    assert result.code == 1, result.err
+    (line,) = [each for each in result.err.splitlines() if each.startswith("error: ")]
+    expected = rf"error: {teacher}, {whose}: has changed since the training in .* began, from "
+    found = re.fullmatch(rf"{expected}(\w{{12}}) to (\w{{12}}); restore it, or remove .*", line)
+    assert found, line
+    assert found[1] != found[2]

@@ -20,18 +20,20 @@ if TYPE_CHECKING:
 sce = functools.partial(operating.merge, "sce")
 
 
-def _published(deltas: list[list[float]], density: float) -> list[float]:
-    """Section 3.3, entry by entry."""
-    columns = [list(column) for column in zip(*deltas, strict=True)]
+def _published(deltas: list[list[float]], density: float, *, masked: bool) -> list[float]:
+    """Section 3.3, entry by entry; the implementations disagree on what is not selected."""
+    everything = columns = [list(column) for column in zip(*deltas, strict=True)]
     if density < 1:
         variances = [statistics.pvariance(column) for column in columns]
         kept = int(density * sum(variance > 0 for variance in variances))
         best = sorted(range(len(columns)), key=lambda k: -variances[k])[:kept]
         columns = [c if k in best else [0.0] * len(deltas) for k, c in enumerate(columns)]
     energies = [sum(column[row] ** 2 for column in columns) for row in range(len(deltas))]
-    total = sum(energies) or 1.0
+    total = sum(energies)
+    if total == 0:
+        energies, total = [1.0] * len(deltas), len(deltas)
     merged = []
-    for column in columns:
+    for column in columns if masked else everything:
         plus = sum(column) >= 0
         pairs = [(e, w / total) for e, w in zip(column, energies, strict=True)]
         agreeing = [(e, w) for e, w in pairs if (e > 0 if plus else e < 0)]
@@ -40,6 +42,7 @@ def _published(deltas: list[list[float]], density: float) -> list[float]:
     return merged
 
 
+@pytest.mark.parametrize("name", ["sce", "sce_unmasked"])
 @given(
     count=st.integers(2, 5),
     size=st.integers(1, 40),
@@ -47,10 +50,13 @@ def _published(deltas: list[list[float]], density: float) -> list[float]:
     density=st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]),
 )
 @settings(max_examples=100)
-def test_it_is_what_the_paper_says(count: int, size: int, seed: int, density: float) -> None:
+def test_it_is_what_the_paper_says(
+    name: str, count: int, size: int, seed: int, density: float
+) -> None:
     deltas = operating.draw((count, size), seed, torch.float64)
-    merged = sce(deltas, density=density)
-    assert merged.tolist() == pytest.approx(_published(deltas.tolist(), density), abs=1e-12)
+    merged = operating.merge(name, deltas, density=density)
+    expected = _published(deltas.tolist(), density, masked=name == "sce")
+    assert merged.tolist() == pytest.approx(expected, abs=1e-12)
 
 
 def test_entries_on_which_all_sources_agree_do_not_vary() -> None:
@@ -91,10 +97,11 @@ def test_the_weights_of_the_sources_add_up_to_one() -> None:
     assert found[1:].sum().item() == pytest.approx(1)
 
 
-def test_an_entry_that_is_no_number_stays_visible() -> None:
+@pytest.mark.parametrize("name", ["sce", "sce_unmasked"])
+def test_an_entry_that_is_no_number_stays_visible(name: str) -> None:
     deltas = operating.draw((3, 50))
     deltas[1, 7] = torch.nan
-    assert sce(deltas, density=1.0)[7].isnan()
+    assert operating.merge(name, deltas, density=1.0)[7].isnan()
 
 
 def test_the_number_of_threads_does_not_matter_to_the_weights(

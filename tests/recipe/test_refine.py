@@ -90,6 +90,19 @@ def test_settings_are_the_same_after_a_round_trip_with_or_without_defaults(
     ("text", "message"),
     [
         ("loss: {kind: jsd}", "needs all that a teacher predicts; write cache: null"),
+        ("loss: {kind: standardised_kl}", "needs all that a teacher predicts; write cache: null"),
+        (
+            "loss: {kind: standardised_kl, standardise: kept}\ncache: null",
+            "standardise: kept with standardised_kl, which compares the whole vocabulary; leave",
+        ),
+        (
+            "loss: {kind: standardised_kl, cross_entropy: 0}\ncache: null",
+            "cross_entropy: 0 with standardised_kl, which does not teach how sure to be; give it",
+        ),
+        (
+            "loss: {kind: standardised_kl, tail: ghost}\ncache: null",
+            "tail: ghost changes nothing with kind: standardised_kl",
+        ),
         ("cache: null", "loss.kind: top_k_kl needs a cache; take kl without one"),
         ("cache: {kind: sampled}", "sampled goes with loss.kind sampled_kl, and only with it"),
         (

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -20,16 +21,14 @@ from refinement_targets import (
     standardised_uld_over_kept,
     top_k_of,
 )
+from tiny_heads import close, gradients, student
 from torch.nn import functional
 
 from evomerge.errors import CompatibilityError
 from evomerge.refinement.heads import Head
 from evomerge.refinement.losses.chunked import chunked_loss, chunks, row_losses
-from evomerge.refinement.losses.cross_entropy import CrossEntropy
 from evomerge.refinement.losses.divergence import divergence
-from evomerge.refinement.losses.rows import RowLoss, Standardised, standardise
 from evomerge.refinement.losses.top_k import TopKDivergence
-from evomerge.refinement.teachers.live import logits_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,23 +39,12 @@ if TYPE_CHECKING:
 NORMAL = st.integers(0, 2**32 - 1)
 
 
-def student(rows: int, vocabulary: int, seed: int = 0, **features: Any) -> tuple[Tensor, Head]:
-    """Hidden states of width 6 and a head, all of which want gradients."""
+def of_nudged(reference: Callable[[Tensor], Tensor], seed: int, logits: Tensor) -> Tensor:
+    """A reference's losses of logits that single precision has rounded, one way or the other."""
     rng = torch.Generator().manual_seed(seed)
-    hidden = torch.randn(rows, 6, generator=rng).requires_grad_()
-    weight = torch.randn(vocabulary, 6, generator=rng).requires_grad_()
-    bias = torch.randn(vocabulary, generator=rng).requires_grad_()
-    return hidden, Head(weight=weight, bias=bias, **features)
-
-
-def gradients(loss: Tensor, hidden: Tensor, head: Head) -> list[Tensor]:
-    return list(torch.autograd.grad(loss, [hidden, head.weight, head.bias]))
-
-
-def close(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> bool:
-    """Whether the largest error is small against the largest entry."""
-    size = expected.abs().max() if expected.numel() else torch.zeros(())
-    return bool((found - expected).abs().max() <= tolerance * size + 2e-7)
+    ways = torch.randint(2, logits.shape, generator=rng) * 2 - 1
+    nudges = ways * logits.detach().log_softmax(-1) * torch.finfo(torch.float32).eps
+    return reference(logits + nudges)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
@@ -83,20 +71,26 @@ def test_every_loss_and_its_gradients_are_those_of_autograd_in_double_precision(
     weights = torch.full((rows,), 1 / (rows + 3))
     loss = chunked_loss(hidden, head, row_loss, weights, chunk)
     exact = [each.detach().double().requires_grad_() for each in (hidden, head.weight, head.bias)]
-    logits = functional.linear(*exact) * 0.5
-    if cap is not None:
-        logits = cap * torch.tanh(logits / cap)
-    expected = (reference(logits) * weights).sum()
-    # Three logits that are almost equal are far apart once they are standardised, and so is what
-    # was rounded.
-    tolerance = 1e-3 if kind is standardised_uld_over_kept else 1e-5
-    assert close(loss.detach(), expected.detach(), tolerance)
-    for found, wanted in zip(
-        gradients(loss, hidden, head),
-        torch.autograd.grad(expected, exact, materialize_grads=True),
-        strict=True,
-    ):
-        assert close(found, wanted, tolerance)
+
+    def in_double_precision(losses: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        logits = functional.linear(*exact) * 0.5
+        if cap is not None:
+            logits = cap * torch.tanh(logits / cap)
+        total = (losses(logits) * weights).sum()
+        return [total.detach(), *torch.autograd.grad(total, exact, materialize_grads=True)]
+
+    expected = in_double_precision(reference)
+    allowed = [torch.zeros((), dtype=torch.float64)] * len(expected)
+    if kind is standardised_uld_over_kept:
+        # Three logits that are almost equal are far apart once they are standardised, and so is
+        # what was rounded: in three cases of a thousand that alone is more than is allowed.
+        for way in range(8):
+            nudged = in_double_precision(partial(of_nudged, reference, way))
+            moved = [4 * (a - b).abs().max() for a, b in zip(nudged, expected, strict=True)]
+            allowed = [torch.maximum(*each) for each in zip(allowed, moved, strict=True)]
+    found = [loss.detach(), *gradients(loss, hidden, head)]
+    for own, wanted, more in zip(found, expected, allowed, strict=True):
+        assert close(own, wanted, more=more)
 
 
 @given(seed=NORMAL, chunk=st.integers(1, 20))
@@ -140,67 +134,6 @@ def test_how_a_step_is_cut_into_batches_changes_nothing(sizes: list[int]) -> Non
     assert all(close(*each, 1e-6) for each in zip(summed, whole, strict=True))
 
 
-@pytest.mark.parametrize("kind", [cross_entropy, ghost, kl])
-def test_padded_rows_of_the_head_change_nothing_and_learn_nothing(
-    kind: Callable[[Targets], Pair],
-) -> None:
-    row_loss, _ = kind(Targets(5, 12, 1, 2.0, 0.1))
-    hidden, head = student(5, 12)
-    weights = torch.full((5,), 0.2)
-    plain = chunked_loss(hidden, head, row_loss, weights)
-    assert head.bias is not None
-    wide = Head(
-        weight=torch.cat([head.weight.detach(), torch.randn(4, 6)]).requires_grad_(),
-        bias=torch.cat([head.bias.detach(), torch.ones(4)]).requires_grad_(),
-        tokens=12,
-    )
-    padded = chunked_loss(hidden, wide, row_loss, weights)
-    assert torch.equal(plain, padded)
-    for one, other in zip(
-        gradients(plain, hidden, head), gradients(padded, hidden, wide), strict=True
-    ):
-        assert torch.equal(other[: len(one)], one)
-        assert not other[len(one) :].any()
-
-
-@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
-def test_tokens_that_cannot_be_change_no_divergence(beta: float) -> None:
-    of = Targets(5, 12, 1, 2.0, 0.1)
-    hidden, head = student(5, 12)
-    assert head.bias is not None
-    impossible = torch.full((4,), -torch.inf)
-    wide = Head(
-        weight=torch.cat([head.weight.detach(), torch.zeros(4, 6)]),
-        bias=torch.cat([head.bias.detach(), impossible]),
-    )
-    weights = torch.full((5,), 0.2)
-    found = []
-    for each, teacher in (
-        (head, of.teacher),
-        (wide, torch.cat([of.teacher, impossible.expand(5, 4)], dim=1)),
-        # A teacher without the student's last tokens says the same.
-        (wide, of.teacher),
-    ):
-        row_loss = divergence(lambda rows, teacher=teacher: teacher[rows].clone(), beta=beta)
-        loss = chunked_loss(hidden, each, row_loss, weights)
-        found.append((loss, *torch.autograd.grad(loss, hidden)))
-    for loss, gradient in found[1:]:
-        assert torch.allclose(loss, found[0][0])
-        assert close(gradient, found[0][1], 1e-6)
-
-
-def test_a_frozen_head_gives_the_same_gradient_of_the_hidden_states() -> None:
-    row_loss, _ = mixed(Targets(9, 15, 4, 2.0, 0.6))
-    hidden, head = student(9, 15)
-    weights = torch.full((9,), 1 / 9)
-    loss = chunked_loss(hidden, head, row_loss, weights, 4)
-    (expected, *_) = gradients(loss, hidden, head)
-    assert head.bias is not None
-    frozen = replace(head, weight=head.weight.detach(), bias=head.bias.detach())
-    (found,) = torch.autograd.grad(chunked_loss(hidden, frozen, row_loss, weights, 4), hidden)
-    assert torch.equal(found, expected)
-
-
 def test_a_head_learns_from_frozen_hidden_states() -> None:
     row_loss, _ = cross_entropy(Targets(9, 15, 4, 2.0, 0.6))
     hidden, head = student(9, 15)
@@ -208,42 +141,6 @@ def test_a_head_learns_from_frozen_hidden_states() -> None:
     _, expected, _ = gradients(chunked_loss(hidden, head, row_loss, weights), hidden, head)
     loss = chunked_loss(hidden.detach(), head, row_loss, weights)
     assert torch.equal(torch.autograd.grad(loss, head.weight)[0], expected)
-
-
-@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
-def test_a_live_teacher_gets_no_gradient(beta: float) -> None:
-    hidden, head = student(6, 10)
-    of_teacher, teachers = student(6, 10, seed=1)
-    row_loss = divergence(logits_of(teachers, of_teacher), beta=beta)
-    chunked_loss(hidden, head, row_loss, torch.ones(6)).backward()
-    assert hidden.grad is not None
-    assert of_teacher.grad is teachers.weight.grad is None
-
-
-@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("standardised", [False, True])
-def test_a_student_like_its_teacher_has_no_loss_and_no_gradient(
-    beta: float, standardised: bool
-) -> None:
-    hidden, head = student(6, 10)
-    row_loss: RowLoss
-    if standardised:
-        own = head.logits(hidden).detach()
-        row_loss = Standardised(divergence(lambda rows: standardise(own[rows]), beta=beta))
-    else:
-        row_loss = divergence(logits_of(head, hidden), beta=beta)
-    loss = chunked_loss(hidden, head, row_loss, torch.full((6,), 1 / 6), 4)
-    assert loss.detach().abs() < 1e-7
-    assert all(float(each.abs().max()) < 1e-6 for each in gradients(loss, hidden, head))
-
-
-def test_without_supervised_rows_the_loss_is_zero_and_so_are_gradients() -> None:
-    hidden, head = student(0, 10)
-    row_loss = CrossEntropy(torch.zeros(0, dtype=torch.int64))
-    loss = chunked_loss(hidden, head, row_loss, torch.zeros(0))
-    assert loss.detach() == 0
-    assert all(not each.any() for each in gradients(loss, hidden, head))
-    assert row_losses(hidden, head, row_loss).shape == (0,)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

@@ -64,7 +64,15 @@ def test_where_one_teacher_beside_mixes_the_texts_of_a_pack_each_text_is_read_by
     assert live[0] == pytest.approx(kept[0], rel=1e-3)
 
 
-@pytest.mark.parametrize("loss", [{"kind": "reverse_kl"}, {"kind": "jsd", "temperature": 2.0}])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        {"kind": "reverse_kl"},
+        {"kind": "jsd", "temperature": 2.0},
+        {"kind": "standardised_kl", "cross_entropy": 1e-3},
+    ],
+    ids=lambda loss: loss["kind"],
+)
 def test_a_student_comes_nearer_to_a_teacher_beside_it(
     family: Path, tmp_path: Path, loss: dict[str, Any]
 ) -> None:

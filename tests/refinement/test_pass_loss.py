@@ -173,6 +173,18 @@ def test_likelihoods_of_groups_are_matched_with_gradients_of_the_size_of_others(
     assert losses.item() == pytest.approx(5.8830, abs=1e-4)
 
 
+@pytest.mark.parametrize(("temperature", "expected"), [(None, 0.398569), (1.0, 0.420512)])
+def test_standardised_logits_are_compared_at_temperature_two_unless_another_is_asked_for(
+    temperature: float | None, expected: float
+) -> None:
+    """(-1, 0, 1) against (-1, 1, 0); at two the divergence is taken four times."""
+    teacher, logits = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[2.0, 6.0, 4.0]])
+    settings = only("standardised_kl", temperature=temperature, cross_entropy=1e-9)
+    loss = loss_of(settings, [], lambda _: lambda rows: teacher[rows].clone())
+    found = row_losses(logits, Head(weight=torch.eye(3)), loss({"labels": torch.tensor([0])}))
+    assert found.item() == pytest.approx(expected, abs=1e-6)
+
+
 def test_a_group_of_two_tokens_is_as_likely_as_both_together() -> None:
     labels, logits = torch.tensor([1, 2]), logits_of(2)
     targets = targets_of(logits, labels)

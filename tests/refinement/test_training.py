@@ -5,12 +5,8 @@ from __future__ import annotations
 import errno
 import functools
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -255,38 +251,6 @@ def test_a_damaged_file_says_how_to_train_again(family: Path, tmp_path: Path) ->
     (tmp_path / "student" / "course.json").write_text("")
     with pytest.raises(RunError, match=r"course\.json: is damaged; remove .*student to train"):
         distil(work, quiet, never)
-
-
-SCRIPT = """
-import sys
-from pathlib import Path
-from students import distillation, never, quiet
-from evomerge.refinement.distil import distil
-distil(distillation(Path(sys.argv[1]), Path(sys.argv[2])), quiet, never)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("kill_at", ["checkpoint-2", ".saving", "best.safetensors"])
-def test_a_training_that_is_killed_goes_on_to_the_same_losses_bit_for_bit(
-    family: Path, tmp_path: Path, whole: dict[str, Any], kill_at: str
-) -> None:
-    folder = tmp_path / "student"
-    command = [sys.executable, "-c", SCRIPT, str(family), str(folder)]
-    paths = {"PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen(command, env=os.environ | paths)
-    awaited = folder / "checkpoints" / kill_at
-    while process.poll() is None and not awaited.exists():
-        time.sleep(0.001)
-    process.kill()
-    process.wait()
-    assert not (folder / "course.json").exists()
-    subprocess.run(command, env=os.environ | paths, check=True)
-    course = json.loads((folder / "course.json").read_text())
-    assert course["losses"] == whole["losses"]
-    assert not (folder / "checkpoints").exists()
-    shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,13 @@ from evomerge.refinement.losses.cross_entropy import CrossEntropy
 from evomerge.refinement.losses.divergence import divergence
 from evomerge.refinement.losses.likelihoods import LikelihoodMatching
 from evomerge.refinement.losses.merged_spans import Matched, MergedSpans
-from evomerge.refinement.losses.rows import Masked, Tempered, Weighted
+from evomerge.refinement.losses.rows import (
+    Masked,
+    Standardised,
+    Tempered,
+    Weighted,
+    standardise,
+)
 from evomerge.refinement.losses.sorted_distance import ULD, standardised_targets, standardised_uld
 from evomerge.refinement.losses.top_k import TopKDivergence
 from evomerge.refinement.predictions.targets import from_tensors
@@ -31,8 +37,9 @@ if TYPE_CHECKING:
     from evomerge.refinement.predictions.top_k import TopK
     from evomerge.refinement.training.student import MakeLoss
 
-BETAS = {"kl": 0.0, "reverse_kl": 1.0}
-ALM_TEMPERATURE = 100.0
+BETAS = {"kl": 0.0, "standardised_kl": 0.0, "reverse_kl": 1.0}
+TEMPERATURES = {"alm": 100.0, "standardised_kl": 2.0}
+"""Where a recipe gives none and it is not 1; as the authors of these losses do."""
 
 
 def loss_of(
@@ -68,8 +75,15 @@ def loss_of(
 
 
 def _live(settings: DistillationLoss, logits: LogitsOf) -> RowLoss:
-    beta = BETAS.get(settings.kind, settings.beta)
-    return divergence(logits, beta=beta, temperature=settings.temperature or 1.0)
+    beta, temperature = BETAS.get(settings.kind, settings.beta), _temperature(settings)
+    if settings.kind != "standardised_kl":
+        return divergence(logits, beta=beta, temperature=temperature)
+    alike = divergence(lambda rows: standardise(logits(rows)), beta=beta, temperature=temperature)
+    return Standardised(alike)
+
+
+def _temperature(settings: DistillationLoss) -> float:
+    return settings.temperature or TEMPERATURES.get(settings.kind, 1.0)
 
 
 def _distilled(
@@ -82,7 +96,7 @@ def _distilled(
     """The weight of a teacher's loss, and the loss."""
     weight = settings.distillation
     if settings.kind == "alm":
-        temperature = settings.temperature or ALM_TEMPERATURE
+        temperature = _temperature(settings)
         spans, last = _groups(targets)
         # Its gradients shrink as the temperature grows, and the cross entropy's do not.
         matching = LikelihoodMatching(labels, spans, -targets.rows.nll[last], temperature)
@@ -116,7 +130,7 @@ def _of_rows(settings: DistillationLoss, rows: TopK, tail: TailName) -> RowLoss:
     if settings.kind == "sampled_kl":
         return TopKDivergence(rows, "zero")
     kept: Tail = "renormalised" if tail == "text" else tail
-    if (temperature := settings.temperature or 1.0) != 1:
+    if (temperature := _temperature(settings)) != 1:
         # All that is left out stays left out: the kept tokens sum to one at any temperature.
         cooler = replace(rows, log_probs=rows.log_probs / temperature)
         return Tempered(TopKDivergence(cooler, kept), temperature)
