@@ -104,6 +104,18 @@ def test_a_search_that_was_ended_by_time_ends_there_again(
 
 
 @pytest.mark.parametrize("steady", [False, True])
+def test_what_was_under_way_when_a_process_died_is_done_though_its_time_is_over(
+    tmp_path: Path, wall: Wall, steady: bool
+) -> None:
+    with pytest.raises(Crash):
+        search(tmp_path / "s", wall, stop_after(20), crash_after=15, steady=steady)
+    entries, reason = search(tmp_path / "s", wall, stop_after(9), steady=steady)
+    assert reason
+    assert len(entries) >= 15
+    assert all(entry.outcome is not None for entry in entries)
+
+
+@pytest.mark.parametrize("steady", [False, True])
 def test_a_search_that_is_given_more_time_is_the_one_that_had_it_from_the_start(
     tmp_path: Path, wall: Wall, steady: bool
 ) -> None:
