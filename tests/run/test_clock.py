@@ -140,6 +140,15 @@ def test_gpu_hours_are_the_work_on_candidates_times_the_gpus_of_a_worker(
     assert reason == f"GPUs have worked for {len(entries) * 0.15 / 3600:.2f} hours"
 
 
+def test_time_is_noted_when_a_search_ends_however_short_it_was(
+    tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "KEPT_EVERY_S", 1e9)
+    search(tmp_path / "s", wall, stop_after(9))
+    with closing(RunStore.open_for_writing(tmp_path / "s")) as store:
+        assert store.fact(clock.FACT) >= 9 * TAKES_S
+
+
 def test_time_is_noted_now_and_then(tmp_path: Path, wall: Wall) -> None:
     with closing(RunStore.create(tmp_path / "s")) as store:
         running = Clock(store)

@@ -54,6 +54,16 @@ class Repeating(Short):
         return [(0.5, 0.6, 0.5, 0.5)] * count
 
 
+class Twins(Short):
+    """Proposes every point twice."""
+
+    def ask(self, count: int) -> Sequence[Proposal]:
+        left = self._left
+        return [
+            (0.5, 0.6, 0.5, (left - place) // 2 / 10) for place, _ in enumerate(super().ask(count))
+        ]
+
+
 class Breeder(Short):
     """Breeds models, which are no points."""
 
@@ -90,7 +100,7 @@ def best(entries: Sequence[Entry]) -> Entry:
 
 
 @pytest.mark.parametrize("steady", [False, True])
-@pytest.mark.parametrize("strategy", [Short, Repeating])
+@pytest.mark.parametrize("strategy", [Short, Twins, Repeating])
 def test_what_is_left_is_spent_around_the_mean_of_the_best_points(
     tmp_path: Path, strategy: type[Short], steady: bool
 ) -> None:
@@ -101,6 +111,7 @@ def test_what_is_left_is_spent_around_the_mean_of_the_best_points(
     assert len(before) < len(entries) == CANDIDATES
     assert reason is None
     assert [entry.candidate.number for entry in entries] == list(range(CANDIDATES))
+    # The same point twice counts once.
     known = {e.candidate.digest: e for e in before if e.candidate.genotype}.values()
     elites = sorted(known, key=lambda entry: -(entry.fitness or 0))[:ELITES]
     first, second = (entry.candidate.genotype or () for entry in entries[len(before) :][:2])

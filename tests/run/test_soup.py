@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,14 +25,22 @@ if TYPE_CHECKING:
 
 
 class Tasting(PlantedExecutor):
-    """Gives the means that are tried these scores, one after the other; others what they merit."""
+    """Gives the means that are tried these scores, one after the other; others what they merit.
+
+    Items differ so much that no mean is told from another candidate beyond doubt.
+    """
 
     scores: tuple[float, ...] = ()
 
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
         for job, outcome in super().run(jobs):
-            known = job.number < 0
-            yield job, evaluated(self.scores[-job.number - 1]) if known else outcome
+            if job.number >= 0:
+                yield job, outcome
+                continue
+            given = evaluated(self.scores[-job.number - 1])
+            (score,) = given.scores
+            items = (score.items[0] + 0.5, score.items[1] - 0.5)
+            yield job, replace(given, scores=(replace(score, items=items),))
 
 
 def tasting(*scores: float, crash_after: int | None = None) -> Tasting:
