@@ -22,7 +22,7 @@ from evomerge.genome.steps import scales
 from evomerge.recipe.search import Racing
 from evomerge.recipe.search import Strategy as StrategyRecipe
 from evomerge.run.finish.finalists import FINALISTS
-from evomerge.search.contract import Result, StrategySettings
+from evomerge.search.contract import Finished, Result, StrategySettings
 
 if TYPE_CHECKING:
     from evomerge.search.contract import Strategy
@@ -78,6 +78,9 @@ class Ours:
             best was picked by its score on the search items, and the mean was not.
         steps: The power of the curvatures that GA's steps follow.
         noise: Standard deviation of the logarithm of the curvatures as they are known.
+        soup: Whether the greedy soup of the elites is tried in place of their mean: from the best
+            on, each is added to the mean of those before it unless that scores less on the search
+            items (Wortsman et al., "Model soups", 2022, recipe 1).
     """
 
     generation: int = StrategyRecipe().generation
@@ -88,6 +91,7 @@ class Ours:
     doubt: bool = True
     steps: float = 0.0
     noise: float = 0.0
+    soup: bool = False
 
     def settings(self, landscape: Landscape, seed: int) -> StrategySettings:
         """What a strategy is built from."""
@@ -109,17 +113,38 @@ class Ours:
 
     def kept_for_the_end(self, starts: int) -> int:
         """Item evaluations that the finish takes."""
-        return bool(self.elites) * SEARCH_ITEMS + self.confirm * (FINALISTS + starts + 1)
+        tried = self.elites - 1 if self.soup else bool(self.elites)
+        return tried * SEARCH_ITEMS + self.confirm * (FINALISTS + starts + 1)
 
     def search(self, landscape: Landscape, strategy: Strategy, budget: int) -> Course:
         """Search as `SearchLoop` does, until the budget of item evaluations is spent."""
+        course, known = self.begin(landscape)
+        self.follow(landscape, strategy, course, known, budget)
+        return course
+
+    def begin(self, landscape: Landscape) -> tuple[Course, list[Array]]:
+        """Score the starting candidates; the course, and the items of each."""
         course, starts = Course(), landscape.starting_points()
         known = list(landscape.search(starts))
         for point, items in zip(starts, known, strict=True):
             course.add(point, float(items.mean()))
-        budget -= self.kept_for_the_end(len(starts))
+        return course, known
+
+    def follow(
+        self,
+        landscape: Landscape,
+        strategy: Strategy,
+        course: Course,
+        known: list[Array],
+        budget: int,
+    ) -> None:
+        """Score what a strategy proposes, until the budget is spent or it has nothing left."""
+        budget -= self.kept_for_the_end(len(landscape.starting_points()))
         while (count := min((budget - course.spent[-1]) // SEARCH_ITEMS, self.generation)) > 0:
-            points = np.array(strategy.ask(count))
+            try:
+                points = np.array(strategy.ask(count))
+            except Finished:
+                break
             race = _race(known) if self.racing else None
             results = []
             for point, items in zip(points, landscape.search(points), strict=True):
@@ -130,7 +155,6 @@ class Ours:
                 told = tuple(items) if cost == SEARCH_ITEMS else ()
                 results.append(Result(fitness=score, scores=(score,), items=told))
             strategy.tell(results)
-        return course
 
     def choose(self, course: Course, landscape: Landscape, budget: int) -> Array:
         """Choose as `finish_search` does."""
@@ -139,7 +163,8 @@ class Ours:
         elites = course.ranked(budget, first=starts)[: self.elites]
         finalists = [course.points[i] for i in course.ranked(budget)[:FINALISTS]]
         if has_mean := len(elites) > 1:
-            finalists.append(np.mean([course.points[i] for i in elites], axis=0))
+            points = [course.points[i] for i in elites]
+            finalists.append(greedy_soup(points, landscape) if self.soup else mean_of(points))
         items = landscape.search(np.array(finalists))
         if self.confirm:
             items = np.hstack([items, landscape.confirm(np.array(finalists), self.confirm)])
@@ -148,6 +173,23 @@ class Ours:
         if self.doubt and has_mean and lead.mean() <= CERTAIN * lead.std() / len(lead) ** 0.5:
             return finalists[-1]
         return finalists[best]
+
+
+def mean_of(points: list[Array]) -> Array:
+    """The elite mean."""
+    mean: Array = np.mean(points, axis=0)
+    return mean
+
+
+def greedy_soup(points: list[Array], landscape: Landscape) -> Array:
+    """The mean of those of some points, the best first, that do not lower its search score."""
+    soup = points[:1]
+    score = landscape.search(points[0][None]).mean()
+    for point in points[1:]:
+        found = landscape.search(mean_of([*soup, point])[None]).mean()
+        if found >= score:
+            soup, score = [*soup, point], found
+    return mean_of(soup)
 
 
 def _race(known: list[Array]) -> Race:

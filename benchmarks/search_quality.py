@@ -8,8 +8,9 @@ held-out items that the chosen candidate solves: the median over seeds; the mean
 mergekit-evolve's, paired by seed, with a 95 % bootstrap interval; and the item evaluations after
 which the median difference from mergekit-evolve's final score is at least 0. Ours choose as
 `finish_search` does: the mean of the best offspring, unless the best candidate is better than it
-by 1.96 standard errors; "by score" chooses the best candidate instead. Options vary our searches,
-one thing at a time.
+by 1.96 standard errors; "by score" chooses the best candidate instead, and "soup" tries the greedy
+soup of the best offspring in place of their mean, for which it searches less. Options vary our
+searches, one thing at a time.
 
 mergenetic's algorithms need pymoo: if the environment has none, name the folder of packages of one
 that does.
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 CHECKPOINTS = 40
 PEER = "mergekit-evolve"
-WITHOUT_RACING, BY_SCORE = ", no racing", ", by score"
+WITHOUT_RACING, BY_SCORE, WITH_SOUP = ", no racing", ", by score", ", soup"
 GA, NSGA2 = "mergenetic GA", "mergenetic NSGA-II"
 POPULATIONS = (7, 20)
 """mergenetic's own, and one that suits a budget of 200 better."""
@@ -162,6 +163,11 @@ def _all_searches(
                 course = _our_course(replace(ours, racing=False), name, landscape, seed, budget)
                 curves[name + WITHOUT_RACING] = _curve(
                     course, landscape, budgets(budget), ours.choose
+                )
+                stirring = replace(ours, soup=True)
+                course = _our_course(stirring, name, landscape, seed, budget)
+                curves[name + WITH_SOUP] = _curve(
+                    course, landscape, budgets(budget), stirring.choose
                 )
         else:
             course = _peer(name, landscape, seed, budget)

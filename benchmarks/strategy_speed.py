@@ -33,7 +33,7 @@ from evomerge.genome.build import build_genome
 from evomerge.recipe.merge import Source
 from evomerge.recipe.search import GenomeSpace
 from evomerge.run.loop.loop import SearchLoop
-from evomerge.search.contract import Result, StrategySettings
+from evomerge.search.contract import Finished, Result, StrategySettings
 from evomerge.search.strategies import BREEDERS, STRATEGIES
 from evomerge.store.database import RunStore
 
@@ -90,7 +90,10 @@ def asks_and_tells(name: str) -> tuple[float, float]:
     asking, telling = [], []
     for _ in range(GENERATIONS):
         start = time.perf_counter()
-        points = strategy.ask(GENERATION)
+        try:
+            points = strategy.ask(GENERATION)
+        except Finished:
+            break
         asked = time.perf_counter()
         results = [_result(np.array(point), rng) for point in points]
         before = time.perf_counter()
@@ -143,6 +146,7 @@ class Sphere:
     """An executor that takes no time."""
 
     workers = 1
+    gpus = 0.0
 
     def __init__(self) -> None:
         self.evaluated = 0

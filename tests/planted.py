@@ -82,6 +82,7 @@ class PlantedExecutor:
         score: What becomes of the others.
         jobs: What was evaluated.
         waiting: What is to be evaluated.
+        gpus: GPUs of each worker.
     """
 
     crash_after: int | None = None
@@ -90,6 +91,7 @@ class PlantedExecutor:
     jobs: list[Job] = field(default_factory=list)
     waiting: list[Job] = field(default_factory=list)
     workers: int = 1
+    gpus: float = 0.0
 
     def submit(self, job: Job) -> None:
         self.waiting.append(job)

@@ -41,6 +41,10 @@ class Executor(Protocol):
     def workers(self) -> int:
         """How many candidates are worked on at a time."""
 
+    @property
+    def gpus(self) -> float:
+        """GPUs of each worker: 1, a share of one, or 0."""
+
     def submit(self, job: Job) -> None:
         """Have a candidate evaluated as soon as a worker is free."""
 

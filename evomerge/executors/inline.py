@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from evomerge.executors.worker import Worker, WorkerSettings
+from evomerge.live_model import choose_device
 
 if TYPE_CHECKING:
     from evomerge.evaluation.scores.outcome import Outcome
@@ -19,6 +20,7 @@ class InlineExecutor:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._worker = Worker(settings)
+        self.gpus = float(choose_device(settings.device).type == "cuda")
         self._waiting: deque[Job] = deque()
 
     def submit(self, job: Job) -> None:

@@ -61,6 +61,12 @@ class RayExecutor:
         """Number of actors."""
         return len(self._actors)
 
+    @property
+    def gpus(self) -> float:
+        """GPUs of each actor, or its share of the one that the recipe names for all of them."""
+        named = self._settings.device.startswith("cuda:")
+        return 1 / self.workers if named else self._gpus
+
     def submit(self, job: Job) -> None:
         """Evaluate a candidate as soon as an actor is free."""
         self._waiting.append((job, 1))

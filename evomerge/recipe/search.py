@@ -46,6 +46,7 @@ StrategyName = Literal[
     "NSGA2",
     "M2N2",
     "CycleQD",
+    "Coordinate",
 ]
 
 
@@ -311,13 +312,19 @@ class Stop(Strict):
     Attributes:
         patience: After so many generations without a better best candidate.
         target: When a candidate's fitness is as high as this on all search items.
-        hours: After so many hours of work, of all workers together.
+        hours: After so many hours of work on candidates, of all workers together.
+        wall_hours: After so many hours by the clock on the wall, in all processes that searched in
+            the run's folder one after the other.
+        gpu_hours: After so many hours of work on candidates, of all GPUs together; workers that
+            share a GPU count for their parts of it.
         items: After so many scored items.
     """
 
     patience: Positive | None = None
     target: Number | None = None
     hours: Annotated[Number, Field(gt=0)] | None = None
+    wall_hours: Annotated[Number, Field(gt=0)] | None = None
+    gpu_hours: Annotated[Number, Field(gt=0)] | None = None
     items: Positive | None = None
 
 
@@ -336,6 +343,7 @@ class Strategy(Strict):
         warm_start: The folder of an earlier run over the same genes, relative to the recipe; the
             first proposals lie around the mean of its best offspring.
         stop: When the search ends before its candidates are used up.
+        elite_soup: Try the greedy soup of the best offspring in the end, in place of their mean.
     """
 
     strategy: StrategyName = "CMA"
@@ -346,6 +354,7 @@ class Strategy(Strict):
     seed: Annotated[Natural, Field(lt=2**32)] = 0
     warm_start: Text | None = None
     stop: Stop = Stop()
+    elite_soup: Flag = False
 
 
 class Executor(Strict):
@@ -390,3 +399,12 @@ class SearchRecipe(Strict):
     dtype: Dtype = "base"
     calibration: CalibrationSettings | None = None
     refine: Refinement | None = None
+
+    @model_validator(mode="after")
+    def _has_gpus_whose_hours_count(self) -> Self:
+        if self.search.stop.gpu_hours is not None and self.evaluation.device == "cpu":
+            raise ValueError(
+                "search.stop.gpu_hours never ends a search with evaluation.device cpu; "
+                "give hours or wall_hours"
+            )
+        return self

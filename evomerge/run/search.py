@@ -17,9 +17,10 @@ from evomerge.errors import (
 )
 from evomerge.executors.ray import one_ray
 from evomerge.genome.steps import step_scales
+from evomerge.recipe.search import Stop
 from evomerge.run.beginning.creation import Beginning, begin, create, notes
 from evomerge.run.beginning.measure import measured_genome, measured_gram
-from evomerge.run.beginning.strategy import strategy_of
+from evomerge.run.beginning.strategy import local_search_of, strategy_of
 from evomerge.run.beginning.warm_start import WHERE
 from evomerge.run.finish.finish import finish_search
 from evomerge.run.folder import RunFolder, recipe_of
@@ -97,8 +98,9 @@ def _begin(search: PreparedSearch) -> Beginning:
 def _run(search: PreparedSearch, store: RunStore, plan: WorkerPlan, progress: Progress) -> None:
     settings = search.recipe.search
     asked = sum(entry.candidate.number >= 0 for entry in store.entries())
-    stop = settings.stop.model_dump()
-    ended = asked >= settings.candidates or (store.fact("stopped") and store.fact("stop") == stop)
+    # Runs of older versions know of fewer limits.
+    same = Stop.model_validate(store.fact("stop") or {}) == settings.stop
+    ended = asked >= settings.candidates or (store.fact("stopped") and same)
     if store.fact("state") == "finished" and ended:
         return
     _refuse_changed_models(store, search)
@@ -109,6 +111,11 @@ def _run(search: PreparedSearch, store: RunStore, plan: WorkerPlan, progress: Pr
     # finished run that cannot be continued keeps its winner.
     changed = {"recipe": search.recipe.model_dump(mode="json"), "workers": plan.workers}
     with closing(build_executor(search, *plan)) as executor:
+        if settings.stop.gpu_hours is not None and not executor.gpus:
+            raise RecipeError(
+                "search.stop.gpu_hours: the workers have no GPU here, so it would never end the "
+                "search; give hours or wall_hours"
+            )
         loop = SearchLoop(
             genome=genome,
             strategy=strategy,
@@ -123,10 +130,13 @@ def _run(search: PreparedSearch, store: RunStore, plan: WorkerPlan, progress: Pr
             settings.generation,
             steady=settings.steady,
             stop=settings.stop,
+            local=local_search_of(store, search),
             go_on=lambda: store.write_facts(changed | {"state": "running"}),
         )
-        store.write_facts(changed | {"stopped": reason, "stop": stop})
-        finish_search(store, executor, search.objective, progress, genome)
+        store.write_facts(changed | {"stopped": reason, "stop": settings.stop.model_dump()})
+        finish_search(
+            store, executor, search.objective, progress, genome, soup=settings.elite_soup
+        )
 
 
 def _refine(

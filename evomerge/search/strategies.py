@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from evomerge.search.choice import AUTO, choose
+from evomerge.search.coordinate import COORDINATE, CoordinateSearch
 from evomerge.search.differential import DErand1
 from evomerge.search.evogm import EvoGM
 from evomerge.search.evolver import Evolver
@@ -62,6 +63,7 @@ STRATEGIES: dict[str, Callable[[StrategySettings], Strategy]] = {
     "GA": GA,
     "GAPolynomial": partial(GA, mutation=polynomial_step),
     "Swarm": Swarm,
+    COORDINATE: CoordinateSearch,
     "NSGA2": NSGA2,
     "M2N2": M2N2,
     "CycleQD": CycleQD,

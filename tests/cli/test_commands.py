@@ -253,6 +253,27 @@ def test_a_finished_search_is_left_as_it_is(finished: Path, tmp_path: Path, fami
     assert (run / "run.sqlite").read_bytes() == before
 
 
+def test_a_search_that_an_older_version_ended_early_stays_ended(
+    finished: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    with contextlib.closing(sqlite3.connect(run / "run.sqlite")) as store, store:
+        facts = dict(store.execute("SELECT key, value FROM run WHERE key IN ('recipe', 'stop')"))
+        recipe, limits = json.loads(facts["recipe"]), json.loads(facts["stop"])
+        recipe["search"]["candidates"] += 50
+        for newer in ("wall_hours", "gpu_hours"):
+            del limits[newer], recipe["search"]["stop"][newer]
+        changed = {"recipe": recipe, "stop": limits, "stopped": "it proposed nothing new"}
+        store.executemany(
+            "INSERT OR REPLACE INTO run VALUES (?, ?)",
+            [(key, json.dumps(value)) for key, value in changed.items()],
+        )
+    before = (run / "run.sqlite").read_bytes()
+    assert run_cli("resume", run).code == 0
+    assert (run / "run.sqlite").read_bytes() == before
+
+
 def test_check_reads_headers_only_and_says_what_can_be_searched(
     finished: Path,
 ) -> None:

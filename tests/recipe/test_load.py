@@ -439,8 +439,14 @@ def test_an_override_of_an_alias_changes_one_place():
         ("search..seed=3", "--set search..seed=3: expected KEY=VALUE, e.g. search.seed=3"),
         ("serch.seed=3", "--set: serch: unknown key; did you mean 'search'?"),
         ("search.sede=3", "--set: search.sede: unknown key; did you mean 'seed'?"),
-        ("search.0=3", "--set: search.0: unknown key; known: candidates, generation, "),
-        ("search.²=3", "--set: search.²: unknown key; known: candidates, generation, "),
+        (
+            "search.0=3",
+            "--set: search.0: unknown key; known: candidates, elite_soup, ",
+        ),
+        (
+            "search.²=3",
+            "--set: search.²: unknown key; known: candidates, elite_soup, ",
+        ),
         ("search.seed=x y", "--set: search.seed: expected a whole number, found 'x y'"),
         ("search.seed='3'", "--set: search.seed: expected a whole number, found '3'"),
         ("search.seed=-3", "--set: search.seed: input should be greater than or equal to 0"),

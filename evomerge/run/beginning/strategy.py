@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from evomerge.checkpoints import Finding
 from evomerge.run.loop.candidates import starting
 from evomerge.search.choice import AUTO, Choice, choose
 from evomerge.search.contract import StrategySettings
+from evomerge.search.coordinate import COORDINATE, CoordinateSearch
 from evomerge.search.strategies import build_strategy
 
 if TYPE_CHECKING:
+    from evomerge.recipe.search import StrategyName
     from evomerge.run.beginning.measure import Gram
+    from evomerge.run.loop.loop import LocalSearch
     from evomerge.run.preparation.prepare import PreparedSearch
-    from evomerge.search.contract import Strategy
+    from evomerge.search.contract import Point, Strategy
     from evomerge.store.database import RunStore
 
 
@@ -50,25 +54,50 @@ def strategy_of(
     Raises:
         VersionError: A package that it needs does not work as installed.
     """
-    settings, chosen = search.recipe.search, store.fact("strategy")
-    warm = store.fact("warm_start")
-    return build_strategy(
-        # Runs of versions that did not choose have the strategy of their recipe.
-        chosen["name"] if chosen else settings.strategy,
-        StrategySettings(
-            dimension=len(search.genome.genes),
-            generation=settings.generation,
-            seed=settings.seed,
-            step=settings.step,
-            genes=search.genome.genes,
-            sources=len(search.genome.sources),
-            centre=tuple(warm["centre"]) if warm else None,
-            candidates=store.fact("planned") or settings.candidates,
-            starting=len(starting(search.genome)),
-            objectives=len(search.objective.weights),
-            gram=gram,
-            scales=scales,
-        ),
+    return build_strategy(_name(store, search), _settings(store, search, gram, scales))
+
+
+def local_search_of(store: RunStore, search: PreparedSearch) -> LocalSearch | None:
+    """What goes on around the best points when a run's strategy proposes nothing new.
+
+    A coordinate search, unless that is the strategy already. Its first step is its own: a recipe's
+    step is how the search as a whole begins.
+    """
+    settings = replace(_settings(store, search), step=None)
+
+    def start(point: Point) -> Strategy:
+        return CoordinateSearch(replace(settings, centre=point))
+
+    return None if _name(store, search) == COORDINATE else start
+
+
+def _name(store: RunStore, search: PreparedSearch) -> StrategyName:
+    # Runs of versions that did not choose have the strategy of their recipe.
+    chosen = store.fact("strategy")
+    name: StrategyName = chosen["name"] if chosen else search.recipe.search.strategy
+    return name
+
+
+def _settings(
+    store: RunStore,
+    search: PreparedSearch,
+    gram: Gram | None = None,
+    scales: tuple[float, ...] = (),
+) -> StrategySettings:
+    settings, warm = search.recipe.search, store.fact("warm_start")
+    return StrategySettings(
+        dimension=len(search.genome.genes),
+        generation=settings.generation,
+        seed=settings.seed,
+        step=settings.step,
+        genes=search.genome.genes,
+        sources=len(search.genome.sources),
+        centre=tuple(warm["centre"]) if warm else None,
+        candidates=store.fact("planned") or settings.candidates,
+        starting=len(starting(search.genome)),
+        objectives=len(search.objective.weights),
+        gram=gram,
+        scales=scales,
     )
 
 

@@ -9,7 +9,7 @@ from evomerge.evaluation.scores.outcome import Failed
 from evomerge.executors.contract import evaluate
 from evomerge.recipe.digest import digest
 from evomerge.run.loop.candidates import fitness_of, job_of, offspring
-from evomerge.run.loop.incumbents import ranked
+from evomerge.run.loop.incumbents import of_one_operator, ranked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from evomerge.genome.genome import Genome
     from evomerge.run.loop.loop import Progress
     from evomerge.store.database import RunStore
-    from evomerge.store.records import Entry
+    from evomerge.store.records import Candidate, Entry
 
 FINALISTS = 8
 """Number of candidates that are scored on all items but the held-out ones."""
 
-ELITE_MEAN = "elite mean"
-"""What the mean of the best offspring is called."""
+ELITE_MEAN, ELITE_SOUP = "elite mean", "elite soup"
+"""What the mean of the best offspring is called, and of those that were chosen for it."""
 
 
 def confirm(
@@ -103,10 +103,40 @@ def add_elite_mean(
     Of an optimum that is seen through noise, the mean of the best points is a better estimate than
     the best of them (Hansen, "The CMA Evolution Strategy: A Tutorial", 2016, appendix B).
     """
+    elites = of_one_operator(best_points(store.entries(), objective), genome)
+    if len(elites) >= 2:
+        mean = _mean(ELITE_MEAN, elites, store, genome)
+        _evaluate(mean, store, executor, objective)
+
+
+def add_elite_soup(
+    store: RunStore, executor: Executor, objective: Objective, genome: Genome
+) -> str | None:
+    """Evaluate means of the best offspring, to which one after the other is added.
+
+    From the best on, each stays in the mean unless that scores less on the search items (Wortsman
+    et al., "Model soups", 2022, recipe 1; theirs averages weights, ours genes).
+
+    Returns:
+        Digest of the soup; None if it is of one offspring only.
+    """
+    seen = [entry for entry in best_points(store.entries(), objective) if entry.searched]
+    seen.sort(key=lambda entry: objective.fitness(entry.searched), reverse=True)
+    elites = of_one_operator(seen, genome)
+    if not elites:
+        return None
+    soup, kept, score = elites[:1], None, objective.fitness(elites[0].searched)
+    for elite in elites[1:]:
+        mean = _mean(ELITE_SOUP, [*soup, elite], store, genome)
+        found = _evaluate(mean, store, executor, objective)
+        if found is not None and found >= score:
+            soup, kept, score = [*soup, elite], mean.digest, found
+    return kept
+
+
+def _mean(name: str, elites: Sequence[Entry], store: RunStore, genome: Genome) -> Candidate:
+    """The mean of some points; the candidate that is known already, if one has its recipe."""
     entries = store.entries()
-    elites = _of_one_operator(best_points(entries, objective), genome)
-    if len(elites) < 2:
-        return
     point = genome.mean([entry.candidate.genotype or () for entry in elites])
     # Below 0: the search may be continued, with the number after its last.
     number = min(0, *(entry.candidate.number for entry in entries)) - 1
@@ -116,21 +146,23 @@ def add_elite_mean(
         number=number,
         generation=max(entry.candidate.generation for entry in elites),
         parents=tuple(entry.candidate.digest for entry in elites),
-        name=ELITE_MEAN if number == -1 else f"{ELITE_MEAN} {-number}",
+        name=name if number == -1 else f"{name} {-number}",
     )
-    same = [entry for entry in entries if entry.candidate.digest == mean.digest]
-    if any(entry.outcome is not None for entry in same):
-        return
-    if same:  # asked for by a process that died
-        mean = same[0].candidate
-    else:
+    same = [entry.candidate for entry in entries if entry.candidate.digest == mean.digest]
+    return same[0] if same else mean
+
+
+def _evaluate(
+    mean: Candidate, store: RunStore, executor: Executor, objective: Objective
+) -> float | None:
+    """The fitness of a mean on the search items, scored if it was not; None if it failed."""
+    same = [entry for entry in store.entries() if entry.candidate.digest == mean.digest]
+    for entry in same:
+        if entry.outcome is not None:
+            return objective.fitness(entry.searched) if entry.searched else None
+    if not same:  # else asked for by a process that died
         store.add_candidates([mean])
-    for job, outcome in evaluate(executor, [job_of(mean, "search")]):
-        store.add_outcome(job.number, outcome, fitness_of(objective, outcome))
-
-
-def _of_one_operator(elites: Sequence[Entry], genome: Genome) -> list[Entry]:
-    """Those with the most frequent operator: coefficients for another one are no coefficients."""
-    operators = [genome.operator(entry.candidate.genotype or ()) for entry in elites]
-    usual = max(operators, key=operators.count, default=None)
-    return [entry for entry, name in zip(elites, operators, strict=True) if name == usual]
+    ((_, outcome),) = evaluate(executor, [job_of(mean, "search")])
+    fitness = fitness_of(objective, outcome)
+    store.add_outcome(mean.number, outcome, fitness)
+    return fitness

@@ -10,7 +10,7 @@ from evomerge.evaluation.scores.statistics import PairedComparison, compare
 from evomerge.executors.contract import evaluate
 from evomerge.genome.baselines import UNIFORM_AVERAGE
 from evomerge.reporting.leaderboard import short_id
-from evomerge.run.finish.finalists import add_elite_mean, best, confirm
+from evomerge.run.finish.finalists import add_elite_mean, add_elite_soup, best, confirm
 from evomerge.run.loop.candidates import job_of
 from evomerge.store.records import scores_of_sources
 
@@ -37,6 +37,8 @@ def finish_search(
     objective: Objective,
     progress: Progress,
     genome: Genome,
+    *,
+    soup: bool = False,
 ) -> None:
     """Confirm the best candidates, score the finalists on held-out items, store the verdict.
 
@@ -45,15 +47,29 @@ def finish_search(
     average, so that held-out items choose none of them. Base, sources and starting candidates are
     scored as well, for the reader.
 
+    Args:
+        store: The run's store.
+        executor: Scores candidates.
+        objective: What is maximised.
+        progress: Is told what is done.
+        genome: The genome of the points.
+        soup: Whether the greedy soup of the best is tried in place of their mean.
+
     Raises:
         NoCandidateError: No merge or no source could be evaluated.
         RunError: A finalist failed on the held-out items.
     """
     objective = objective.measured_by(scores_of_sources(store.entries()))
     confirm(store, executor, objective, progress)
-    add_elite_mean(store, executor, objective, genome)
+    kept = None
+    if soup:
+        kept = add_elite_soup(store, executor, objective, genome)
+    else:
+        add_elite_mean(store, executor, objective, genome)
     confirmed = confirm(store, executor, objective, progress)
     merges = _merges(confirmed)
+    if soup:  # what was tried for it on the way and not kept is out
+        merges = [e for e in merges if e.candidate.number >= 0 or e.candidate.digest == kept]
     winner = _winner(merges, objective)
     rivals = [best(confirmed, ("source",)), *_uniform_average(confirmed, winner)]
     shown = [entry for entry in confirmed if entry.candidate.kind != "offspring"]

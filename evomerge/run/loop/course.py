@@ -102,6 +102,11 @@ class Course:
             looks=len(racing.rungs),
         )
 
+    @property
+    def worked_s(self) -> float:
+        """Seconds that all workers together have worked on candidates."""
+        return self._seconds
+
     def reason_to_stop(self, stop: Stop) -> str | None:
         """Why the search should end before its candidates are used up, in one line.
 
@@ -121,23 +126,32 @@ class Course:
             return f"none of the last {self._since_leader} candidates was better than the best"
         return None
 
-    def fruitless(self) -> str | None:
-        """Why a search that finds nothing new should end, in one line.
+    def failing(self) -> str | None:
+        """Why a search in which everything fails should end, in one line.
 
         Raises:
             NoCandidateError: There were only failures.
         """
         last = self._last
-        if len(last) < (last.maxlen or 0):
-            return None
         failures = [entry.outcome for entry in last if isinstance(entry.outcome, Failed)]
-        if len(failures) == len(last):
-            reasons = sorted({failure.reason for failure in failures})
-            why = f"the last {len(last)} candidates failed: {'; '.join(reasons)}"
-            if self._any_evaluated:
-                return why
-            raise NoCandidateError(why)
+        if len(failures) < (last.maxlen or 0):
+            return None
+        reasons = sorted({failure.reason for failure in failures})
+        why = f"the last {len(last)} candidates failed: {'; '.join(reasons)}"
+        if self._any_evaluated:
+            return why
+        raise NoCandidateError(why)
+
+    def repeating(self) -> str | None:
+        """Why a strategy that proposes nothing new should be asked no more, in one line."""
+        last = self._last
         # They are numbered in the order in which they are told.
-        if all(self._first_told[e.candidate.digest] < last[0].candidate.number for e in last):
+        if len(last) == last.maxlen and all(
+            self._first_told[entry.candidate.digest] < last[0].candidate.number for entry in last
+        ):
             return f"the last {len(last)} candidates were no new ones"
         return None
+
+    def begin_strategy(self) -> None:
+        """Hold what was told so far against no strategy that proposes from now on."""
+        self._last.clear()

@@ -6,26 +6,30 @@ was before, and only what is missing is evaluated.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from evomerge.errors import RunError
 from evomerge.evaluation.scores.outcome import Evaluated, Outcome
+from evomerge.recipe.search import Stop
 from evomerge.run.loop.breeding import Individuals
 from evomerge.run.loop.candidates import fitness_of, job_of, offspring, starting
+from evomerge.run.loop.clock import Clock
 from evomerge.run.loop.course import Course
+from evomerge.run.loop.incumbents import middle_of_elites
 from evomerge.search.contract import Finished, Result
 from evomerge.store.records import Entry, scores_of_sources
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from evomerge.evaluation.scores.objective import Objective
     from evomerge.evaluation.scores.racing import Race
     from evomerge.executors.contract import Executor
     from evomerge.genome.genome import Genome
-    from evomerge.recipe.search import Racing, Stop
-    from evomerge.search.contract import Strategy
+    from evomerge.recipe.search import Racing
+    from evomerge.search.contract import Point, Proposal, Strategy
     from evomerge.store.database import RunStore
     from evomerge.store.records import Candidate
 
@@ -47,6 +51,38 @@ class Progress(Protocol):
 
     def refined(self, what: str, done: int, total: int) -> None:
         """So much of a step of the refinement is done."""
+
+
+LocalSearch = Callable[["Point"], "Strategy"]
+"""Builds a strategy that searches around a point."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pace:
+    """How a strategy is followed.
+
+    Attributes:
+        generation: Candidates under way at a time.
+        steady: Ask for another one whenever one is told, instead of when all are.
+        stop: Reasons to stop before all candidates are used.
+    """
+
+    generation: int
+    steady: bool
+    stop: Stop
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ending:
+    """How following a strategy ended.
+
+    Attributes:
+        reason: Why it did before all candidates were used; None if they were.
+        exhausted: Whether that was because the strategy proposes nothing new.
+    """
+
+    reason: str | None = None
+    exhausted: bool = False
 
 
 class SearchLoop:
@@ -89,7 +125,10 @@ class SearchLoop:
             e.candidate.digest: e.outcome for e in self._entries.values() if e.outcome is not None
         }
         self._waiting: dict[str, list[int]] = {}
-        self._total = 0
+        self._individuals = Individuals(genome)
+        self._stored = len(self._entries)
+        self._total = self._starts = self._asked = self._told = 0
+        self._clock = Clock(store)
         progress.known(list(self._entries.values()))
 
     def run(
@@ -100,6 +139,7 @@ class SearchLoop:
         steady: bool = False,
         stop: Stop | None = None,
         go_on: Callable[[], None] | None = None,
+        local: LocalSearch | None = None,
     ) -> str | None:
         """Search until `candidates` have been evaluated, or there is a reason to stop.
 
@@ -109,6 +149,8 @@ class SearchLoop:
             steady: Ask for another one whenever one is told, instead of when all are.
             stop: Reasons to stop before.
             go_on: Called before the first candidate is stored that the store does not have.
+            local: Searches around the mean of the best points when the strategy proposes nothing
+                new before all candidates are used; None for no such search.
 
         Returns:
             Why it stopped before, if it did.
@@ -119,51 +161,81 @@ class SearchLoop:
         """
         self._go_on = go_on
         first = starting(self._genome)
-        individuals = Individuals(self._genome)
         self._total = max(candidates, len(first), len(self._entries))
         self._submit(self._agreed(first), None)
         self._settle_first()
-        told = asked = len(first)
+        self._asked = self._starts = len(first)
         course = Course(self._objective, generation)
-        course.tell([self._entries[number] for number in range(told)])
-        reason = None
-        while told < self._total:
-            if stop and not reason:
-                reason = course.reason_to_stop(stop)
-            if reason:
-                break
-            wanted = min(told + generation, self._total)
-            if asked < wanted and (steady or asked == told):
+        self._tell(course, self._asked)
+        pace = Pace(generation=generation, steady=steady, stop=stop or Stop())
+        ending = self._follow(self._strategy, course, pace)
+        self._tell(course, self._asked)  # what was under way when it ended
+        reason = ending.reason
+        if local and ending.exhausted and self._told < self._total and (start := self._middle()):
+            course.begin_strategy()
+            then = self._follow(local(start), course, pace).reason
+            self._tell(course, self._asked)
+            reason = then and f"{reason}, then {then}"
+        self._clock.keep()
+        return reason
+
+    def _follow(self, strategy: Strategy, course: Course, pace: Pace) -> Ending:
+        """Have a strategy's proposals evaluated until all candidates are used, or it is to end."""
+        while self._told < self._total:
+            if reason := self._reason_to_stop(course, pace.stop):
+                return Ending(reason=reason)
+            wanted = min(self._told + pace.generation, self._total)
+            if self._asked < wanted and (pace.steady or self._asked == self._told):
                 try:
-                    proposals = self._strategy.ask(wanted - asked)
+                    proposals = strategy.ask(wanted - self._asked)
                 except Finished as finished:
-                    reason = str(finished)
-                    break
-                new = [
-                    offspring(
-                        individuals.add(proposal),
-                        number=number,
-                        generation=1 + (number - len(first)) // generation,
-                        parents=individuals.parents(proposal),
-                        point=proposal if isinstance(proposal, tuple) else None,
-                    )
-                    for number, proposal in enumerate(proposals, start=asked)
-                ]
-                self._submit(self._agreed(new), course.race(self._racing))
-                asked += len(new)
-            if asked == told:
+                    return Ending(reason=str(finished), exhausted=True)
+                self._add(proposals, course, pace.generation)
+            if self._asked == self._told:
                 raise RunError(
-                    f"{type(self._strategy).__name__} proposes nothing though all that it asked "
+                    f"{type(strategy).__name__} proposes nothing though all that it asked "
                     "for was told; a strategy that is done raises Finished"
                 )
-            until = told + 1 if steady else asked
-            self._wait(told, until)
-            self._strategy.tell([self._result(number) for number in range(told, until)])
-            course.tell([self._entries[number] for number in range(told, until)])
-            told = until
-            reason = course.fruitless()
-        self._wait(told, asked)  # what was under way when there was a reason to stop
-        return reason
+            told = self._told
+            self._tell(course, told + 1 if pace.steady else self._asked)
+            strategy.tell([self._result(number) for number in range(told, self._told)])
+            if reason := course.failing():
+                return Ending(reason=reason)
+            if reason := course.repeating():
+                return Ending(reason=reason, exhausted=True)
+        return Ending()
+
+    def _middle(self) -> Point | None:
+        told = (self._entries[number] for number in range(self._told))
+        return middle_of_elites(told, self._genome)
+
+    def _reason_to_stop(self, course: Course, stop: Stop) -> str | None:
+        reason = course.reason_to_stop(stop)
+        # Time is not what it was when it is replayed: nothing ends before all that is stored.
+        if reason or self._asked < self._stored:
+            return reason
+        return self._clock.reason_to_stop(stop, course.worked_s * self._executor.gpus)
+
+    def _add(self, proposals: Sequence[Proposal], course: Course, generation: int) -> None:
+        """Have what a strategy proposes evaluated."""
+        new = [
+            offspring(
+                self._individuals.add(proposal),
+                number=number,
+                generation=1 + (number - self._starts) // generation,
+                parents=self._individuals.parents(proposal),
+                point=proposal if isinstance(proposal, tuple) else None,
+            )
+            for number, proposal in enumerate(proposals, start=self._asked)
+        ]
+        self._submit(self._agreed(new), course.race(self._racing))
+        self._asked += len(new)
+
+    def _tell(self, course: Course, until: int) -> None:
+        """Wait for the candidates up to one, and tell the course what became of them."""
+        self._wait(self._told, until)
+        course.tell([self._entries[number] for number in range(self._told, until)])
+        self._told = until
 
     def _agreed(self, candidates: list[Candidate]) -> list[Candidate]:
         """Store new candidates; of those the store has already, check that they are the same."""
@@ -227,6 +299,7 @@ class SearchLoop:
         """Store the outcome of a job, for all candidates that have its recipe."""
         for twin in self._waiting.pop(self._entries[number].candidate.digest):
             self._settle(twin, outcome)
+        self._clock.keep_now_and_then()
 
     def _settle(self, number: int, outcome: Outcome) -> None:
         fitness = fitness_of(self._objective, outcome)
