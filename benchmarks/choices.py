@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 from evomerge.genome.build import build_genome
 from evomerge.layout import locate
 from evomerge.recipe.merge import Source
-from evomerge.recipe.search import GenomeSpace, StrategyName
+from evomerge.recipe.search import StrategyName
+from evomerge.recipe.space import GenomeSpace
 from evomerge.search.contract import Result, StrategySettings
 from evomerge.search.strategies import BREEDERS, STRATEGIES
 

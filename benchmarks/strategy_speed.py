@@ -31,7 +31,7 @@ from evomerge.evaluation.scores.objective import Objective
 from evomerge.evaluation.scores.outcome import Evaluated, TaskScore, Timing
 from evomerge.genome.build import build_genome
 from evomerge.recipe.merge import Source
-from evomerge.recipe.search import GenomeSpace
+from evomerge.recipe.space import GenomeSpace
 from evomerge.run.loop.loop import SearchLoop
 from evomerge.search.contract import Finished, Result, StrategySettings
 from evomerge.search.strategies import BREEDERS, STRATEGIES

@@ -14,7 +14,7 @@ from evomerge.genome.build import build_genome
 from evomerge.layout import Place
 from evomerge.recipe.calibration import CalibrationSettings
 from evomerge.recipe.merge import MergeRecipe, Source
-from evomerge.recipe.search import GenomeSpace
+from evomerge.recipe.space import GenomeSpace
 from evomerge.run.finish.finish import finish_search
 from evomerge.run.loop.loop import SearchLoop
 from evomerge.search.contract import StrategySettings

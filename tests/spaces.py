@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from evomerge.genome.build import build_genome
 from evomerge.layout import locate
 from evomerge.recipe.merge import MergeRecipe, Source
-from evomerge.recipe.search import GenomeSpace
+from evomerge.recipe.space import GenomeSpace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from evomerge.recipe.calibration import CalibrationSettings
     from evomerge.recipe.merge import Dtype, Source
     from evomerge.recipe.prior import PriorSettings
-    from evomerge.recipe.search import GenomeSpace
+    from evomerge.recipe.space import GenomeSpace
 
 
 def build_genome(

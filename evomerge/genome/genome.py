@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from evomerge.genome.prior import Prior
     from evomerge.layout import Component
     from evomerge.recipe.calibration import CalibrationSettings
-    from evomerge.recipe.search import GenomeSpace
+    from evomerge.recipe.space import GenomeSpace
 
     Values = Mapping[tuple[str, int | None, int, Component | None], float]
     """Values by parameter, source (None: all), layer group and component."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from evomerge.genome.genes import Part
-    from evomerge.recipe.search import GenomeSpace, LayerGroups
+    from evomerge.recipe.space import GenomeSpace, LayerGroups
 
 
 def layer_bounds(layers: int, groups: int) -> list[tuple[int, int]]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from evomerge.genome.genes import Genotype, Part
     from evomerge.recipe.merge import Source
-    from evomerge.recipe.search import LayerPath
+    from evomerge.recipe.space import LayerPath
 
 LAYERS_OF, TIMES, SCALE = "layers of", "times", "scale"
 """What the genes of a step are called."""

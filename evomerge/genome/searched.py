@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from evomerge.operators.parameters import Parameter
-    from evomerge.recipe.search import GenomeSpace
+    from evomerge.recipe.space import GenomeSpace
 
 
 class Searched(NamedTuple):

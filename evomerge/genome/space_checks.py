@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from evomerge.operators.parameters import Parameter
     from evomerge.recipe.merge import Source
     from evomerge.recipe.ranges import Bounds
-    from evomerge.recipe.search import GenomeSpace
+    from evomerge.recipe.space import GenomeSpace
 
 
 def check_space(space: GenomeSpace, sources: Sequence[Source]) -> None:

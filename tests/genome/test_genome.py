@@ -32,7 +32,7 @@ from evomerge.operators.registry import operators
 from evomerge.recipe.check import check_operator
 from evomerge.recipe.digest import digest
 from evomerge.recipe.merge import MergeRecipe, Rule, Source
-from evomerge.recipe.search import GenomeSpace
+from evomerge.recipe.space import GenomeSpace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

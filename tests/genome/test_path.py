@@ -13,7 +13,7 @@ from evomerge.errors import RecipeError
 from evomerge.genome.build import build_genome
 from evomerge.genome.path import PathGenome, Step
 from evomerge.recipe.merge import MergeRecipe, Rule, Source
-from evomerge.recipe.search import GenomeSpace
+from evomerge.recipe.space import GenomeSpace
 from evomerge.recipe.stack import Slab
 
 if TYPE_CHECKING:

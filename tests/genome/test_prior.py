@@ -17,7 +17,7 @@ from evomerge.layout import Component, locate
 from evomerge.recipe.calibration import CalibrationSettings
 from evomerge.recipe.digest import digest
 from evomerge.recipe.merge import MergeRecipe, Source
-from evomerge.recipe.search import GenomeSpace
+from evomerge.recipe.space import GenomeSpace
 
 if TYPE_CHECKING:
     from evomerge.genome.genome import Genome

@@ -17,7 +17,7 @@ from evomerge.layout import Component
 from evomerge.operators.registry import operators
 from evomerge.recipe.digest import digest
 from evomerge.recipe.ranges import Bounds
-from evomerge.recipe.search import GenomeSpace
+from evomerge.recipe.space import GenomeSpace
 
 PARTS = (Component.ATTENTION, Component.MLP)
 LOG = Bounds(low=0.01, high=3.0, log=True)

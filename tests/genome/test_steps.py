@@ -14,7 +14,7 @@ from evomerge.genome.build import build_genome
 from evomerge.genome.steps import FARTHEST, scales, step_scales
 from evomerge.recipe.calibration import CalibrationSettings
 from evomerge.recipe.merge import Source
-from evomerge.recipe.search import GenomeSpace
+from evomerge.recipe.space import GenomeSpace
 
 if TYPE_CHECKING:
     from evomerge.genome.genome import Genome

@@ -17,7 +17,8 @@ from evomerge.operators.registry import find_operator
 from evomerge.recipe.load import load
 from evomerge.recipe.merge import MergeRecipe, Source
 from evomerge.recipe.ranges import Bounds
-from evomerge.recipe.search import GenomeSpace, SearchRecipe
+from evomerge.recipe.search import SearchRecipe
+from evomerge.recipe.space import GenomeSpace
 from evomerge.run.preparation.prepare import check_search
 from evomerge.sensitivity.provider import Calibrator, RecipeStatistics
 

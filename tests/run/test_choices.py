@@ -15,7 +15,7 @@ from evomerge.genome.genes import OPERATOR
 from evomerge.layout import Place
 from evomerge.recipe.calibration import CalibrationSettings
 from evomerge.recipe.merge import MergeRecipe, Source
-from evomerge.recipe.search import GenomeSpace, StrategyName
+from evomerge.recipe.space import GenomeSpace
 from evomerge.reporting.importance import importance
 from evomerge.reporting.leaderboard import leaderboard
 from evomerge.run.finish.finalists import ELITE_MEAN
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from evomerge.evaluation.scores.outcome import Outcome
     from evomerge.executors.contract import Job
+    from evomerge.recipe.search import StrategyName
 
 GENOME = build_genome(
     base="base",
