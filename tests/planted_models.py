@@ -10,6 +10,7 @@ import sqlite3
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+import pytest
 import torch
 from operating import draw, merge
 from planted import TENSOR, Silent, planted_genome
@@ -22,7 +23,7 @@ from evomerge.layout import Place
 from evomerge.operators.registry import find_operator
 from evomerge.run.loop.loop import SearchLoop
 from evomerge.search.contract import StrategySettings
-from evomerge.search.strategies import build_strategy
+from evomerge.search.strategies import STRATEGIES, build_strategy
 from evomerge.store.schema import STEPS
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ OBJECTIVE = Objective(
 
 PLANNED = 40
 """Candidates that strategies plan for; half-way through, some of them begin anew."""
+
+every_strategy = pytest.mark.parametrize("name", sorted(STRATEGIES))
+either_way = pytest.mark.parametrize("steady", [False, True], ids=["generations", "steady"])
 
 _merged: dict[str, Tensor] = {}
 _decoded: dict[tuple[float, ...], MergeRecipe] = {}

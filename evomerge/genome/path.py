@@ -126,7 +126,7 @@ class PathGenome(Genome):
         scale = tuple(self._rules(steps))
         return MergeRecipe(
             base=self.base,
-            sources=tuple(self.sources[index] for index in self.taken(genotype)),
+            sources=tuple(self.sources[index] for index in _passed(steps)),
             operator=self.space.operators[0],
             parameters={SCALE: scale} if scale else {},
             stack=tuple(Slab(layers={self._label(step): step.layers}) for step in steps),
@@ -148,7 +148,7 @@ class PathGenome(Genome):
 
     def taken(self, genotype: Sequence[float]) -> tuple[int, ...]:
         """Indices of the sources that a path passes, in order."""
-        return tuple(sorted({step.source for step in self.steps(genotype)}))
+        return _passed(self.steps(genotype))
 
     def active(self, genotype: Sequence[float]) -> list[bool]:
         """Which genes the path depends on; choices always count."""
@@ -186,6 +186,10 @@ class PathGenome(Genome):
 
     def _label(self, step: Step) -> str:
         return self.sources[step.source].label
+
+
+def _passed(steps: Sequence[Step]) -> tuple[int, ...]:
+    return tuple(sorted({step.source for step in steps}))
 
 
 def _alike(first: Step, second: Step) -> bool:

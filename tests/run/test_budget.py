@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from planted import AnyOrder
 from planted_models import (
     STARTING,
+    either_way,
+    every_strategy,
     file_in_memory,
     landscape,
     loop_over_models,
@@ -19,7 +21,6 @@ from planted_models import (
 
 from evomerge.errors import NoCandidateError
 from evomerge.run.loop.course import FEWEST
-from evomerge.search.strategies import STRATEGIES
 from evomerge.store.database import RunStore
 
 if TYPE_CHECKING:
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 
 GENERATION, CANDIDATES = 5, 35
 LOST = range(len(STARTING) + 3 * GENERATION, len(STARTING) + 4 * GENERATION)
-
-every_strategy = pytest.mark.parametrize("name", sorted(STRATEGIES))
-either_way = pytest.mark.parametrize("steady", [False, True], ids=["generations", "steady"])
 
 
 @pytest.mark.slow

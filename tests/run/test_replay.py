@@ -12,6 +12,8 @@ import pytest
 from planted import AnyOrder, PlantedExecutor
 from planted_models import (
     LAYERS,
+    either_way,
+    every_strategy,
     file_in_memory,
     landscape,
     loop_over_models,
@@ -22,7 +24,6 @@ from planted_models import (
 from evomerge.evaluation.scores.outcome import Evaluated
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.search.niches import M2N2, WARM_UP
-from evomerge.search.strategies import STRATEGIES
 from evomerge.store.database import RunStore
 
 if TYPE_CHECKING:
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
     from evomerge.store.records import Candidate, Entry
 
 CANDIDATES, GENERATION, EVENTS = 60, 6, 60
-
-every_strategy = pytest.mark.parametrize("name", sorted(STRATEGIES))
-either_way = pytest.mark.parametrize("steady", [False, True], ids=["generations", "steady"])
 
 
 class Copied(RunStore):

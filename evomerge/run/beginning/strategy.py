@@ -26,15 +26,7 @@ def choice_of(search: PreparedSearch) -> Choice:
     settings = search.recipe.search
     if settings.strategy != AUTO:
         return Choice(name=settings.strategy)
-    return choose(
-        StrategySettings(
-            dimension=len(search.genome.genes),
-            generation=settings.generation,
-            seed=settings.seed,
-            candidates=settings.candidates,
-            objectives=len(search.objective.weights),
-        )
-    )
+    return choose(_of_search(search))
 
 
 def strategy_of(
@@ -84,7 +76,19 @@ def _settings(
     gram: Gram | None = None,
     scales: tuple[float, ...] = (),
 ) -> StrategySettings:
-    settings, warm = search.recipe.search, store.fact("warm_start")
+    warm, of_search = store.fact("warm_start"), _of_search(search)
+    return replace(
+        of_search,
+        centre=tuple(warm["centre"]) if warm else None,
+        candidates=store.fact("planned") or of_search.candidates,
+        gram=gram,
+        scales=scales,
+    )
+
+
+def _of_search(search: PreparedSearch) -> StrategySettings:
+    """What a recipe and its models say, before a run knows more."""
+    settings = search.recipe.search
     return StrategySettings(
         dimension=len(search.genome.genes),
         generation=settings.generation,
@@ -92,12 +96,9 @@ def _settings(
         step=settings.step,
         genes=search.genome.genes,
         sources=len(search.genome.sources),
-        centre=tuple(warm["centre"]) if warm else None,
-        candidates=store.fact("planned") or settings.candidates,
+        candidates=settings.candidates,
         starting=len(starting(search.genome)),
         objectives=len(search.objective.weights),
-        gram=gram,
-        scales=scales,
     )
 
 
