@@ -162,7 +162,7 @@ def find_row(document: dict[str, Any], wanted: str) -> dict[str, Any]:
 
     Args:
         document: What `leaderboard` gave.
-        wanted: The beginning of a candidate's id, its name, or `winner`.
+        wanted: A candidate's digest or the beginning of it, its name, or `winner`.
 
     Raises:
         RunError: No row, or more than one, is meant.
@@ -175,7 +175,7 @@ def find_row(document: dict[str, Any], wanted: str) -> dict[str, Any]:
             )
         wanted = document["verdict"]["winner"]
     named = [row for row in rows if row["name"] == wanted]
-    found = named or [row for row in rows if row["candidate"].startswith(wanted)]
+    found = named or [row for row in rows if row["candidate"].startswith(short_id(wanted))]
     if len(found) != 1:
         known = "no candidate" if not found else f"{len(found)} candidates"
         raise RunError(f"candidate {wanted!r}: {known} of that name or id; see the leaderboard")

@@ -4,10 +4,9 @@ Abrantes, Lange and Tang, "Competition and Attraction Improve Model Fusion", 202
 https://arxiv.org/abs/2508.16204 (M2N2).
 
 Where the paper merges two models, `M2N2` interpolates two points; `M2N2Slerp` (`niche_models.py`)
-merges models. For operators that are linear in
-their coefficients that is the linear merge of the two models; the paper's merge is spherical. Its
-split point lies anywhere among the weights, ours between two layer groups, so that each group is
-an interpolation of the parents' groups.
+merges models. For operators that are linear in their coefficients that is the linear merge of the
+two models; the paper's merge is spherical. Its split point lies anywhere among the weights, ours
+between two layer groups, so that each group is an interpolation of the parents' groups.
 
 The paper mutates no language model. Here interpolation alone would never leave the box that the
 archive spans, and a small mutation found better merges on every landscape that we tried

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 
 from evomerge.cli.main import COMMANDS
+from evomerge.recipe.digest import digest
+from evomerge.recipe.load import load
+from evomerge.recipe.merge import MergeRecipe
 from evomerge.search.random import RandomStrategy
 from evomerge.search.strategies import STRATEGIES
 
@@ -135,6 +138,15 @@ def test_show_finds_candidates_by_word_name_and_id(finished: Path, name: str) ->
     assert again.code == 0
     assert again.out.startswith(f"candidate   {row['candidate']}, {row['kind']}")
     assert "operator: " in again.out
+
+
+def test_show_finds_the_candidate_of_an_exported_recipe_by_its_digest(
+    finished: Path, tmp_path: Path
+) -> None:
+    assert run_cli("export", finished, "--to", "recipe", "--out", tmp_path / "w.yaml").code == 0
+    whole = digest(load(MergeRecipe, tmp_path / "w.yaml"))
+    assert len(whole) == 64
+    assert run_cli("show", finished, whole).out == run_cli("show", finished, "winner").out
 
 
 def test_a_candidate_that_is_not_there_is_one_line(finished: Path) -> None:
