@@ -32,7 +32,8 @@ def operators(name: str | None) -> None:
         return
     operator = find_operator(name)
     out().print(f"{operator.name}: {operator.summary}", markup=False)
-    out().print(f"takes {_sources(operator)} sources", markup=False)
+    takes = _sources(operator)
+    out().print(f"takes {takes} source{'' if takes == '1' else 's'}", markup=False)
     out().print(f"\n{operator.citation}\n", markup=False)
     for heading in ("parameter", "for", "allowed", "default", "searched"):
         table.add_column(heading)

@@ -75,6 +75,17 @@ def _losses(points: Sequence[Point]) -> list[str]:
     ]
 
 
+def _layers(stack: Sequence[dict[str, Any]]) -> str:
+    """The path of a candidate through layers: how many it has, and of which models, bottom up."""
+    steps = [(label, *ends) for slab in stack for label, ends in slab["layers"].items()]
+    height = sum(stop - start for _, start, stop in steps)
+    return f"{height}: " + ", ".join(
+        f"{label} {start}" + (f"-{stop - 1}" if stop - start > 1 else "")
+        for label, start, stop in steps
+        if stop > start
+    )
+
+
 def _describe(row: dict[str, Any]) -> list[str]:
     name = f" ({row['name']})" if row["name"] else ""
     # What a refinement became was not asked for by the search, and has no number in it.
@@ -95,6 +106,8 @@ def _describe(row: dict[str, Any]) -> list[str]:
         if total is not None:
             parts = ", ".join(f"{task} {score:.3f}" for task, score in scores.items())
             lines.append(f"{label:<11} {total:.3f} ({parts})")
+    if "stack" in row["recipe"]:
+        lines.append(f"layers      {_layers(row['recipe']['stack'])}")
     if row["choices"]:
         lines.append(f"choices     {choices_in_words(row['choices'])}")
     if row["parents"]:

@@ -60,9 +60,9 @@ def forecast(
     least = max(objective.fitness(entry.searched) for entry in starts)
     scores = [objective.fitness(e.whole) if e.whole else least for e in course]
     high = greatest_rise([max(score, least) for score in scores], candidates)
-    raised = f"raise the best search score by at most {high:.3f}"
+    raised = f"raise the best merge's search score by at most {high:.3f}"
     if high < LEAST_SHOWN:
-        raised = "not raise the best search score"
+        raised = "not raise the best merge's search score"
     return {
         "candidates": candidates,
         "hours": seconds / HOUR_S,

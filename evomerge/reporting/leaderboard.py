@@ -177,6 +177,8 @@ def find_row(document: dict[str, Any], wanted: str) -> dict[str, Any]:
     named = [row for row in rows if row["name"] == wanted]
     found = named or [row for row in rows if row["candidate"].startswith(short_id(wanted))]
     if len(found) != 1:
-        known = "no candidate" if not found else f"{len(found)} candidates"
-        raise RunError(f"candidate {wanted!r}: {known} of that name or id; see the leaderboard")
+        ids = ", ".join(row["candidate"] for row in found)
+        known = f"{len(found)} candidates of that name or id: {ids}; name one of them"
+        none = "no candidate of that name or id; see the leaderboard"
+        raise RunError(f"candidate {wanted!r}: {known if found else none}")
     return found[0]

@@ -135,7 +135,7 @@ def estimate_teachers(
     library, chosen = SourceLibrary(Path("/")), choose_device(device)
     precision = choose_dtype(dtype, chosen)
     examples = read_examples(Path(settings.data.path)).examples
-    lines = []
+    lines, found = [], []
     for teacher, asked in zip(teachers, asked_of(settings, teachers, examples), strict=True):
         if not asked:
             lines.append(f"{teacher.label}: is asked of no text")
@@ -143,8 +143,11 @@ def estimate_teachers(
         own = [examples[number] for number in asked]
         model, tokenizer = load_checkpoint(library.model(teacher.model), precision, chosen)
         read = make_sequences(own, tokenizer, settings.data.max_tokens).sequences
-        found = estimate(LoadedTeacher(model), read, len(tokenizer))
-        lines += _in_words(teacher.label, found)
+        found.append(estimate(LoadedTeacher(model), read, len(tokenizer)))
+        lines += _in_words(teacher.label, found[-1])
+    enough = [each.enough for each in found if each.enough]
+    if enough and len(enough) == len(found):
+        lines.append(f"cache.k is {settings.cache.k}; {max(enough)} is enough for all teachers")
     return lines
 
 
@@ -152,7 +155,8 @@ def _in_words(label: str, found: Estimate) -> list[str]:
     advice = (
         f"cache.k: {found.enough} is enough"
         if found.enough
-        else "no k is: loss.tail: text learns the rest from the texts"
+        else f"cache.k: {found.sizes[-1].k} leaves out too much; with loss.tail: text the rest is "
+        "learned from the texts"
     )
     tokens = f"{label}: {found.rows:,} tokens to predict, {found.nll:.3f} nats each"
     return [
@@ -165,4 +169,4 @@ def _in_words(label: str, found: Estimate) -> list[str]:
 
 
 def _bytes_in_words(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.1f} kB"

@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -155,6 +156,15 @@ def test_a_candidate_that_is_not_there_is_one_line(finished: Path) -> None:
     assert result.err == (
         "error: candidate 'nobody': no candidate of that name or id; see the leaderboard\n"
     )
+
+
+def test_a_name_of_several_candidates_lists_their_ids(finished: Path) -> None:
+    rows = json.loads(run_cli("leaderboard", finished, "--json").out)["candidates"]
+    first, _ = Counter(row["candidate"][0] for row in rows).most_common(1)[0]
+    ids = [row["candidate"] for row in rows if row["candidate"].startswith(first)]
+    told = f"{len(ids)} candidates of that name or id: {', '.join(ids)}; name one of them"
+    assert len(ids) > 1
+    assert told in run_cli("show", finished, first).err
 
 
 def test_an_exported_recipe_merges_to_the_exported_checkpoint(

@@ -182,6 +182,8 @@ def test_the_estimate_says_how_much_is_kept(refined: Path) -> None:
     assert "two: 710 tokens to predict" in result.out
     assert "k = 8 " in result.out
     assert "% of the probability" in result.out
+    assert "cache.k: 128 leaves out too much" in result.out
+    assert "enough for all" not in result.out
 
 
 def test_teachers_are_called_by_the_names_of_the_sources(refined: Path, tmp_path: Path) -> None:

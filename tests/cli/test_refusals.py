@@ -273,6 +273,15 @@ def test_a_budget_below_the_starting_candidates_is_a_warning(recipe: Path) -> No
     assert "warning: search.candidates: 3, but base, sources and baselines are 7" in result.err
 
 
+def test_a_budget_that_the_sources_use_up_as_first_population_is_a_warning(recipe: Path) -> None:
+    bred = ("--set", "search.strategy=Evolver", "--set", "search.candidates=10")
+    result = run_cli("check", recipe, *bred)
+    assert result.code == 0
+    assert "baselines are 7 and the first population is the 3 sources again; thes" in result.err
+    enough = run_cli("check", recipe, *bred[:3], "search.candidates=11")
+    assert "search.candidates" not in enough.err
+
+
 def test_a_seed_that_the_generator_cannot_take(recipe: Path) -> None:
     assert "search.seed" in refused(recipe, "--set", f"search.seed={2**32}")
 

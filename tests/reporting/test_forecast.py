@@ -76,8 +76,8 @@ def test_an_hour_is_what_the_workers_do_in_it() -> None:
     assert (found["candidates"], found["hours"]) == (100, 1)
     assert found["high"] == pytest.approx(0.25 * math.log2(1 + 100 / 64))
     assert found["text"] == (
-        "Another hour (about 100 candidates) would likely raise the best search score by at most "
-        "0.339."
+        "Another hour (about 100 candidates) would likely raise the best merge's search score by "
+        "at most 0.339."
     )
 
 
@@ -142,4 +142,4 @@ def searched(seed: int, candidates: int) -> list[float]:
 def test_a_search_that_does_not_rise_any_more_is_told_so() -> None:
     entries = course(seconds=72.0)
     flat = [replace(each, outcome=entries[0].outcome) for each in entries]
-    assert told(flat)["text"].endswith("would likely not raise the best search score.")
+    assert told(flat)["text"].endswith("would likely not raise the best merge's search score.")

@@ -77,7 +77,7 @@ def stop_after(candidates: int) -> Stop:
 def test_a_search_ends_when_it_has_taken_long_enough(tmp_path: Path, wall: Wall) -> None:
     entries, reason = search(tmp_path / "s", wall, stop_after(20))
     assert 20 <= len(entries) < 20 + GENERATION
-    assert reason == f"the search has taken {len(entries) * TAKES_S / 3600:.2f} hours"
+    assert reason == f"the search has taken {len(entries) * TAKES_S / 3600:.3g} hours"
 
 
 @pytest.mark.parametrize("steady", [False, True])
@@ -137,7 +137,7 @@ def test_gpu_hours_are_the_work_on_candidates_times_the_gpus_of_a_worker(
         stop=Stop(gpu_hours=20 * 0.3 / 3600 * 0.5),
     )
     assert 20 <= len(entries) < 20 + GENERATION
-    assert reason == f"GPUs have worked for {len(entries) * 0.15 / 3600:.2f} hours"
+    assert reason == f"GPUs have worked for {len(entries) * 0.15 / 3600:.3g} hours"
 
 
 def test_time_is_noted_when_a_search_ends_however_short_it_was(

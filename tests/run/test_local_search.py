@@ -183,7 +183,7 @@ def test_a_search_in_which_everything_fails_ends_for_good(tmp_path: Path) -> Non
 def test_limits_hold_there_too(tmp_path: Path) -> None:
     entries, reason = search(tmp_path / "s", Short(), candidates=90, stop=Stop(target=0.97))
     assert reason
-    assert reason.startswith("no points are left, then the target was reached: 0.97")
+    assert reason.startswith("no points are left, then the best score is 0.97")
     assert FIRST + 10 < len(entries) < 90
 
 

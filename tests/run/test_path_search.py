@@ -61,6 +61,7 @@ def test_a_search_over_paths_goes_on_and_exports(file: Path, tmp_path: Path) -> 
         model = AutoModelForCausalLM.from_pretrained(out)
         heights = [each["sources"][0]["layer_range"] for each in slices]
         assert model.config.num_hidden_layers == sum(stop - start for start, stop in heights)
+        assert f"layers      {model.config.num_hidden_layers}: " in run_cli("show", run, path).out
         shutil.rmtree(out)
 
 

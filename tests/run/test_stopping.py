@@ -73,14 +73,14 @@ def test_it_ends_with_the_generation_that_reaches_the_target(tmp_path: Path) -> 
     reached = next(i for i, entry in enumerate(entries) if (entry.fitness or -1) >= 0.99)
     assert reached < len(entries) <= reached + GENERATION
     assert stopped
-    assert stopped.startswith("the target was reached: 0.99")
+    assert stopped.startswith("the best score is 0.99")
 
 
 def test_it_ends_when_the_workers_have_worked_long_enough(tmp_path: Path) -> None:
     # Each planted candidate takes 0.3 seconds, as its timing says.
     entries, stopped = search(tmp_path / "s", Stop(hours=20 * 0.3 / 3600))
     assert 20 <= len(entries) < 20 + GENERATION
-    assert stopped == f"the workers have worked for {len(entries) * 0.3 / 3600:.2f} hours"
+    assert stopped == f"the workers have worked for {len(entries) * 0.3 / 3600:.3g} hours"
 
 
 def test_it_ends_when_so_many_items_were_scored(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from evomerge.evaluation.scores.outcome import Failed
 from evomerge.evaluation.scores.statistics import PairedComparison, compare
 from evomerge.executors.contract import evaluate
 from evomerge.genome.baselines import UNIFORM_AVERAGE
+from evomerge.reporting.forecast import LEAST_SHOWN
 from evomerge.reporting.leaderboard import short_id
 from evomerge.run.finish.finalists import add_elite_mean, add_elite_soup, best, confirm
 from evomerge.run.loop.candidates import job_of
@@ -209,10 +210,15 @@ def _passed_over(first: Entry, winner: Entry, objective: Objective) -> list[str]
     lead = objective.fitness(first.whole) - objective.fitness(winner.whole)
     name = short_id(first.candidate.digest)
     sentence = (
-        f"The winner is the {winner.candidate.name}; candidate {name} scored {lead:.3f} more on "
-        "the search items, which may be luck."
+        f"The winner is the {winner.candidate.name}; candidate {name} scored {margin(lead)} more "
+        "on the search items, which may be luck."
     )
     return [sentence]
+
+
+def margin(lead: float) -> str:
+    """A lead in words; of equal scores the surer one leads, by less than can be shown."""
+    return f"{lead:.3f}" if lead >= LEAST_SHOWN else "less than 0.001"
 
 
 def _named(rival: Entry) -> str:

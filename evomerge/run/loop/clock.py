@@ -54,7 +54,7 @@ class Clock:
             gpu_s: Seconds that GPUs have worked.
         """
         if stop.wall_hours is not None and self.seconds >= HOUR_S * stop.wall_hours:
-            return f"the search has taken {self.seconds / HOUR_S:.2f} hours"
+            return f"the search has taken {self.seconds / HOUR_S:.3g} hours"
         if stop.gpu_hours is not None and gpu_s >= HOUR_S * stop.gpu_hours:
-            return f"GPUs have worked for {gpu_s / HOUR_S:.2f} hours"
+            return f"GPUs have worked for {gpu_s / HOUR_S:.3g} hours"
         return None

@@ -114,14 +114,14 @@ class Course:
             stop: The limits.
         """
         if stop.hours is not None and self._seconds >= 3600 * stop.hours:
-            return f"the workers have worked for {self._seconds / 3600:.2f} hours"
+            return f"the workers have worked for {self._seconds / 3600:.3g} hours"
         if stop.items is not None and self._items >= stop.items:
             return f"{self._items} items were scored"
         if not self._leaders:
             return None
         best = self._leaders[0][0]
         if stop.target is not None and best >= stop.target:
-            return f"the target was reached: {best:.3f}"
+            return f"the best score is {best:.3f}, and the target {stop.target:g}"
         if stop.patience is not None and self._since_leader >= stop.patience * self._generation:
             return f"none of the last {self._since_leader} candidates was better than the best"
         return None

@@ -34,6 +34,7 @@ from evomerge.run.preparation.scoring import (
 )
 from evomerge.run.preparation.strategy_checks import check_path, check_strategy
 from evomerge.run.preparation.students import check_refinement, models_of, teachers_of
+from evomerge.search.strategies import BREEDERS
 from evomerge.sensitivity.calibration import Calibration, read_texts
 
 if TYPE_CHECKING:
@@ -191,10 +192,14 @@ def _without_racing(recipe: SearchRecipe, task: str, result: Preparation) -> Sea
 
 def _warn_of_budget(recipe: SearchRecipe, result: Preparation) -> None:
     least = len(starting_candidates(recipe.base, recipe.sources, recipe.dtype))
+    start = f"base, sources and baselines are {least}"
+    if recipe.search.strategy in BREEDERS:
+        least += len(recipe.sources)
+        start += f" and the first population is the {len(recipe.sources)} sources again"
     offspring, generation = recipe.search.candidates - least, recipe.search.generation
     if offspring <= 0:
         where = "search.candidates"
-        message = f"{recipe.search.candidates}, but base, sources and baselines are {least}"
+        message = f"{recipe.search.candidates}, but {start}"
         remedy = "these are evaluated and nothing else"
     elif offspring < 2 * generation and generation > SMALL_GENERATION:
         where = "search.generation"

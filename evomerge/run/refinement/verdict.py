@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from evomerge.run.finish.finish import compare_scores, sentence, verdict_on
+from evomerge.run.finish.finish import compare_scores, margin, sentence, verdict_on
 from evomerge.store.records import scores_of_sources
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def conclude(
     ]
     if not kept:
         lines.append(
-            f"It scored {judged(before) - judged(best):.3f} less on the items that choose, so "
+            f"It is {margin(judged(before) - judged(best))} behind on the items that choose, so "
             "the winner is the merge as it was."
         )
     return {
