@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from evomerge.errors import RecipeError
 from evomerge.genome.genes import Gene
 from evomerge.genome.genome import Genome
+from evomerge.layout import Component, locate
 from evomerge.recipe.merge import MergeRecipe, Rule
 from evomerge.recipe.ranges import bounds_of
 from evomerge.recipe.stack import Slab
@@ -35,12 +36,18 @@ WRITERS = (
     "down_proj",
     "c_proj",
     "attention.dense.",
+    "attn.dense.",
     "dense_4h_to_h",
+    "fc_out",
+    "output_linear",
     ".fc2.",
     ".wo.",
-    ".w2.",
+    ".w2",
 )
 """Parts of the names of the matrices whose results a layer adds to the hidden state."""
+
+BLOCKS = (Component.ATTENTION, Component.MLP)
+"""Of each of these at least one tensor is such a matrix, or the names are strange to us."""
 
 NORMS_AFTER = ("post_feedforward_layernorm", "post_mlp_layernorm")
 """Parts of the names of norms behind those matrices, which undo any scale."""
@@ -90,7 +97,7 @@ def writers_of(tensors: Sequence[str]) -> tuple[str, ...]:
     """The parts of names that tell what a model's layers add.
 
     Raises:
-        RecipeError: They are not known, or norms undo scales of them.
+        RecipeError: They are not known of every attention and every MLP, or norms undo scales.
     """
     norm = next((each for each in NORMS_AFTER if any(each in name for name in tensors)), None)
     if norm:
@@ -99,7 +106,9 @@ def writers_of(tensors: Sequence[str]) -> tuple[str, ...]:
             "scale out"
         )
     found = tuple(each for each in WRITERS if any(each in name for name in tensors))
-    if not found:
+    known = {locate(name) for name in tensors if any(each in name for each in found)}
+    blocks = {place for place in map(locate, tensors) if place.component in BLOCKS}
+    if not found or any(place.layer is not None for place in blocks - known):
         raise RecipeError(
             "genome.path.scale: which tensors of this model's layers add to the hidden state is "
             "not known; leave scale out"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from evomerge.checkpoints import resolve_reference
 from evomerge.errors import ModelError, RecipeError, did_you_mean
@@ -87,11 +87,11 @@ class Training(Strict):
     """
 
     what: Literal["lora", "full", "coefficients", "layerwise"] = "lora"
-    rank: Positive = 16
-    alpha: Positive | None = None
+    rank: Annotated[Positive, Field(le=65_535)] = 16
+    alpha: Annotated[Positive, Field(le=65_535)] | None = None
     layers: tuple[Natural, Positive] | None = None
     rate: Rate | None = None
-    epochs: Positive = 1
+    epochs: Annotated[Positive, Field(le=10_000)] = 1
     tokens: Positive | None = None
     batch_tokens: Positive = 2048
     pass_tokens: Positive = 2048
@@ -99,7 +99,7 @@ class Training(Strict):
     checkpoints: Positive = 8
     patience: Positive = 3
     gradient_checkpointing: Flag = False
-    seed: Natural = 0
+    seed: Annotated[Natural, Field(lt=2**32)] = 0
 
     @model_validator(mode="after")
     def _what_is_set_is_used(self) -> Self:

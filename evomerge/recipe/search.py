@@ -187,11 +187,11 @@ class Stop(Strict):
     Attributes:
         patience: After so many generations without a better best candidate.
         target: When a candidate's fitness is as high as this on all search items.
-        hours: After so many hours of work on candidates, of all workers together.
+        hours: After so many hours of work on candidates that did not fail, of all workers
+            together.
         wall_hours: After so many hours by the clock on the wall, in all processes that searched in
             the run's folder one after the other.
-        gpu_hours: After so many hours of work on candidates, of all GPUs together; workers that
-            share a GPU count for their parts of it.
+        gpu_hours: After the workers have held GPUs for so many hours, all GPUs together.
         items: After so many scored items.
     """
 

@@ -6,12 +6,15 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_architectures import CAUSAL, build
 
 from evomerge.errors import RecipeError
 from evomerge.genome.build import build_genome
-from evomerge.genome.path import PathGenome, Step
+from evomerge.genome.path import PathGenome, Step, writers_of
+from evomerge.layout import locate
 from evomerge.recipe.merge import MergeRecipe, Rule, Source
 from evomerge.recipe.space import GenomeSpace
 from evomerge.recipe.stack import Slab
@@ -176,3 +179,29 @@ def test_what_does_not_go_with_a_path_is_refused(space: dict[str, Any], message:
 def test_a_scale_that_does_nothing_is_refused(tensor: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         genome_of("a", "b", tensors=[tensor], groups=1, scale=[0.5, 1.5])
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_with_a_scale_of_0_layers_add_nothing_or_scales_are_refused(name: str) -> None:
+    model = build(*CAUSAL[name])
+    tensors = model.state_dict()
+    try:
+        writers = writers_of([*tensors])
+    except RecipeError:
+        assert name in {"Gemma2", "Gemma3", "Olmo2"}
+        return
+    for tensor, values in tensors.items():
+        if locate(tensor).layer is not None and any(each in tensor for each in writers):
+            values.zero_()
+    with torch.no_grad():
+        states = model(torch.tensor([[3, 5, 7]]), output_hidden_states=True).hidden_states
+    assert torch.equal(states[0], states[1])
+    assert states[0].any()
+
+
+def test_scales_are_refused_if_some_of_what_a_layer_adds_is_not_known() -> None:
+    tensors = ["model.layers.0.self_attn.o_proj.weight", "model.layers.0.mlp.strange.weight"]
+    with pytest.raises(RecipeError, match="is not known; leave scale out"):
+        writers_of(tensors)
+    known = [tensors[0], "model.layers.0.mlp.down_proj.weight"]
+    assert writers_of(known) == ("o_proj", "down_proj")

@@ -173,3 +173,12 @@ def test_paths_start_from_the_folder_of_the_recipe(tmp_path: Path) -> None:
     assert found.teachers[0].label == "model"
     assert found.cache is not None
     assert found.cache.folder == str(tmp_path / "kept")
+
+
+@pytest.mark.parametrize(
+    "setting", ["seed: 4294967296", "rank: 65536", "alpha: 65536", "epochs: 10001"]
+)
+def test_numbers_that_no_training_could_take_are_refused_before_it(setting: str) -> None:
+    name = setting.split(":", maxsplit=1)[0]
+    with pytest.raises(RecipeError, match=rf"train\.{name}: .*less than"):
+        read(f"train: {{{setting}}}")

@@ -125,19 +125,23 @@ def test_a_search_that_is_given_more_time_is_the_one_that_had_it_from_the_start(
     assert more[:32] == expected[:32]
 
 
-def test_gpu_hours_are_the_work_on_candidates_times_the_gpus_of_a_worker(
-    tmp_path: Path,
-) -> None:
-    # Each planted candidate takes 0.3 seconds, as its timing says.
-    entries, reason = planted_search(
-        tmp_path / "s",
-        PlantedExecutor(gpus=0.5),
-        candidates=CANDIDATES,
-        generation=GENERATION,
-        stop=Stop(gpu_hours=20 * 0.3 / 3600 * 0.5),
-    )
-    assert 20 <= len(entries) < 20 + GENERATION
-    assert reason == f"GPUs have worked for {len(entries) * 0.15 / 3600:.3g} hours"
+def test_gpu_hours_are_the_time_for_which_workers_held_gpus(tmp_path: Path, wall: Wall) -> None:
+    stop = Stop(gpu_hours=20 * TAKES_S / 3600)
+
+    def searched(workers_share: float, crash_after: int | None = None) -> list[Entry]:
+        executor = Slow(crash_after=crash_after, wall=wall, gpus=workers_share)
+        return planted_search(
+            tmp_path / "s", executor, candidates=CANDIDATES, generation=GENERATION, stop=stop
+        )[0]
+
+    with pytest.raises(Crash):
+        searched(0.5, crash_after=10)
+    with closing(RunStore.open_for_writing(tmp_path / "s")) as store:
+        held = store.fact(clock.GPU_FACT)
+    assert held == 0.5 * TAKES_S * 10
+    # What was held before is not counted anew by the GPUs that are there now.
+    found = len(searched(2.0)) - 10
+    assert 0 <= 2.0 * TAKES_S * found - (20 * TAKES_S - held) < 2.0 * TAKES_S * GENERATION
 
 
 def test_time_is_noted_when_a_search_ends_however_short_it_was(

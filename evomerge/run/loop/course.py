@@ -102,11 +102,6 @@ class Course:
             looks=len(racing.rungs),
         )
 
-    @property
-    def worked_s(self) -> float:
-        """Seconds that all workers together have worked on candidates."""
-        return self._seconds
-
     def reason_to_stop(self, stop: Stop) -> str | None:
         """Why the search should end before its candidates are used up, in one line.
 

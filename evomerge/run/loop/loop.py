@@ -128,7 +128,7 @@ class SearchLoop:
         self._individuals = Individuals(genome)
         self._stored = len(self._entries)
         self._total = self._starts = self._asked = self._told = 0
-        self._clock = Clock(store)
+        self._clock = Clock(store, executor.workers * executor.gpus)
         progress.known(list(self._entries.values()))
 
     def run(
@@ -160,14 +160,20 @@ class SearchLoop:
             RunError: The strategy does not repeat what the store says it did.
         """
         self._go_on = go_on
+        pace = Pace(generation=generation, steady=steady, stop=stop or Stop())
+        try:
+            return self._search(candidates, pace, local)
+        finally:
+            self._clock.keep()
+
+    def _search(self, candidates: int, pace: Pace, local: LocalSearch | None) -> str | None:
         first = starting(self._genome)
         self._total = max(candidates, len(first), len(self._entries))
         self._submit(self._agreed(first), None)
         self._settle_first()
         self._asked = self._starts = len(first)
-        course = Course(self._objective, generation)
+        course = Course(self._objective, pace.generation)
         self._tell(course, self._asked)
-        pace = Pace(generation=generation, steady=steady, stop=stop or Stop())
         ending = self._follow(self._strategy, course, pace)
         self._tell(course, self._asked)  # what was under way when it ended
         reason = ending.reason
@@ -176,7 +182,6 @@ class SearchLoop:
             then = self._follow(local(start), course, pace).reason
             self._tell(course, self._asked)
             reason = then and f"{reason}, then {then}"
-        self._clock.keep()
         return reason
 
     def _follow(self, strategy: Strategy, course: Course, pace: Pace) -> Ending:
@@ -214,7 +219,7 @@ class SearchLoop:
         # Time is not what it was when it is replayed: nothing ends before all that is stored.
         if reason or self._asked < self._stored:
             return reason
-        return self._clock.reason_to_stop(stop, course.worked_s * self._executor.gpus)
+        return self._clock.reason_to_stop(stop)
 
     def _add(self, proposals: Sequence[Proposal], course: Course, generation: int) -> None:
         """Have what a strategy proposes evaluated."""
