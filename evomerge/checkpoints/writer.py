@@ -73,8 +73,12 @@ class CheckpointWriter:
         with named_errors(self._out):
             self._out.parent.mkdir(parents=True, exist_ok=True)
             sweep(self._out)
-            self._temporary.mkdir()
-            self._lock = lock(self._temporary)
+            try:
+                self._temporary.mkdir()
+                self._lock = lock(self._temporary)
+            except BaseException:  # also an interrupt: nobody leaves what was not entered
+                self._remove()
+                raise
         return self
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
@@ -124,9 +128,12 @@ class CheckpointWriter:
         finally:
             if self._open is not None:
                 self._open[1].abandon()
-            shutil.rmtree(self._temporary, ignore_errors=True)
-            if self._lock is not None:
-                os.close(self._lock)
+            self._remove()
+
+    def _remove(self) -> None:
+        shutil.rmtree(self._temporary, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
 
     def _stream(self, shard: Shard) -> DiskStream:
         """Return the open file of `shard`, closing the one before it."""

@@ -151,3 +151,13 @@ def test_a_disk_without_locks_is_no_hindrance(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", fail)
     write(tmp_path / "out")
     assert ModelFolder(tmp_path / "out").headers
+
+
+def test_an_interrupt_before_the_first_tensor_leaves_nothing(tmp_path, monkeypatch):
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fcntl, "flock", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "out")
+    assert is_empty(tmp_path)
