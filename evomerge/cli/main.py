@@ -86,9 +86,9 @@ def main() -> NoReturn:
         code = _complain(error)
     except Exception as error:  # noqa: BLE001 (a mistake of ours, or of a library, is one line too)
         found = " ".join(f"{type(error).__name__}: {error}".split())
-        code = _complain(
-            EvomergeError(f"unexpected {found}; please report it with --debug's trace")
-        )
+        unexpected = EvomergeError(f"unexpected {found}; please report it with --debug's trace")
+        # Libraries that are interrupted where they did not expect it fail in ways of their own.
+        code = stopping.finish() if stopping.signal else _complain(unexpected)
     sys.exit(code)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -17,6 +18,9 @@ SIGNALS = [
 
 PATIENCE = 5.0
 """Seconds in which a signal that repeats the first one does not disturb the tidying up."""
+
+AGAIN_S = 0.01
+"""Seconds until what could not be interrupted is interrupted again."""
 
 
 class Stopping:
@@ -35,12 +39,24 @@ class Stopping:
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._stop)
+        signal.signal(signal.SIGALRM, self._again)
+        sys.unraisablehook = self._unraisable
 
     def finish(self) -> int:
         """Ignore what still comes, and return the code that a shell gives such an end."""
-        for number in SIGNALS:
+        for number in (*SIGNALS, signal.SIGALRM):
             signal.signal(number, signal.SIG_IGN)
         return 128 + (self.signal or signal.SIGINT)
+
+    def _unraisable(self, found: sys.UnraisableHookArgs) -> None:
+        # A fork, for one, has hooks; what a signal raises in them goes no further.
+        if found.exc_type is KeyboardInterrupt:
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+        else:
+            sys.__unraisablehook__(found)
+
+    def _again(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002 (signal's)
+        raise KeyboardInterrupt
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002 (signal's)
         # Terminals and supervisors send a signal twice; the second would cut the tidying up.
