@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 WIDTH, HEIGHT, LEFT, BOTTOM, LEGEND = 620, 420, 50, 40, 220
+LEGEND_TOP = 34
 LOW, HIGH = 0.3, 0.7
 
 
@@ -24,6 +25,7 @@ def draw(
         bold: Searches to look at.
     """
     names = sorted(curves, key=lambda name: -curves[name][-1])
+    pitch = min(15, (HEIGHT - LEGEND_TOP) // len(names))
     box = f"0 0 {WIDTH + LEGEND} {HEIGHT}"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}" font-size="11">',
@@ -49,7 +51,7 @@ def draw(
         known = [(b, score) for b, score in zip(budgets, curves[name], strict=True) if score > LOW]
         path = " ".join(f"{_x(b, budgets[-1])},{_y(score)}" for b, score in known)
         parts.append(f'<polyline points="{path}" {line}/>')
-        y = 34 + 15 * index
+        y = LEGEND_TOP + pitch * index
         parts.append(f'<path d="M{WIDTH + 10} {y - 4}h24" {line}/>')
         parts.append(f'<text x="{WIDTH + 40}" y="{y}">{name} {curves[name][-1]:.3f}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
