@@ -27,6 +27,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import numpy as np
 from silence import Silence
@@ -78,9 +79,13 @@ def main() -> None:
         items = evaluation.items.model_copy(update={"seed": seed})
         update = {"evaluation": evaluation.model_copy(update={"items": items})}
         recipe = file.recipe.model_copy(update=update)
-        runs = {name: _search(name, seed, recipe, file.root, options.out) for name in options.only}
         search = prepare_search(recipe, file.root)[0]
         searches.append(search)
+        genes = len(search.genome.genes)
+        runs = {
+            name: _search(name, seed, recipe, file.root, options.out, genes)
+            for name in options.only
+        }
         documents[seed] = [(each.task, place) for each in search.items for place in each.held_out]
         scored = Scored(options.out / f"choices-{seed}.json", search)
         for name, run in runs.items():
@@ -94,19 +99,18 @@ def main() -> None:
     print(report)
 
 
-def _search(name: str, seed: int, recipe: SearchRecipe, root: Path, out: Path) -> Path:
+def _search(name: str, seed: int, recipe: SearchRecipe, root: Path, out: Path, genes: int) -> Path:
     """Search with one strategy, as a user would; returns the run folder."""
     per_candidate = recipe.evaluation.items.search * len(recipe.evaluation.tasks)
     update: dict[str, Any] = {"seed": seed, "generation": 16}
     # Those that are stopped early leave items for more candidates.
     stop, racing, candidates = Stop(items=CANDIDATES * per_candidate), True, 2 * CANDIDATES
+    standing_in: dict[str, Any] = {}
     if name in PEERS:
-        population, build = PEERS[name]
-        # The peer takes the place of a strategy that no recipe of this benchmark asks for.
-        STRATEGIES["OnePlusOne"] = build
+        population_of, standing_in["OnePlusOne"] = PEERS[name]
         starts = 4 + len(recipe.sources)
         candidates, stop, racing = CANDIDATES + starts, Stop(), False
-        update |= {"strategy": "OnePlusOne", "generation": population}
+        update |= {"strategy": "OnePlusOne", "generation": population_of(genes)}
     else:
         update |= {"strategy": name}
     update |= {"candidates": candidates, "stop": stop}
@@ -118,7 +122,9 @@ def _search(name: str, seed: int, recipe: SearchRecipe, root: Path, out: Path) -
     )
     run = out / f"{name.replace(' ', '-')}-{seed}"
     print(run.name, file=sys.stderr, flush=True)
-    start_or_continue(recipe, root, run, Silence(), lambda _: None)
+    # A recipe cannot name a peer: it takes a strategy's place meanwhile.
+    with patch.dict(STRATEGIES, standing_in):
+        start_or_continue(recipe, root, run, Silence(), lambda _: None)
     return run
 
 
@@ -196,12 +202,12 @@ class MergeneticGA:
             self._algorithm.tell(infills=self._asked)
 
 
-PEERS: dict[str, tuple[int, Callable[[StrategySettings], Strategy]]] = {
-    # cma's population for nine weights, and mergenetic's usual one.
-    PEER: (10, MergekitEvolve),
-    GENETIC: (20, MergeneticGA),
+PEERS: dict[str, tuple[Callable[[int], int], Callable[[StrategySettings], Strategy]]] = {
+    # cma's usual population, and mergenetic's.
+    PEER: (lambda genes: 4 + int(3 * math.log(genes)), MergekitEvolve),
+    GENETIC: (lambda _: 20, MergeneticGA),
 }
-"""Their generations, and how they are built."""
+"""Their populations, by the number of genes, and how they are built."""
 
 
 @dataclass
