@@ -34,6 +34,7 @@ from silence import Silence
 
 from evomerge.evaluation.scores.outcome import Evaluated, TaskScore
 from evomerge.executors.contract import Job
+from evomerge.executors.ray import one_ray
 from evomerge.recipe.digest import digest
 from evomerge.recipe.merge import MergeRecipe
 from evomerge.recipe.search import SearchRecipe, Stop
@@ -87,13 +88,13 @@ def main() -> None:
             for name in options.only
         }
         documents[seed] = [(each.task, place) for each in search.items for place in each.held_out]
-        scored = Scored(options.out / f"choices-{seed}.json", search)
-        for name, run in runs.items():
-            choices |= {
-                (seed, each, share): scores
-                for each, share, scores in chosen(name, run, search, scored)
-            }
-        scored.close()
+        # The next seed's search starts a Ray of its own, with as many workers as it wants.
+        with one_ray(), closing(Scored(options.out / f"choices-{seed}.json", search)) as scored:
+            for name, run in runs.items():
+                choices |= {
+                    (seed, each, share): scores
+                    for each, share, scores in chosen(name, run, search, scored)
+                }
     report = table(choices, documents, searches[-1], options.against)
     (options.out / "table.txt").write_text(report + "\n")
     print(report)
