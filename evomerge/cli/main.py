@@ -85,11 +85,14 @@ def main() -> NoReturn:
     except EvomergeError as error:
         code = _complain(error)
     except Exception as error:  # noqa: BLE001 (a mistake of ours, or of a library, is one line too)
-        found = " ".join(f"{type(error).__name__}: {error}".split())
-        unexpected = EvomergeError(f"unexpected {found}; please report it with --debug's trace")
         # Libraries that are interrupted where they did not expect it fail in ways of their own.
-        code = stopping.finish() if stopping.signal else _complain(unexpected)
+        code = stopping.finish() if stopping.signal else _complain(_unexpected(error))
     sys.exit(code)
+
+
+def _unexpected(error: Exception) -> EvomergeError:
+    found = " ".join(f"{type(error).__name__}: {error}".split())
+    return EvomergeError(f"unexpected {found}; please report it with --debug's trace")
 
 
 def _complain(error: EvomergeError) -> int:

@@ -82,7 +82,6 @@ def _layers(stack: Sequence[dict[str, Any]]) -> str:
     return f"{height}: " + ", ".join(
         f"{label} {start}" + (f"-{stop - 1}" if stop - start > 1 else "")
         for label, start, stop in steps
-        if stop > start
     )
 
 

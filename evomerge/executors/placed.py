@@ -10,7 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from evomerge.errors import EvomergeError, RunError
-from evomerge.executors.ray import gpu_share, join_or_start, one_cause
+from evomerge.executors.ray import gpu_share, join_or_start, most_cpus, one_cause
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +68,7 @@ def run_on_ray(
     Args:
         work: The work.
         report: Told how far it is.
-        cpus: CPUs that it gets.
+        cpus: CPUs that it gets, or all of the largest machine if that has fewer.
         device: `cpu`, or what may be a GPU.
         address: Address of a running cluster; None starts a local Ray.
 
@@ -81,6 +81,7 @@ def run_on_ray(
     try:
         board = ray.remote(num_cpus=0)(_Board).remote()
         gpus = gpu_share(ray, 1, device)
+        cpus = min(cpus, most_cpus(ray, gpus))
         answer = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_do).remote(work, board)
         try:
             while not ray.wait([answer], timeout=INTERVAL_S)[0]:

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections import deque
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import RunError, VersionError
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 ATTEMPTS = 2
 """How often a candidate may take its worker down before it counts as failed."""
 
+ROUNDING = 1e-6
+"""So many GPUs may be missing from a whole number of shares."""
+
 
 class RayExecutor:
     """An executor with one actor per worker.
@@ -38,7 +42,7 @@ class RayExecutor:
         address: Address of a running cluster; None starts a local Ray.
 
     Raises:
-        RunError: Ray cannot be started, or a worker cannot be built.
+        RunError: Ray cannot be started or has no room for the workers, or one cannot be built.
         VersionError: Ray is not installed.
     """
 
@@ -46,6 +50,7 @@ class RayExecutor:
         self._settings = settings
         self._ray = join_or_start(workers * self._cpus, address)
         self._gpus = gpu_share(self._ray, workers, settings.device)
+        _check_room(self._ray, workers, self._cpus, self._gpus)
         self._actors = [self._build_actor() for _ in range(workers)]
         self._free = list(range(workers))
         self._waiting: deque[tuple[Job, int]] = deque()
@@ -158,6 +163,8 @@ def join_or_start(cpus: int, address: str | None) -> Any:
         # Ray replaces a loopback address by an outer one unless it takes this for a machine that
         # cannot be part of a cluster. Tokens keep other users of this machine out.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    if address is None or _has_token():
+        # Clusters may ask for it, Ray shows it only if told to, and other clusters ignore it.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
@@ -184,8 +191,9 @@ def join_or_start(cpus: int, address: str | None) -> Any:
             log_to_driver=False,
             **(local if address is None else {}),
         )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise RunError(f"executor: Ray could not be started: {one_line(error)}") from error
+    except (RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
+        how = f"joined at {address}" if address else "started"
+        raise RunError(f"executor: Ray could not be {how}: {one_line(error)}") from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         _restore(handler)
@@ -202,6 +210,35 @@ def gpu_share(ray: Any, workers: int, device: str) -> float:
     """
     gpus = int(ray.cluster_resources().get("GPU", 0)) if device in {"auto", "cuda"} else 0
     return 1 / math.ceil(workers / gpus) if gpus else 0.0
+
+
+def _check_room(ray: Any, workers: int, cpus: int, gpus: float) -> None:
+    """Refuse workers for which a Ray that was joined has no place: it would wait for ever."""
+    sizes = {"CPU": cpus, "GPU": gpus}
+    fitting = sum(
+        min(int(node.get(name, 0) / size + ROUNDING) for name, size in sizes.items() if size)
+        for node in _nodes(ray)
+    )
+    if fitting < workers:
+        raise RunError(
+            f"executor.workers: {workers} of executor.threads {cpus} do not fit into the Ray that "
+            f"runs already, {fitting} do; ask for fewer or smaller ones, or join a larger one"
+        )
+
+
+def most_cpus(ray: Any, gpus: float) -> int:
+    """The CPUs of the largest machine that has so many GPUs; 0 if none has."""
+    fitting = [node for node in _nodes(ray) if node.get("GPU", 0) >= gpus]
+    return int(max((node.get("CPU", 0) for node in fitting), default=0))
+
+
+def _nodes(ray: Any) -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _has_token() -> bool:
+    named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    return named or (Path.home() / ".ray" / "auth_token").exists()
 
 
 def _restore(handler: Any) -> None:

@@ -22,7 +22,7 @@ from evomerge.recipe.distillation import (
 )
 from evomerge.recipe.paths import absolute
 from evomerge.recipe.presets import PresetName, with_preset
-from evomerge.recipe.schema import Flag, Natural, Positive, Strict, Text
+from evomerge.recipe.schema import Flag, Natural, Positive, Seed, Strict, Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,7 +99,7 @@ class Training(Strict):
     checkpoints: Positive = 8
     patience: Positive = 3
     gradient_checkpointing: Flag = False
-    seed: Annotated[Natural, Field(lt=2**32)] = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _what_is_set_is_used(self) -> Self:

@@ -43,6 +43,9 @@ Natural = Annotated[int, Field(strict=True, ge=0)]
 Positive = Annotated[int, Field(strict=True, gt=0)]
 """1, 2, 3, …; neither text nor `1.0` is taken for one."""
 
+Seed = Annotated[Natural, Field(lt=2**32)]
+"""What random numbers are drawn from; numpy takes no larger one."""
+
 Flag = Annotated[bool, Field(strict=True)]
 """`true` or `false`; `yes`, `no`, 1 and 0 are not taken for one."""
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from evomerge.recipe.calibration import CalibrationSettings
 from evomerge.recipe.merge import Dtype, Sources
 from evomerge.recipe.refine import Refinement
-from evomerge.recipe.schema import Flag, Natural, Number, Positive, Strict, Text
+from evomerge.recipe.schema import Flag, Natural, Number, Positive, Seed, Strict, Text
 from evomerge.recipe.space import GenomeSpace
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ class Strategy(Strict):
     generation: Positive = 16
     steady: Flag = False
     step: Annotated[Number, Field(gt=0, le=0.5)] | None = None
-    seed: Annotated[Natural, Field(lt=2**32)] = 0
+    seed: Seed = 0
     warm_start: Text | None = None
     stop: Stop = Stop()
     elite_soup: Flag = False

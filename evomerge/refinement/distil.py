@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -61,7 +62,8 @@ def distil(work: Distillation, report: Report, stop: Callable[[], bool]) -> Dist
         OutputError: Its folder cannot be written; DiskFullError if the disk is full.
         EvomergeError: A model, a text or a setting cannot be used.
     """
-    torch.set_num_threads(work.threads)
+    # On a cluster it may run on a smaller machine than the one that it was planned on.
+    torch.set_num_threads(min(work.threads, len(os.sched_getaffinity(0))))
     with named_errors(Path(work.folder)):
         return _train(work, report, stop)
 

@@ -176,6 +176,49 @@ def test_a_worker_that_cannot_be_built_is_explained(family: Path) -> None:
         )
 
 
+CROWDED = """
+import sys, ray
+from evomerge.errors import RunError
+from evomerge.executors.ray import RayExecutor
+from evomerge.executors.worker import WorkerSettings
+
+ray.init("local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+settings = WorkerSettings(
+    root="/",
+    base="/nowhere",
+    tasks=(),
+    items=(),
+    rungs=(),
+    batch_tokens=1,
+    dtype="auto",
+    device="cpu",
+    threads=int(sys.argv[1]),
+)
+try:
+    RayExecutor(settings, workers=2)
+except RunError as error:
+    print(error)
+"""
+
+
+@pytest.mark.xdist_group("ray")
+@pytest.mark.parametrize(("threads", "fitting"), [(2, 1), (4, 0)])
+def test_workers_for_which_a_joined_ray_has_no_room_are_refused_and_not_waited_for(
+    threads: int, fitting: int
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CROWDED, str(threads)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout == (
+        f"executor.workers: 2 of executor.threads {threads} do not fit into the Ray that runs "
+        f"already, {fitting} do; ask for fewer or smaller ones, or join a larger one\n"
+    )
+
+
 LISTENING = """
 import os
 from pathlib import Path

@@ -104,14 +104,20 @@ def seen(report, stop):
 
 for device in ("cuda", "cuda:1"):
     print(run_on_ray(seen, print, cpus=1, device=device, address=None))
+
+def given(report, stop):
+    return ray.get_runtime_context().get_assigned_resources()["CPU"]
+
+print(run_on_ray(given, print, cpus=64, device="cpu", address=None))
 """
 
 
 @pytest.mark.xdist_group("ray")
-def test_each_worker_has_a_share_of_one_gpu_so_that_all_fit() -> None:
+def test_workers_share_gpus_so_that_all_fit_and_work_gets_the_largest_machine_at_most() -> None:
     """Ray gives out GPUs by their numbers, whether or not they are there."""
     process = ran(GPU_SCRIPT)
-    shares, one, own = process.stdout.splitlines()
+    shares, one, own, largest = process.stdout.splitlines()
     assert shares == f"{[1.0, 1.0, 1 / 2, 1 / 3]} 0.0"
     assert one in {"0", "1", "2"}
     assert own == "None"  # sees all, and has to name one
+    assert largest == "2.0"
