@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 ATTEMPTS = 2
 """How often a candidate may take its worker down before it counts as failed."""
 
+PATIENCE_S = 10.0
+"""Seconds after which it is looked whether there is a place left for any worker."""
+
 ROUNDING = 1e-6
 """So many GPUs may be missing from a whole number of shares."""
 
@@ -55,6 +58,7 @@ class RayExecutor:
         self._free = list(range(workers))
         self._waiting: deque[tuple[Job, int]] = deque()
         self._running: dict[Any, tuple[int, Job, int]] = {}
+        self._starting: dict[Any, int] = {}
         try:
             self._ray.get([actor.ready.remote() for actor in self._actors])
         except self._ray.exceptions.RayError as error:
@@ -78,18 +82,33 @@ class RayExecutor:
         self._fill()
 
     def collect(self) -> tuple[Job, Outcome]:
-        """Wait for any candidate; a dead actor is replaced and its candidate tried again."""
+        """Wait for any candidate; a dead actor is replaced and its candidate tried again.
+
+        Raises:
+            RunError: All workers have died, and the Ray that was joined has no room for another.
+        """
         while True:
-            (done,), _ = self._ray.wait(list(self._running), num_returns=1)
+            done = self._next()
             slot, job, attempt = self._running.pop(done)
             outcome = self._outcome(done, slot)
-            self._free.append(slot)
             again = isinstance(outcome, Failed) and outcome.stage == "worker"
             if again and attempt < ATTEMPTS:
                 self._waiting.appendleft((job, attempt + 1))
             self._fill()
             if not again or attempt == ATTEMPTS:
                 return job, outcome
+
+    def _next(self) -> Any:
+        """The next answer; actors that were replaced work from when they have started."""
+        while True:
+            found, _ = self._ray.wait([*self._running, *self._starting], timeout=PATIENCE_S)
+            if not found and not self._running:
+                _check_room(self._ray, 1, self._cpus, self._gpus)
+            for each in found:
+                if each in self._running:
+                    return each
+                self._free.append(self._starting.pop(each))
+                self._fill()
 
     def _fill(self) -> None:
         while self._waiting and self._free:
@@ -113,7 +132,9 @@ class RayExecutor:
             # Process death: memory, a crash in native code, a lost node.
             self._ray.kill(self._actors[slot])
             self._actors[slot] = self._build_actor()
+            self._starting[self._actors[slot].ready.remote()] = slot
             return Failed(stage="worker", reason=one_cause(error))
+        self._free.append(slot)
         return outcome
 
     def _build_actor(self) -> Any:

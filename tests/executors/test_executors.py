@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -76,7 +77,11 @@ def inline(family: Path) -> dict[int, object]:
 def _ray() -> Iterator[None]:
     """One Ray for all executors of this module: starting it takes seconds."""
     ray.init(
-        num_cpus=4, include_dashboard=False, _node_ip_address="127.0.0.1", logging_level="error"
+        "local",
+        num_cpus=4,
+        include_dashboard=False,
+        _node_ip_address="127.0.0.1",
+        logging_level="error",
     )
     yield
     ray.shutdown()
@@ -217,6 +222,56 @@ def test_workers_for_which_a_joined_ray_has_no_room_are_refused_and_not_waited_f
         f"executor.workers: 2 of executor.threads {threads} do not fit into the Ray that runs "
         f"already, {fitting} do; ask for fewer or smaller ones, or join a larger one\n"
     )
+
+
+LOST = """
+import pickle, sys
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from evomerge.errors import RunError
+from evomerge.executors.contract import evaluate
+from evomerge.executors.ray import RayExecutor
+
+settings, jobs = pickle.loads(Path(sys.argv[1]).read_bytes())
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": int(sys.argv[2])})
+lost = cluster.add_node(num_cpus=1)
+executor = RayExecutor(settings, 1 + int(sys.argv[2]), cluster.address)
+for job in jobs:
+    executor.submit(job)
+cluster.remove_node(lost)
+try:
+    outcomes = [executor.collect() for _ in jobs]
+    print(sorted((job.number, type(outcome).__name__) for job, outcome in outcomes))
+except RunError as error:
+    print(error)
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+@pytest.mark.xdist_group("ray")
+@pytest.mark.parametrize(
+    ("cpus_that_stay", "printed"),
+    [
+        (1, "[(0, 'Evaluated'), (1, 'Evaluated'), (2, 'Failed'), (3, 'Evaluated')]\n"),
+        (0, "executor.workers: 1 of executor.threads 1 do not fit"),
+    ],
+)
+def test_when_a_cluster_loses_a_machine_the_others_do_its_work_if_there_are_others(
+    family: Path, tmp_path: Path, cpus_that_stay: int, printed: str
+) -> None:
+    """The third merge overflows wherever it is made."""
+    what = tmp_path / "what.pickle"
+    what.write_bytes(pickle.dumps((settings(family), jobs())))
+    done = subprocess.run(
+        [sys.executable, "-c", LOST, str(what), str(cpus_that_stay)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    assert done.stdout.startswith(printed)
 
 
 LISTENING = """
