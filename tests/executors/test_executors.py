@@ -181,24 +181,24 @@ def test_a_worker_that_cannot_be_built_is_explained(family: Path) -> None:
         )
 
 
+def printed_by(script: str, given: object, folder: Path) -> str:
+    """What a process of its own prints, which may join or lose a Ray as it likes."""
+    what = folder / "given.pickle"
+    what.write_bytes(pickle.dumps(given))
+    command = [sys.executable, "-c", script, str(what)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    return done.stdout
+
+
 CROWDED = """
-import sys, ray
+import pickle, sys
+from pathlib import Path
+import ray
 from evomerge.errors import RunError
 from evomerge.executors.ray import RayExecutor
-from evomerge.executors.worker import WorkerSettings
 
+settings = pickle.loads(Path(sys.argv[1]).read_bytes())
 ray.init("local", num_cpus=3, include_dashboard=False, log_to_driver=False)
-settings = WorkerSettings(
-    root="/",
-    base="/nowhere",
-    tasks=(),
-    items=(),
-    rungs=(),
-    batch_tokens=1,
-    dtype="auto",
-    device="cpu",
-    threads=int(sys.argv[1]),
-)
 try:
     RayExecutor(settings, workers=2)
 except RunError as error:
@@ -209,16 +209,9 @@ except RunError as error:
 @pytest.mark.xdist_group("ray")
 @pytest.mark.parametrize(("threads", "fitting"), [(2, 1), (4, 0)])
 def test_workers_for_which_a_joined_ray_has_no_room_are_refused_and_not_waited_for(
-    threads: int, fitting: int
+    family: Path, tmp_path: Path, threads: int, fitting: int
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", CROWDED, str(threads)],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    assert done.stdout == (
+    assert printed_by(CROWDED, settings(family, threads=threads), tmp_path) == (
         f"executor.workers: 2 of executor.threads {threads} do not fit into the Ray that runs "
         f"already, {fitting} do; ask for fewer or smaller ones, or join a larger one\n"
     )
@@ -230,13 +223,12 @@ from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
 from evomerge.errors import RunError
-from evomerge.executors.contract import evaluate
 from evomerge.executors.ray import RayExecutor
 
-settings, jobs = pickle.loads(Path(sys.argv[1]).read_bytes())
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": int(sys.argv[2])})
+settings, jobs, cpus_that_stay = pickle.loads(Path(sys.argv[1]).read_bytes())
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus_that_stay})
 lost = cluster.add_node(num_cpus=1)
-executor = RayExecutor(settings, 1 + int(sys.argv[2]), cluster.address)
+executor = RayExecutor(settings, 1 + cpus_that_stay, cluster.address)
 for job in jobs:
     executor.submit(job)
 cluster.remove_node(lost)
@@ -262,16 +254,8 @@ def test_when_a_cluster_loses_a_machine_the_others_do_its_work_if_there_are_othe
     family: Path, tmp_path: Path, cpus_that_stay: int, printed: str
 ) -> None:
     """The third merge overflows wherever it is made."""
-    what = tmp_path / "what.pickle"
-    what.write_bytes(pickle.dumps((settings(family), jobs())))
-    done = subprocess.run(
-        [sys.executable, "-c", LOST, str(what), str(cpus_that_stay)],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=300,
-    )
-    assert done.stdout.startswith(printed)
+    given = (settings(family), jobs(), cpus_that_stay)
+    assert printed_by(LOST, given, tmp_path).startswith(printed)
 
 
 LISTENING = """
