@@ -34,7 +34,7 @@ def _lines(document: dict[str, Any]) -> list[str]:
     lines = [
         (
             f"{document['candidates']} offspring; a sum of one quadratic per gene explains "
-            f"{document['explained']:.0%} of the variance of their scores."
+            f"{document['explained']:.0%} of the variance of scores that it has not seen."
         ),
         "Shares of that variance, with 95 % intervals; * where it is more than chance.",
     ]

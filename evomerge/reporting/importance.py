@@ -1,13 +1,14 @@
 """Which genes a search's scores depended on: which sources, layers and parts of the model.
 
-Fitness is fitted as a sum of one quadratic per gene: ridge regression, its strength chosen by
-generalised cross-validation (Golub, Heath and Wahba, Technometrics 21, 1979). A gene's share is
-the variance of its quadratic among the candidates, as a part of that of all: the first-order
-terms of a functional analysis of variance (Hooker, JCGS 16, 2007). A gene that was hardly varied
-shows little, whatever it could do. Intervals are from fits to random halves of the candidates
-(the delete-d jackknife: Shao and Wu, Annals of Statistics 17, 1989; a bootstrap would have some of
-them twice, and mistake that for a good fit). The noise floor is what the most important of the
-genes gets when fitness is dealt out to the candidates by chance.
+Fitness is fitted as a sum of one quadratic per gene: ridge regression, its strength chosen by how
+well each candidate is predicted by the others (PRESS: Allen, Technometrics 16, 1974), and that is
+what is said to be explained: with more genes than candidates any fit explains those it has seen.
+A gene's share is the variance of its quadratic among the candidates, as a part of that of all: the
+first-order terms of a functional analysis of variance (Hooker, JCGS 16, 2007). A gene that was
+hardly varied shows little, whatever it could do. Intervals are from fits to random halves of the
+candidates (the delete-d jackknife: Shao and Wu, Annals of Statistics 17, 1989; a bootstrap would
+have some of them twice, and mistake that for a good fit). The noise floor is what the most
+important of the genes gets when fitness is dealt out to the candidates by chance.
 """
 
 from __future__ import annotations
@@ -74,8 +75,8 @@ def importance(store: RunStore) -> dict[str, Any]:
     groups = {by: _members([gene[by] for gene in genes]) for by in GROUPINGS}
     columns, owners = _columns(points, genes)
     members = {"gene": owners} | {by: of @ owners for by, (_, of) in groups.items()}
-    found = shares(columns, fitness, members)
     explained, _ = fit(columns, fitness)
+    found = shares(columns, fitness, members)
     genes = [_with_scores(gene, points[:, i], fitness) for i, gene in enumerate(genes)]
     return {
         "candidates": len(known),
@@ -105,7 +106,9 @@ def shares(
     """
     rng = np.random.default_rng(seed)
     count = len(fitness)
-    value = fit(points, fitness)[1]
+    explained, value = fit(points, fitness)
+    # What is told apart from chance are parts of the fit; what is shown are parts of `explained`.
+    scale = explained / max(float(value.sum()), 1e-300)
     halves = [rng.permutation(count)[: count // 2] for _ in range(RESAMPLES)]
     of_halves = np.array([fit(points[half], fitness[half])[1] for half in halves])
     dealt = np.array([fit(points, rng.permutation(fitness))[1] for _ in range(RESAMPLES)])
@@ -117,7 +120,12 @@ def shares(
         low, high = np.clip(members @ value + np.quantile(off, [0.025, 0.975], axis=0), 0.0, 1.0)
         floor = np.quantile((dealt @ members.T).max(axis=1), 0.95)
         found[name] = [
-            Share(value=float(v), low=float(a), high=float(b), matters=bool(a > floor))
+            Share(
+                value=float(v * scale),
+                low=float(a * scale),
+                high=float(b * scale),
+                matters=bool(explained > 0 and a > floor),
+            )
             for v, a, b in zip(members @ value, low, high, strict=True)
         ]
     return found
@@ -131,8 +139,9 @@ def fit(points: Array, fitness: Array) -> tuple[float, Array]:
         fitness: Shape `(N,)`.
 
     Returns:
-        Share of the fitness's variance that the fit explains, and of that, each gene's part of
-        all: shape `(D,)`, with that sum.
+        Share of the fitness's variance that is explained by fits to all candidates but the one
+        that is predicted, from 0 to 1; and each gene's part of what one fit to all of them
+        explains: shape `(D,)`.
     """
     count, genes = points.shape
     spread = points.std(axis=0)
@@ -146,14 +155,19 @@ def fit(points: Array, fitness: Array) -> tuple[float, Array]:
     left, sizes, right = np.linalg.svd(features, full_matrices=False)
     turned = left.T @ centred
     kept = sizes**2 / (sizes**2 + count * PENALTIES[:, None])
-    errors = ((left @ (kept * turned).T - centred[:, None]) ** 2).sum(axis=0)
-    scores = errors / (1 - np.minimum(kept.sum(axis=1) / count, 0.99)) ** 2
-    best = kept[int(scores.argmin())]
+    errors = centred - (kept * turned) @ left.T
+    # Of a linear fit, what the error would be had it not seen the candidate follows from its pull.
+    pull = kept @ (left**2).T + 1 / count
+    unseen = ((errors / np.maximum(1 - pull, 1e-9)) ** 2).sum(axis=1)
+    chosen = int(unseen.argmin())
+    best = kept[chosen]
     weights = right.T @ (best * turned / np.where(sizes > 1e-12, sizes, np.inf))
     parts = features[:, :genes] * weights[:genes] + features[:, genes:] * weights[genes:]
     variances = parts.var(axis=0)
-    explained = 1 - float(errors[int(scores.argmin())]) / total
-    return explained, explained * variances / max(float(variances.sum()), 1e-300)
+    fitted = 1 - float(errors[chosen] @ errors[chosen]) / total
+    by_the_mean = total * (count / (count - 1)) ** 2
+    explained = max(0.0, 1 - float(unseen[chosen]) / by_the_mean)
+    return explained, fitted * variances / max(float(variances.sum()), 1e-300)
 
 
 def _columns(points: Array, genes: Sequence[dict[str, Any]]) -> tuple[Array, Array]:

@@ -10,7 +10,7 @@ import pytest
 from planted import OBJECTIVE, PlantedExecutor, Silent, planted_genome
 
 from evomerge.errors import RunError
-from evomerge.reporting.importance import fit, importance, shares
+from evomerge.reporting.importance import PENALTIES, fit, importance, shares
 from evomerge.run.loop.loop import SearchLoop
 from evomerge.search.contract import StrategySettings
 from evomerge.search.strategies import build_strategy
@@ -31,10 +31,43 @@ def test_a_sum_of_quadratics_is_found_again() -> None:
     points, _ = sample(200)
     explained, parts = fit(points, 3 * points[:, 0] - (points[:, 2] - 0.5) ** 2)
     assert explained == pytest.approx(1.0, abs=0.01)
-    assert parts.sum() == pytest.approx(explained)
+    assert parts.sum() == pytest.approx(1.0, abs=0.01)
     variances = 9 * points[:, 0].var(), ((points[:, 2] - 0.5) ** 2).var()
     assert parts[0] / parts[2] == pytest.approx(variances[0] / variances[1], rel=0.15)
     assert parts[[1, 3, 4, 5]].max() < 0.002
+
+
+def squared_errors_unseen(features: np.ndarray, fitness: np.ndarray, penalty: float) -> float:
+    """Of each candidate when it is predicted by a ridge regression on all others."""
+    count, width = features.shape
+    with_mean = np.hstack([np.ones((count, 1)), features])
+    weighing = count * penalty * np.diag([0.0] + [1.0] * width)
+    total = 0.0
+    for left_out in range(count):
+        seen = np.arange(count) != left_out
+        x, y = with_mean[seen], fitness[seen]
+        weights = np.linalg.solve(x.T @ x + weighing, x.T @ y)
+        total += float(fitness[left_out] - with_mean[left_out] @ weights) ** 2
+    return total
+
+
+def test_what_is_explained_is_of_candidates_that_a_fit_has_not_seen() -> None:
+    points, rng = sample(25)
+    fitness = points[:, 0] + rng.normal(0, 0.1, 25)
+    scaled = (points - points.mean(axis=0)) / points.std(axis=0)
+    features = np.hstack([scaled, scaled**2])
+    error = min(squared_errors_unseen(features, fitness, penalty) for penalty in PENALTIES)
+    by_the_mean = squared_errors_unseen(features[:, :0], fitness, 1.0)
+    assert fit(points, fitness)[0] == pytest.approx(1 - error / by_the_mean, rel=1e-9)
+
+
+def test_more_genes_than_candidates_explain_nothing_of_pure_chance() -> None:
+    rng = np.random.default_rng(0)
+    points, fitness = rng.random((42, 90)), rng.normal(size=42)
+    assert fit(points, fitness)[0] < 0.05
+    found = shares(points, fitness, {"g": np.ones((1, 90))})["g"]
+    assert found[0].value < 0.05
+    assert not found[0].matters
 
 
 def test_what_matters_is_marked_and_nothing_else() -> None:
@@ -62,6 +95,7 @@ def test_the_share_of_a_group_is_the_sum_of_its_genes() -> None:
     values = [each.value for each in found["gene"]]
     assert found["half"][0].value == pytest.approx(sum(values[:3]))
     assert found["half"][1].value == pytest.approx(sum(values[3:]))
+    assert sum(values) == pytest.approx(fit(points, fitness)[0])
 
 
 def test_a_gene_that_was_never_varied_has_no_share() -> None:
